@@ -1,0 +1,477 @@
+use bytes::{Buf, Bytes, BytesMut};
+use tokio_util::codec::{Decoder, Encoder};
+use tracing::trace;
+
+use crate::{BlockError, ConfigError, Exact, Framing, Head, LengthPrefix, Part};
+
+/// Small blocks are read in batches of up to this many bytes. 64 KiB is where larger reads stop
+/// paying for their system call, and two such buffers still fit a core's second-level cache.
+pub(crate) const BATCH: usize = 64 * 1024;
+
+/// The smallest buffer worth keeping: what `Framed` starts with.
+const SMALLEST: usize = 8 * 1024;
+
+/// A buffer that holds one block of the largest retained size has room for its header too.
+const HEADER_ROOM: usize = 64;
+
+/// What a buffer may keep between blocks, in payload bytes, unless configured: enough that blocks
+/// of up to 1 MiB are received without an allocation each.
+const DEFAULT_MAX_RETAINED: usize = 1024 * 1024;
+
+/// Turns bytes into whole blocks and back, for [`Framed`](tokio_util::codec::Framed) and its
+/// halves.
+///
+/// Decodes to `BytesMut`, encodes from `Bytes`; every failure is a [`BlockError`].
+///
+/// # Memory
+///
+/// The read buffer follows what has arrived, never what a header announces. It starts as `Framed`
+/// made it (8 KiB) and at most doubles each time arriving bytes have filled it: up to 64 KiB for
+/// batches of small blocks, up to its own length for a large block. Only a connection that has
+/// completed a block of n bytes is given room for the next n at once. Between blocks no more than
+/// [`max_retained`](Self::max_retained) is kept.
+///
+/// # After an error
+///
+/// A stream that has lost its place finds no further blocks: polled again, it reports its end or
+/// the same error.
+#[derive(Debug)]
+pub struct BlockCodec<F> {
+    framing: F,
+    /// The most capacity a buffer may keep between blocks.
+    max_retained: usize,
+    /// The largest buffer that arriving bytes have earned so far; 0 before any came.
+    room: usize,
+    /// Whether the last read filled the buffer.
+    filled: bool,
+    /// Wire length of the last whole block: the best guess at the next one's, before its header.
+    last_wire_len: usize,
+    /// Whether more is due than to take the next block. One flag for whatever that may be, so
+    /// that a block costs one look at it.
+    attend: bool,
+    /// Bytes left over when a read was last asked for; none while there are blocks to take.
+    left_over: Option<usize>,
+    /// Say that a block is there, and leave it in the buffer: see `RecvBlocks`.
+    lending: bool,
+    /// Why there are no more blocks, once there are not.
+    fault: Option<Fault>,
+    progress: Progress,
+}
+
+/// How far a stream has been decoded.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Progress {
+    /// Whole blocks taken, so the index of the one at the front.
+    pub(crate) index: u64,
+    /// Bytes taken, so where the one at the front begins.
+    pub(crate) offset: u64,
+    /// Reads that brought bytes.
+    pub(crate) reads: u64,
+    /// Whole blocks that took more than one read.
+    pub(crate) in_pieces: u64,
+}
+
+/// What ends a stream of blocks before its end. A `BlockError` without its place, which is
+/// where the codec stands.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    BadHeader(&'static str),
+    TooLarge {
+        announced: u64,
+        limit: u64,
+    },
+    Truncated {
+        part: Part,
+        expected: u64,
+        received: u64,
+    },
+}
+
+/// What stands at the front of the buffer.
+enum Front {
+    Whole(Extent),
+    /// The header and a part of the payload; the whole has this many bytes.
+    Payload {
+        wire_len: usize,
+    },
+    /// A part of the header, which has at least this many bytes, or nothing.
+    Header {
+        at_least: usize,
+    },
+}
+
+/// Where a whole block lies.
+#[derive(Clone, Copy)]
+pub(crate) struct Extent {
+    pub(crate) header_len: usize,
+    pub(crate) wire_len: usize,
+}
+
+/// The block that lies whole at the front of `front`, if one does.
+#[inline]
+pub(crate) fn whole<F: Framing>(framing: &F, front: &[u8]) -> Option<Extent> {
+    match look(framing, front) {
+        Ok(Front::Whole(extent)) => Some(extent),
+        _ => None,
+    }
+}
+
+#[inline]
+fn look<F: Framing>(framing: &F, front: &[u8]) -> Result<Front, Fault> {
+    let (header_len, payload_len) = match framing.head(front) {
+        Ok(Head::Complete {
+            header_len,
+            payload_len,
+        }) => (header_len, payload_len),
+        Ok(Head::Incomplete { at_least }) => return Ok(Front::Header { at_least }),
+        Err(bad) => return Err(Fault::BadHeader(bad.0)),
+    };
+    let lens = framing.block_lens();
+    let announced = usize::try_from(payload_len).unwrap_or(usize::MAX);
+    if announced > *lens.end() {
+        return Err(Fault::TooLarge {
+            announced: payload_len,
+            limit: *lens.end() as u64,
+        });
+    }
+    if announced < *lens.start() {
+        return Err(Fault::BadHeader("it announces less than a block may have"));
+    }
+    let wire_len = header_len + announced;
+    Ok(if wire_len <= front.len() {
+        Front::Whole(Extent {
+            header_len,
+            wire_len,
+        })
+    } else {
+        Front::Payload { wire_len }
+    })
+}
+
+impl BlockCodec<Exact> {
+    /// Every block is exactly `len` bytes, and nothing else is on the wire.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] for 0, and for what no allocation can hold.
+    pub fn exact(len: usize) -> Result<Self, ConfigError> {
+        Exact::new(len).map(Self::new)
+    }
+}
+
+impl BlockCodec<LengthPrefix> {
+    /// A big-endian u32 before each block says how long it is; 8 MiB at most.
+    #[must_use]
+    pub fn length_prefixed() -> Self {
+        Self::new(LengthPrefix::u32())
+    }
+}
+
+impl<F: Framing> BlockCodec<F> {
+    /// Blocks delimited by `framing`.
+    #[must_use]
+    pub fn new(framing: F) -> Self {
+        Self {
+            framing,
+            max_retained: DEFAULT_MAX_RETAINED + HEADER_ROOM,
+            room: 0,
+            filled: false,
+            last_wire_len: 0,
+            attend: true,
+            left_over: Some(0),
+            lending: false,
+            fault: None,
+            progress: Progress::default(),
+        }
+    }
+
+    /// After a block of more than `bytes` bytes, its buffer is let go; 1 MiB unless set.
+    ///
+    /// Raise it where most blocks are larger, and each would otherwise cost an allocation. Lower
+    /// it where there are many connections and memory counts for more than speed: below 64 KiB,
+    /// it bounds the batches of small blocks too. Less than 8 KiB counts as 8 KiB, what `Framed`
+    /// starts with.
+    #[must_use]
+    pub fn max_retained(mut self, bytes: usize) -> Self {
+        self.max_retained = bytes.max(SMALLEST).saturating_add(HEADER_ROOM);
+        self
+    }
+
+    /// How blocks are delimited.
+    #[must_use]
+    pub fn framing(&self) -> &F {
+        &self.framing
+    }
+
+    /// Appends the header of a payload of `len` bytes to `dst`, or refuses it.
+    #[inline]
+    pub(crate) fn encode_header(&self, len: usize, dst: &mut BytesMut) -> Result<(), BlockError> {
+        let lens = self.framing.block_lens();
+        if !lens.contains(&len) {
+            return Err(BlockError::WrongSize {
+                min: *lens.start(),
+                max: *lens.end(),
+                actual: len,
+            });
+        }
+        self.framing.put_header(len, dst);
+        Ok(())
+    }
+
+    /// The most capacity a buffer may keep between blocks.
+    pub(crate) fn retained_capacity(&self) -> usize {
+        self.max_retained
+    }
+
+    pub(crate) fn progress(&self) -> Progress {
+        self.progress
+    }
+
+    /// While on, `decode` answers with an empty buffer as soon as a whole block is there, and
+    /// leaves it there.
+    pub(crate) fn set_lending(&mut self, on: bool) {
+        self.lending = on;
+        self.attend = on || self.left_over.is_some();
+    }
+
+    /// Takes note of whole blocks, of `wire_len` bytes altogether, that have left the buffer.
+    #[inline]
+    pub(crate) fn note_taken(&mut self, blocks: u64, wire_len: usize) {
+        self.progress.index += blocks;
+        self.progress.offset += wire_len as u64;
+    }
+
+    /// Takes the whole block at the front out of the buffer.
+    #[inline]
+    fn take(&mut self, extent: Extent, src: &mut BytesMut) -> BytesMut {
+        let Extent {
+            header_len,
+            wire_len,
+        } = extent;
+        self.last_wire_len = wire_len;
+        self.note_taken(1, wire_len);
+        if wire_len > self.max_retained {
+            return take_all(src, extent);
+        }
+        src.advance(header_len);
+        src.split_to(wire_len - header_len)
+    }
+
+    /// Does what is due once a read, or once a poll, instead of once a block. True if the block at
+    /// the front is whole and is to stay there.
+    #[cold]
+    fn attend(&mut self, src: &mut BytesMut) -> Result<bool, BlockError> {
+        if let Some(fault) = self.fault {
+            // What comes after the place was lost is of no use to anyone.
+            src.clear();
+            return Err(self.error(fault));
+        }
+        let whole = whole(&self.framing, src);
+        if let Some(left_over) = self.left_over.take() {
+            let bytes = src.len().saturating_sub(left_over);
+            if bytes > 0 {
+                trace!(bytes, "read");
+                self.progress.reads += 1;
+                self.room = self.room.max(src.capacity());
+                self.filled = src.len() == src.capacity();
+            }
+            if left_over > 0 && whole.is_some() {
+                self.progress.in_pieces += 1;
+            }
+        }
+        self.attend = self.lending;
+        if let (true, Some(extent)) = (self.lending, whole) {
+            self.last_wire_len = extent.wire_len;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Asks for a read that brings the block at the front, of `wire_len` bytes.
+    #[cold]
+    fn ask_for(&mut self, wire_len: usize, src: &mut BytesMut) {
+        self.make_room(src, wire_len);
+        self.left_over = Some(src.len());
+        self.attend = true;
+    }
+
+    /// Gives up: there are no blocks from here on.
+    #[cold]
+    fn lose<T>(&mut self, fault: Fault) -> Result<T, BlockError> {
+        self.fault = Some(fault);
+        self.attend = true;
+        Err(self.error(fault))
+    }
+
+    fn error(&self, fault: Fault) -> BlockError {
+        let Progress { index, offset, .. } = self.progress;
+        match fault {
+            Fault::BadHeader(reason) => BlockError::BadHeader {
+                reason,
+                index,
+                offset,
+            },
+            Fault::TooLarge { announced, limit } => BlockError::TooLarge {
+                announced,
+                limit,
+                index,
+                offset,
+            },
+            Fault::Truncated {
+                part,
+                expected,
+                received,
+            } => BlockError::Truncated {
+                part,
+                expected,
+                received,
+                index,
+                offset,
+            },
+        }
+    }
+
+    /// What is missing from a stream that ended with `front`.
+    fn truncation(&self, front: &[u8]) -> Fault {
+        let received = front.len() as u64;
+        match self.framing.head(front) {
+            Ok(Head::Complete {
+                header_len,
+                payload_len,
+            }) => Fault::Truncated {
+                part: Part::Payload,
+                expected: payload_len,
+                received: received - header_len as u64,
+            },
+            Ok(Head::Incomplete { at_least }) => Fault::Truncated {
+                part: Part::Header,
+                expected: at_least as u64,
+                received,
+            },
+            Err(bad) => Fault::BadHeader(bad.0),
+        }
+    }
+
+    /// Makes room for the next read to bring the block at the front, of `need` bytes on the wire,
+    /// as far as arriving bytes have earned it.
+    ///
+    /// `Framed` reads into whatever spare capacity there is, so the capacity decides how far a
+    /// read goes: to the end of one large block, so that nothing has to be moved afterwards, or
+    /// over a batch of small ones.
+    fn make_room(&mut self, src: &mut BytesMut, need: usize) {
+        let filled = std::mem::take(&mut self.filled);
+        if filled {
+            let doubled = self.room.saturating_mul(2).min(need.max(self.batch()));
+            self.room = self.room.max(doubled);
+        }
+
+        let mut want = self.window(need);
+        if src.is_empty() && want > self.max_retained {
+            // Between blocks: nothing of the next one has come, so nothing is kept for it.
+            want = self.batch();
+        }
+
+        let spare = src.capacity() - src.len();
+        let enough = if filled || want <= need {
+            src.capacity() >= want
+        } else {
+            // Reads of less than a quarter of a batch cost more in system calls than moving the
+            // left-over of one block does.
+            src.capacity() >= need && spare >= want / 4
+        };
+        if !enough && !src.try_reclaim(want.saturating_sub(src.len())) {
+            let mut fresh = BytesMut::with_capacity(want);
+            fresh.extend_from_slice(src);
+            *src = fresh;
+        }
+        if want == need && want > BATCH / 2 && src.capacity() > want {
+            // Not a split but a shorter view: `try_reclaim` takes the rest back.
+            drop(src.split_off(want));
+        }
+    }
+
+    /// Bytes to read at once of blocks that are smaller.
+    fn batch(&self) -> usize {
+        BATCH.min(self.max_retained - HEADER_ROOM)
+    }
+
+    /// The capacity to read into for blocks of `need` bytes on the wire: one large block, or as
+    /// many whole small ones as fit a batch, so that a full read leaves nothing over.
+    fn window(&self, need: usize) -> usize {
+        let batch = self.room.min(self.batch());
+        if need > batch {
+            need.min(self.room)
+        } else {
+            batch - batch % need.max(1)
+        }
+    }
+}
+
+impl<F: Framing> Decoder for BlockCodec<F> {
+    type Item = BytesMut;
+    type Error = BlockError;
+
+    #[inline]
+    fn decode(&mut self, src: &mut BytesMut) -> Result<Option<BytesMut>, BlockError> {
+        if self.attend && self.attend(src)? {
+            return Ok(Some(BytesMut::new()));
+        }
+        match look(&self.framing, src) {
+            Ok(Front::Whole(extent)) => Ok(Some(self.take(extent, src))),
+            Ok(Front::Payload { wire_len }) => {
+                self.ask_for(wire_len, src);
+                Ok(None)
+            }
+            Ok(Front::Header { at_least }) => {
+                self.ask_for(at_least.max(self.last_wire_len), src);
+                Ok(None)
+            }
+            Err(fault) => self.lose(fault),
+        }
+    }
+
+    fn decode_eof(&mut self, src: &mut BytesMut) -> Result<Option<BytesMut>, BlockError> {
+        match look(&self.framing, src) {
+            // Nothing more will come, so no room is made for it.
+            Ok(Front::Header { .. } | Front::Payload { .. }) if self.fault.is_none() => {
+                if src.is_empty() {
+                    return Ok(None);
+                }
+                let fault = self.truncation(src);
+                self.lose(fault)
+            }
+            _ => self.decode(src),
+        }
+    }
+}
+
+/// `Bytes` and nothing else, so that `framed.close()` infers what the sink takes.
+impl<F: Framing> Encoder<Bytes> for BlockCodec<F> {
+    type Error = BlockError;
+
+    fn encode(&mut self, block: Bytes, dst: &mut BytesMut) -> Result<(), BlockError> {
+        if is_oversized(dst, self.max_retained.max(block.len() + HEADER_ROOM)) {
+            *dst = BytesMut::new();
+        }
+        self.encode_header(block.len(), dst)?;
+        dst.extend_from_slice(&block);
+        Ok(())
+    }
+}
+
+/// Takes a large block out of `src` together with the allocation, which `src` would otherwise
+/// share and keep alive.
+#[cold]
+fn take_all(src: &mut BytesMut, extent: Extent) -> BytesMut {
+    let mut block = src.split_to(extent.wire_len);
+    *src = BytesMut::from(&src[..]);
+    block.advance(extent.header_len);
+    block
+}
+
+/// Whether `buffer` is empty and yet holds on to more than `most` bytes.
+///
+/// Its capacity does not tell: what has been written out of it no longer counts there.
+pub(crate) fn is_oversized(buffer: &mut BytesMut, most: usize) -> bool {
+    buffer.is_empty() && buffer.try_reclaim(most.saturating_add(1))
+}

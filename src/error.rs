@@ -1,0 +1,191 @@
+use std::{error::Error, fmt, io, time::Duration};
+
+/// Why no further block came or went.
+///
+/// Blocks are counted from 0, and `index` is the block it happened in. `offset` is where that
+/// block begins, header included, in bytes from where the [`BlockCodec`](crate::BlockCodec)
+/// started. Who has to act is in the [`io::ErrorKind`] that `io::Error::from` gives: the peer sent
+/// something wrong (`InvalidData`, `UnexpectedEof`), the caller asked for something wrong
+/// (`InvalidInput`), or nobody did anything (`TimedOut`).
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BlockError {
+    /// The stream ended inside a block.
+    #[error(
+        "stream ended inside block {index}, which begins at byte {offset}: \
+         {received} of {}{expected} {part} bytes arrived", part.at_least()
+    )]
+    Truncated {
+        /// Whether the header or the payload was cut short.
+        part: Part,
+        /// Bytes that part has; where a header's length shows only at its end, the least it has.
+        expected: u64,
+        /// Bytes of that part that came.
+        received: u64,
+        /// The block.
+        index: u64,
+        /// Where it begins.
+        offset: u64,
+    },
+
+    /// A header announced a larger block than the framing allows.
+    #[error(
+        "block {index}, which begins at byte {offset}, announces {announced} bytes; \
+         the limit is {limit}"
+    )]
+    TooLarge {
+        /// Payload bytes the header announced.
+        announced: u64,
+        /// Payload bytes allowed.
+        limit: u64,
+        /// The block.
+        index: u64,
+        /// Where it begins.
+        offset: u64,
+    },
+
+    /// A header is malformed.
+    #[error("bad header in block {index}, which begins at byte {offset}: {reason}")]
+    BadHeader {
+        /// What the framing said is wrong.
+        reason: &'static str,
+        /// The block.
+        index: u64,
+        /// Where it begins.
+        offset: u64,
+    },
+
+    /// The stream ended between blocks, after fewer than were insisted on.
+    #[error("stream ended after {received} of {expected} blocks")]
+    TooFew {
+        /// Blocks insisted on.
+        expected: u64,
+        /// Blocks that came.
+        received: u64,
+    },
+
+    /// A block to send has a length that its framing does not carry. Nothing of it was sent.
+    #[error("a block of {actual} bytes cannot be sent: {}", Expected(*.min, *.max))]
+    WrongSize {
+        /// Smallest payload the framing carries, in bytes.
+        min: usize,
+        /// Largest payload the framing carries, in bytes.
+        max: usize,
+        /// Payload bytes of the block.
+        actual: usize,
+    },
+
+    /// Not a byte moved for as long as was allowed.
+    #[error("nothing moved for {waited:?} at block {index}, which begins at byte {offset}")]
+    Stalled {
+        /// The stall timeout.
+        waited: Duration,
+        /// The block being received, or the first not wholly sent.
+        index: u64,
+        /// Where it begins; for a sender, counted from the start of the transfer.
+        offset: u64,
+    },
+
+    /// The source of the blocks to send failed.
+    #[error("the source of the blocks failed: {0}")]
+    Source(#[source] Box<dyn Error + Send + Sync>),
+
+    /// The transport failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl From<BlockError> for io::Error {
+    fn from(error: BlockError) -> Self {
+        let kind = match &error {
+            BlockError::Truncated { .. } | BlockError::TooFew { .. } => {
+                io::ErrorKind::UnexpectedEof
+            }
+            BlockError::TooLarge { .. } | BlockError::BadHeader { .. } => {
+                io::ErrorKind::InvalidData
+            }
+            BlockError::WrongSize { .. } => io::ErrorKind::InvalidInput,
+            BlockError::Stalled { .. } => io::ErrorKind::TimedOut,
+            BlockError::Source(_) => io::ErrorKind::Other,
+            BlockError::Io(_) => {
+                let BlockError::Io(error) = error else {
+                    unreachable!("matched above")
+                };
+                return error;
+            }
+        };
+        io::Error::new(kind, error)
+    }
+}
+
+/// A part of a block on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// What delimits the block.
+    Header,
+    /// The block itself.
+    Payload,
+}
+
+impl Part {
+    /// The least a header has is known before how much it has.
+    fn at_least(self) -> &'static str {
+        match self {
+            Self::Header => "at least ",
+            Self::Payload => "",
+        }
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Header => "header",
+            Self::Payload => "payload",
+        })
+    }
+}
+
+/// Says which lengths a framing carries.
+struct Expected(usize, usize);
+
+impl fmt::Display for Expected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self(min, max) if min == max => write!(f, "the framing carries exactly {min}"),
+            Self(0, max) => write!(f, "the framing carries at most {max}"),
+            Self(min, max) => write!(f, "the framing carries {min} to {max}"),
+        }
+    }
+}
+
+/// A configuration that cannot work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// Exact-length blocks of no bytes.
+    #[error("blocks of exactly 0 bytes have nothing on the wire to tell them by")]
+    EmptyBlocks,
+
+    /// A length prefix of no bytes, or of more than a u64 has.
+    #[error("a length prefix has 1 to 8 bytes, not {width}")]
+    Width {
+        /// The width asked for, in bytes.
+        width: usize,
+    },
+
+    /// A largest block that the header cannot announce, or that no allocation can hold.
+    #[error("blocks of {limit} bytes cannot be carried; the most is {largest}")]
+    LimitTooLarge {
+        /// The limit asked for, in bytes.
+        limit: usize,
+        /// The largest limit there can be, in bytes.
+        largest: u64,
+    },
+}
+
+impl From<ConfigError> for io::Error {
+    fn from(error: ConfigError) -> Self {
+        io::Error::new(io::ErrorKind::InvalidInput, error)
+    }
+}

@@ -1,0 +1,57 @@
+use std::ops::RangeInclusive;
+
+use bytes::BytesMut;
+
+use super::{BadHeader, Framing, Head, LARGEST_LIMIT};
+use crate::ConfigError;
+
+/// Every block has the same length, and nothing else is on the wire.
+///
+/// ```text
+/// +-----------------+-----------------+-----------------+
+/// | payload: n bytes| payload: n bytes| payload: n bytes|
+/// +-----------------+-----------------+-----------------+
+/// ```
+///
+/// Usually made by [`BlockCodec::exact`](crate::BlockCodec::exact).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exact {
+    len: usize,
+}
+
+impl Exact {
+    /// Blocks of exactly `len` bytes, 1 or more.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::EmptyBlocks`] for 0: with no header, blocks of no bytes would neither be
+    /// seen nor end. [`ConfigError::LimitTooLarge`] for more than half of `isize::MAX`.
+    pub fn new(len: usize) -> Result<Self, ConfigError> {
+        match len {
+            0 => Err(ConfigError::EmptyBlocks),
+            1..=LARGEST_LIMIT => Ok(Self { len }),
+            _ => Err(ConfigError::LimitTooLarge {
+                limit: len,
+                largest: LARGEST_LIMIT as u64,
+            }),
+        }
+    }
+}
+
+impl Framing for Exact {
+    #[inline]
+    fn block_lens(&self) -> RangeInclusive<usize> {
+        self.len..=self.len
+    }
+
+    #[inline]
+    fn head(&self, _front: &[u8]) -> Result<Head, BadHeader> {
+        Ok(Head::Complete {
+            header_len: 0,
+            payload_len: self.len as u64,
+        })
+    }
+
+    #[inline]
+    fn put_header(&self, _payload_len: usize, _dst: &mut BytesMut) {}
+}

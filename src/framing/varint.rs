@@ -1,0 +1,99 @@
+use std::ops::RangeInclusive;
+
+use bytes::{BufMut, BytesMut};
+
+use super::{BadHeader, DEFAULT_MAX_BLOCK_LEN, Framing, Head, LARGEST_LIMIT};
+use crate::ConfigError;
+
+/// The longest a varint gets: ten groups of 7 bits hold the 64 bits of a u64.
+const MAX_VARINT_LEN: usize = 10;
+
+/// A LEB128 varint says how long the payload after it is: protobuf's delimiter.
+///
+/// ```text
+/// +----+---------+        +-------+-----------+
+/// | 05 | h e l l o        | AC 02 | 300 bytes |     300 = 0x2C | 0x02 << 7
+/// +----+---------+        +-------+-----------+
+/// ```
+///
+/// Each byte carries 7 bits, least significant first; all but the last have their top bit set.
+/// At most 10 bytes, and at most 8 MiB a block until told otherwise. A longer spelling than need
+/// be (`80 00` for 0) is read, as protobuf's readers do, and never written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Varint {
+    /// Largest payload, in bytes.
+    max: usize,
+}
+
+impl Varint {
+    /// Blocks of at most 8 MiB.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            max: DEFAULT_MAX_BLOCK_LEN,
+        }
+    }
+
+    /// No block is longer than `max` bytes, in either direction.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::LimitTooLarge`] if no allocation can be so large.
+    pub fn max_block_len(mut self, max: usize) -> Result<Self, ConfigError> {
+        if max > LARGEST_LIMIT {
+            return Err(ConfigError::LimitTooLarge {
+                limit: max,
+                largest: LARGEST_LIMIT as u64,
+            });
+        }
+        self.max = max;
+        Ok(self)
+    }
+}
+
+impl Default for Varint {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Framing for Varint {
+    #[inline]
+    fn block_lens(&self) -> RangeInclusive<usize> {
+        0..=self.max
+    }
+
+    #[inline]
+    fn head(&self, front: &[u8]) -> Result<Head, BadHeader> {
+        let mut payload_len = 0;
+        for (at, &byte) in front.iter().take(MAX_VARINT_LEN).enumerate() {
+            if at == MAX_VARINT_LEN - 1 && byte > 1 {
+                return Err(BadHeader(if byte & 0x80 == 0 {
+                    "its varint overflows 64 bits"
+                } else {
+                    "its varint does not end within 10 bytes"
+                }));
+            }
+            payload_len |= u64::from(byte & 0x7f) << (7 * at);
+            if byte & 0x80 == 0 {
+                return Ok(Head::Complete {
+                    header_len: at + 1,
+                    payload_len,
+                });
+            }
+        }
+        Ok(Head::Incomplete {
+            at_least: front.len() + 1,
+        })
+    }
+
+    #[inline]
+    fn put_header(&self, payload_len: usize, dst: &mut BytesMut) {
+        let mut rest = payload_len as u64;
+        while rest > 0x7f {
+            dst.put_u8(rest as u8 | 0x80);
+            rest >>= 7;
+        }
+        dst.put_u8(rest as u8);
+    }
+}

@@ -1,0 +1,113 @@
+//! Whole blocks off a TCP stream, for tokio.
+//!
+//! TCP delivers bytes, not blocks. A receive that asks for 51,200 bytes may complete with 14,283,
+//! and a program that takes each completed read for a block counts too many and cuts them in the
+//! wrong places. This crate gives exactly the blocks that were sent, or a typed error that says
+//! what is missing and where.
+//!
+//! [`BlockCodec`] is a `Decoder` and `Encoder` for [`Framed`](tokio_util::codec::Framed) and its
+//! halves, over a `TcpStream` or any other tokio transport. What is on the wire is up to its
+//! [`Framing`]:
+//!
+//! | framing | on the wire | made by |
+//! |---|---|---|
+//! | [`Exact`] | blocks of one length, nothing else | [`BlockCodec::exact(n)?`](BlockCodec::exact) |
+//! | [`LengthPrefix`] | a length of 1 to 8 bytes before each block | [`BlockCodec::length_prefixed()`](BlockCodec::length_prefixed), [`BlockCodec::new`] |
+//! | [`Varint`] | a LEB128 length before each block, as protobuf's delimiter | [`BlockCodec::new`] |
+//! | your own | any header that says how long the payload is | [`BlockCodec::new`] |
+//!
+//! # Which form to use
+//!
+//! * **[`recv_blocks`] and [`send_blocks`]** where throughput counts: a received block is lent as
+//!   `&[u8]`, without an allocation or a copy, and blocks are sent many in one system call, large
+//!   ones without a copy.
+//! * **`Stream` and `Sink`** (`framed.next()`, `framed.send(block)`) where blocks are handed on to
+//!   other tasks or code that takes any stream: owned blocks, `BytesMut` out and `Bytes` in.
+//!
+//! They mix: a `Framed` is back as it was after either helper, and loses and repeats nothing.
+//!
+//! # A whole program
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use futures::{SinkExt, stream};
+//! use tokio::net::{TcpListener, TcpStream};
+//! use tokio_util::codec::Framed;
+//! use wholeblock::{BlockCodec, BlockError, recv_blocks, send_blocks};
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let listener = TcpListener::bind("127.0.0.1:0").await?;
+//!     let address = listener.local_addr()?;
+//!
+//!     let sender = tokio::spawn(async move {
+//!         let socket = TcpStream::connect(address).await?;
+//!         let mut framed = Framed::new(socket, BlockCodec::length_prefixed());
+//!         let blocks = (0..100_u8).map(|n| vec![n; 51_200]);
+//!         let sent = send_blocks(&mut framed, stream::iter(blocks)).await?;
+//!         framed.close().await?;
+//!         Ok::<_, BlockError>(sent)
+//!     });
+//!
+//!     let (socket, _) = listener.accept().await?;
+//!     let mut framed = Framed::new(socket, BlockCodec::length_prefixed());
+//!     let mut blocks = recv_blocks(&mut framed).stall_timeout(Duration::from_secs(30));
+//!     while let Some(block) = blocks.next().await? {
+//!         assert_eq!(block.len(), 51_200);
+//!     }
+//!     println!("received {}", blocks.transfer());
+//!     println!("sent     {}", sender.await??);
+//!     # assert_eq!(blocks.transfer().blocks, 100);
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # Errors
+//!
+//! Everything a stream can do wrong is a [`BlockError`] with its numbers. A clean end is an end
+//! between blocks; an end anywhere else, a header included, is [`BlockError::Truncated`]. What
+//! cannot work is a [`ConfigError`] when it is put together. Both become an
+//! [`io::Error`](std::io::Error) whose kind says who has to act:
+//!
+//! | kind | whose fault |
+//! |---|---|
+//! | `UnexpectedEof`, `InvalidData` | the peer's: it stopped short, or sent what the framing does not allow |
+//! | `InvalidInput` | the caller's |
+//! | `TimedOut` | nobody's: nothing moved for the stall timeout |
+//! | any other | the transport's, or the source's |
+//!
+//! # Cancel safety
+//!
+//! Any future of this crate can be dropped at any await. A block that was not wholly received
+//! stays in `Framed`'s read buffer; one that was taken to be sent is on the wire or in its write
+//! buffer, and the next flush completes it.
+//!
+//! # Tracing
+//!
+//! A transfer is a span (`recv_blocks`, `send_blocks`) with an event at its start and its end, at
+//! debug level; each read and write is an event at trace level. There is none per block, and none
+//! holds payload bytes.
+
+mod codec;
+mod error;
+mod framing;
+mod queue;
+mod recv;
+mod send;
+mod stall;
+mod transfer;
+
+pub use self::{
+    codec::BlockCodec,
+    error::{BlockError, ConfigError, Part},
+    framing::{BadHeader, Exact, Framing, Head, LengthPrefix, Varint},
+    recv::{Batch, Incoming, RecvBlocks, recv_blocks},
+    send::{Outgoing, SendBlocks, send_blocks, try_send_blocks},
+    transfer::Transfer,
+};
+
+/// The README's programs are compiled and run with the documentation's.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,0 +1,306 @@
+use std::{
+    error::Error,
+    fmt,
+    future::Future,
+    io, mem,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use bytes::{Bytes, BytesMut};
+use futures::{Stream, StreamExt};
+use tokio::io::AsyncWrite;
+use tokio_util::codec::{Framed, FramedWrite};
+use tracing::{Span, debug, debug_span};
+
+use crate::{BlockCodec, BlockError, Framing, Transfer, queue::Queue, stall::Stall};
+
+/// Sends every block of `source`, many in one system call, large payloads without a copy.
+///
+/// Works on [`Framed`] and [`FramedWrite`] with a [`BlockCodec`], over any transport. The items of
+/// `source` are anything that becomes [`Bytes`] without copying: `Bytes`, `BytesMut`, `Vec<u8>`,
+/// `String`, `&'static [u8]`. For a source that can fail, see [`try_send_blocks`].
+///
+/// Await it for the [`Transfer`], once all has been handed to the transport and flushed. The
+/// transport is left open.
+///
+/// ```
+/// # use futures::{StreamExt, stream};
+/// # use tokio_util::codec::Framed;
+/// # use wholeblock::{BlockCodec, BlockError, send_blocks};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), BlockError> {
+/// # let (near, far) = tokio::io::duplex(4096);
+/// # let mut framed = Framed::new(near, BlockCodec::length_prefixed());
+/// let sent = send_blocks(&mut framed, stream::iter([vec![1; 500], vec![2; 700]])).await?;
+/// assert_eq!((sent.blocks, sent.payload_bytes), (2, 1_200));
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// The future gives a [`BlockError`] for a block that its framing does not carry, a transport that
+/// fails, or, if asked for, one that stalls. All blocks before a refused one are sent first.
+///
+/// # Cancel safety
+///
+/// If the future is dropped, every block taken from `source` is on the wire or, whole or its
+/// unsent rest, in `framed`'s write buffer, and the next flush completes it. (Leaked instead of
+/// dropped, with `mem::forget`, it takes what it has queued with it.)
+pub fn send_blocks<W, S>(
+    framed: &mut W,
+    source: S,
+) -> SendBlocks<'_, W, impl Stream<Item = Result<Bytes, BlockError>>>
+where
+    W: Outgoing,
+    S: Stream<Item: Into<Bytes>>,
+{
+    SendBlocks::new(framed, source.map(|block| Ok(block.into())))
+}
+
+/// [`send_blocks`] from a source that can fail: its first error ends the transfer, after the
+/// blocks before it have been sent, as [`BlockError::Source`].
+pub fn try_send_blocks<W, S, B, E>(
+    framed: &mut W,
+    source: S,
+) -> SendBlocks<'_, W, impl Stream<Item = Result<Bytes, BlockError>>>
+where
+    W: Outgoing,
+    S: Stream<Item = Result<B, E>>,
+    B: Into<Bytes>,
+    E: Into<Box<dyn Error + Send + Sync>>,
+{
+    SendBlocks::new(
+        framed,
+        source.map(|block| {
+            block
+                .map(Into::into)
+                .map_err(|error| BlockError::Source(error.into()))
+        }),
+    )
+}
+
+/// A transfer under way; made by [`send_blocks`] and [`try_send_blocks`], and run by awaiting it.
+///
+/// To know after a failure how much was sent, await `&mut sending` and then look at
+/// [`transfer`](Self::transfer).
+#[must_use = "nothing is sent until this is awaited"]
+pub struct SendBlocks<'a, W: Outgoing, S> {
+    framed: &'a mut W,
+    source: Pin<Box<S>>,
+    state: Source,
+    queue: Queue,
+    /// Whether the transport may hold bytes that it has not passed on.
+    unflushed: bool,
+    stall: Stall,
+    transfer: Transfer,
+    started: Option<Instant>,
+    span: Span,
+}
+
+/// What the source last said.
+#[derive(Debug)]
+enum Source {
+    Ready,
+    Pending,
+    Ended,
+    Failed(BlockError),
+}
+
+impl<'a, W, S> SendBlocks<'a, W, S>
+where
+    W: Outgoing,
+    S: Stream<Item = Result<Bytes, BlockError>>,
+{
+    fn new(framed: &'a mut W, source: S) -> Self {
+        Self {
+            queue: Queue::behind(mem::take(framed.write_buffer_mut())),
+            framed,
+            source: Box::pin(source),
+            state: Source::Ready,
+            unflushed: true,
+            stall: Stall::default(),
+            transfer: Transfer::default(),
+            started: None,
+            span: debug_span!("send_blocks"),
+        }
+    }
+
+    fn poll_transfer(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BlockError>> {
+        loop {
+            if self.queue.is_empty() {
+                self.fill(cx);
+            }
+            if !self.queue.is_empty() {
+                let io = self.framed.io_mut();
+                let written = self.queue.poll_write(io, cx, &mut self.transfer);
+                ready!(self.watch(written, cx))?;
+                self.unflushed = true;
+                continue;
+            }
+            if self.unflushed {
+                let flushed = Pin::new(self.framed.io_mut()).poll_flush(cx);
+                ready!(self.watch(flushed, cx))?;
+                self.unflushed = false;
+            }
+            match mem::replace(&mut self.state, Source::Ended) {
+                Source::Ready => self.state = Source::Ready,
+                Source::Pending => {
+                    self.state = Source::Pending;
+                    return Poll::Pending;
+                }
+                Source::Ended => return Poll::Ready(Ok(())),
+                Source::Failed(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    /// Takes what the source has ready, as far as there is room for it.
+    fn fill(&mut self, cx: &mut Context<'_>) {
+        let vectored = self.framed.io_mut().is_write_vectored();
+        while matches!(self.state, Source::Ready | Source::Pending) && !self.queue.is_full() {
+            self.state = match self.source.as_mut().poll_next(cx) {
+                Poll::Ready(Some(block)) => {
+                    match block
+                        .and_then(|block| self.queue.push(self.framed.codec(), block, vectored))
+                    {
+                        Ok(()) => Source::Ready,
+                        Err(error) => Source::Failed(error),
+                    }
+                }
+                Poll::Ready(None) => Source::Ended,
+                Poll::Pending => {
+                    self.state = Source::Pending;
+                    return;
+                }
+            };
+        }
+    }
+
+    /// Passes on what the transport said, watching over the wait if it is one.
+    fn watch(
+        &mut self,
+        polled: Poll<io::Result<()>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), BlockError>> {
+        let Poll::Ready(done) = polled else {
+            return self.stall.poll_wait(cx).map(|waited| {
+                Err(BlockError::Stalled {
+                    waited,
+                    index: self.transfer.blocks,
+                    offset: self.transfer.wire_bytes,
+                })
+            });
+        };
+        self.stall.moved();
+        Poll::Ready(done.map_err(BlockError::Io))
+    }
+}
+
+impl<W: Outgoing, S> SendBlocks<'_, W, S> {
+    /// A wait of `timeout` in which the transport takes not a byte is a [`BlockError::Stalled`].
+    /// Waiting for the source does not count. Nothing is lost by it: await again to wait again.
+    ///
+    /// Without one, a peer that does not read is waited for for ever.
+    ///
+    /// # Panics
+    ///
+    /// Waiting panics outside a tokio runtime with its time driver on.
+    pub fn stall_timeout(mut self, timeout: Duration) -> Self {
+        self.stall.set_timeout(timeout);
+        self
+    }
+
+    /// What has been handed to the transport so far: whole blocks only.
+    #[must_use]
+    pub fn transfer(&self) -> Transfer {
+        self.transfer
+    }
+}
+
+impl<W, S> Future for SendBlocks<'_, W, S>
+where
+    W: Outgoing,
+    S: Stream<Item = Result<Bytes, BlockError>>,
+{
+    type Output = Result<Transfer, BlockError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let _entered = self.span.clone().entered();
+        let started = *self.started.get_or_insert_with(|| {
+            debug!("sending");
+            Instant::now()
+        });
+        let result = ready!(self.poll_transfer(cx));
+        self.transfer.elapsed = started.elapsed();
+        let transfer = self.transfer;
+        match &result {
+            Ok(()) => debug!(%transfer, "sent"),
+            Err(error) => debug!(%transfer, %error, "sending failed"),
+        }
+        Poll::Ready(result.map(|()| transfer))
+    }
+}
+
+impl<W: Outgoing, S> Drop for SendBlocks<'_, W, S> {
+    fn drop(&mut self) {
+        let most = self.framed.codec().retained_capacity();
+        let queue = mem::replace(&mut self.queue, Queue::behind(BytesMut::new()));
+        *self.framed.write_buffer_mut() = queue.into_write_buffer(most);
+    }
+}
+
+impl<W: Outgoing, S> fmt::Debug for SendBlocks<'_, W, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SendBlocks")
+            .field("transfer", &self.transfer)
+            .field("source", &self.state)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What [`send_blocks`] sends through: [`Framed`] or [`FramedWrite`] with a [`BlockCodec`].
+///
+/// Sealed: what it takes to write past the write buffer is between these two and the codec.
+pub trait Outgoing: sealed::Outgoing {}
+
+mod sealed {
+    use super::{AsyncWrite, BlockCodec, BytesMut, Framing};
+
+    pub trait Outgoing {
+        type Framing: Framing;
+        type Io: AsyncWrite + Unpin;
+        fn codec(&self) -> &BlockCodec<Self::Framing>;
+        fn io_mut(&mut self) -> &mut Self::Io;
+        fn write_buffer_mut(&mut self) -> &mut BytesMut;
+    }
+}
+
+macro_rules! outgoing {
+    ($framed:ident, $codec:ident) => {
+        impl<T: AsyncWrite + Unpin, F: Framing> Outgoing for $framed<T, BlockCodec<F>> {}
+
+        impl<T: AsyncWrite + Unpin, F: Framing> sealed::Outgoing for $framed<T, BlockCodec<F>> {
+            type Framing = F;
+            type Io = T;
+
+            #[inline]
+            fn codec(&self) -> &BlockCodec<F> {
+                self.$codec()
+            }
+
+            fn io_mut(&mut self) -> &mut T {
+                self.get_mut()
+            }
+
+            fn write_buffer_mut(&mut self) -> &mut BytesMut {
+                self.write_buffer_mut()
+            }
+        }
+    };
+}
+
+outgoing!(Framed, codec);
+outgoing!(FramedWrite, encoder);

@@ -1,0 +1,103 @@
+use std::{fmt, time::Duration};
+
+/// What a transfer moved, and in how many pieces.
+///
+/// Prints as one line:
+///
+/// ```
+/// # use std::time::Duration;
+/// # let mut transfer = wholeblock::Transfer::default();
+/// # transfer.blocks = 100;
+/// # transfer.payload_bytes = 5_120_000;
+/// # transfer.reads = 143;
+/// # transfer.in_pieces = 43;
+/// # transfer.elapsed = Duration::from_micros(3_100);
+/// assert_eq!(
+///     transfer.to_string(),
+///     "100 blocks, 5.12 MB in 3.10 ms (1.65 GB/s), 143 reads, 43 blocks arrived in pieces",
+/// );
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Transfer {
+    /// Whole blocks received, or wholly handed to the transport.
+    pub blocks: u64,
+    /// Bytes of their payloads.
+    pub payload_bytes: u64,
+    /// Bytes of their payloads and headers.
+    pub wire_bytes: u64,
+    /// Reads that brought bytes; 0 for a sender.
+    pub reads: u64,
+    /// Writes that took bytes; 0 for a receiver.
+    pub writes: u64,
+    /// Blocks that took more than one read to arrive; 0 for a sender.
+    pub in_pieces: u64,
+    /// From the first wait for a block, or the first block taken from the source, to the end.
+    pub elapsed: Duration,
+}
+
+impl fmt::Display for Transfer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.elapsed.as_secs_f64();
+        let bytes = self.payload_bytes as f64;
+        write!(f, "{}, ", Counted(self.blocks, "block"))?;
+        scaled(f, bytes, 1e3, &["B", "kB", "MB", "GB", "TB"])?;
+        f.write_str(" in ")?;
+        match seconds {
+            s if s >= 1.0 => write!(f, "{s:.2} s")?,
+            s if s >= 1e-3 => write!(f, "{:.2} ms", s * 1e3)?,
+            s => write!(f, "{:.0} µs", s * 1e6)?,
+        }
+        if seconds > 0.0 {
+            f.write_str(" (")?;
+            scaled(
+                f,
+                bytes / seconds,
+                1e3,
+                &["B/s", "kB/s", "MB/s", "GB/s", "TB/s"],
+            )?;
+            f.write_str(")")?;
+        }
+        if self.reads > 0 {
+            let pieces = Counted(self.in_pieces, "block");
+            write!(
+                f,
+                ", {}, {pieces} arrived in pieces",
+                Counted(self.reads, "read")
+            )?;
+        }
+        if self.writes > 0 {
+            write!(f, ", {}", Counted(self.writes, "write"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes `value` in the largest of `units`, each `step` times the one before, that keeps it at 1
+/// or more.
+fn scaled(f: &mut fmt::Formatter<'_>, value: f64, step: f64, units: &[&str]) -> fmt::Result {
+    let mut value = value;
+    let mut units = units.iter().peekable();
+    while let Some(unit) = units.next() {
+        if value < step || units.peek().is_none() {
+            let whole = value.fract() == 0.0;
+            return match whole {
+                true => write!(f, "{value:.0} {unit}"),
+                false => write!(f, "{value:.2} {unit}"),
+            };
+        }
+        value /= step;
+    }
+    Ok(())
+}
+
+/// A number and what it counts.
+struct Counted(u64, &'static str);
+
+impl fmt::Display for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(count, noun) = self;
+        let plural = if *count == 1 { "" } else { "s" };
+        write!(f, "{count} {noun}{plural}")
+    }
+}

@@ -1,0 +1,225 @@
+//! What is allocated, counted by the allocator.
+//!
+//! It counts for the whole process, so these rules are checked one after the other, in the one
+//! test of this file.
+
+mod support;
+
+use std::alloc::System;
+
+use bytes::Bytes;
+use futures::{FutureExt, SinkExt, StreamExt, stream};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+use support::{Scripted, ready, wire};
+use tokio_util::codec::{Framed, FramedRead, FramedWrite};
+use wholeblock::{BlockCodec, Exact, Framing, LengthPrefix, Varint, recv_blocks, send_blocks};
+
+#[global_allocator]
+static GLOBAL: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+/// A peer that says the same again and again, `count` times, in reads of up to `per_read` bytes.
+struct Repeating {
+    wire: Bytes,
+    at: usize,
+    count: usize,
+    per_read: usize,
+}
+
+impl Repeating {
+    fn new<F: Framing>(framing: F, len: usize, count: usize) -> Self {
+        let wire = wire(framing, &[vec![7; len].into()]).into();
+        Self {
+            wire,
+            at: 0,
+            count,
+            per_read: usize::MAX,
+        }
+    }
+}
+
+impl tokio::io::AsyncRead for Repeating {
+    fn poll_read(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+        buf: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        let mut left = self.per_read;
+        while self.count > 0 && buf.remaining() > 0 && left > 0 {
+            let end = self.wire.len().min(self.at + buf.remaining().min(left));
+            buf.put_slice(&self.wire[self.at..end]);
+            left -= end - self.at;
+            self.at = end;
+            if end == self.wire.len() {
+                (self.at, self.count) = (0, self.count - 1);
+            }
+        }
+        std::task::Poll::Ready(Ok(()))
+    }
+}
+
+/// Runs `steady` and says how many times it allocated.
+fn allocations(steady: impl FnOnce()) -> usize {
+    let region = Region::new(GLOBAL);
+    steady();
+    let change = region.change();
+    change.allocations + change.reallocations
+}
+
+/// Heap bytes held now, beyond `before`.
+fn held_since(before: &stats_alloc::Stats) -> usize {
+    let change = GLOBAL.stats() - *before;
+    change
+        .bytes_allocated
+        .saturating_sub(change.bytes_deallocated)
+}
+
+#[test]
+fn rules_about_allocations() {
+    no_allocation_per_lent_block_in_steady_state();
+    no_allocation_per_owned_block_dropped_before_the_next_read();
+    no_allocation_per_sent_block_in_steady_state();
+    a_thousand_peers_that_announce_8_mib_and_say_nothing_cost_nothing();
+    after_a_16_mib_block_at_most_1_mib_is_kept();
+}
+
+fn no_allocation_per_lent_block_in_steady_state() {
+    fn check<F: Framing + Copy>(framing: F, len: usize, per_read: usize) {
+        let warm_up = 200 + 2 * MIB / len;
+        let mut peer = Repeating::new(framing, len, warm_up + 800);
+        peer.per_read = per_read;
+        let mut framed = FramedRead::new(peer, BlockCodec::new(framing));
+        let mut receiving = recv_blocks(&mut framed);
+        for _ in 0..warm_up {
+            ready(receiving.next()).unwrap().unwrap();
+        }
+        let allocations = allocations(|| {
+            for _ in 0..800 {
+                let block = receiving.next().now_or_never().unwrap();
+                assert_eq!(block.unwrap().unwrap().len(), len);
+            }
+        });
+        assert_eq!(allocations, 0, "{len} bytes, {per_read} a read");
+    }
+    for len in [64, 1_000, 5_000, 20_000, 40_000, 51_200, 100_000, MIB] {
+        for per_read in [usize::MAX, 30_000, 1_460] {
+            check(Exact::new(len).unwrap(), len, per_read);
+            check(LengthPrefix::u32(), len, per_read);
+            check(Varint::new(), len, per_read);
+        }
+    }
+}
+
+fn no_allocation_per_owned_block_dropped_before_the_next_read() {
+    fn check<F: Framing + Copy>(framing: F, len: usize, per_read: usize) {
+        let warm_up = 200 + 2 * MIB / len;
+        let mut peer = Repeating::new(framing, len, warm_up + 800);
+        peer.per_read = per_read;
+        let mut framed = FramedRead::new(peer, BlockCodec::new(framing));
+        for _ in 0..warm_up {
+            ready(framed.next()).unwrap().unwrap();
+        }
+        let allocations = allocations(|| {
+            for _ in 0..800 {
+                let block = framed.next().now_or_never().unwrap();
+                assert_eq!(block.unwrap().unwrap().len(), len);
+            }
+        });
+        assert_eq!(allocations, 0, "{len} bytes, {per_read} a read");
+    }
+    for len in [64, 1_000, 5_000, 20_000, 40_000, 51_200, 100_000, MIB] {
+        for per_read in [usize::MAX, 30_000, 1_460] {
+            check(Exact::new(len).unwrap(), len, per_read);
+            check(LengthPrefix::u32(), len, per_read);
+            check(Varint::new(), len, per_read);
+        }
+    }
+}
+
+fn no_allocation_per_sent_block_in_steady_state() {
+    fn of_transfer(len: usize, count: usize) -> usize {
+        let block = Bytes::from(vec![7; len]);
+        let mut framed = FramedWrite::new(tokio::io::sink(), BlockCodec::length_prefixed());
+        allocations(|| {
+            let blocks = stream::iter(std::iter::repeat_n(block, count));
+            let sent = send_blocks(&mut framed, blocks).now_or_never();
+            assert_eq!(sent.unwrap().unwrap().blocks, count as u64);
+        })
+    }
+    for len in [0, 64, 1_000, 4_096, 51_200, MIB] {
+        let more = of_transfer(len, 80_000) - of_transfer(len, 40_000);
+        assert_eq!(more, 0, "{len} bytes");
+    }
+}
+
+fn a_thousand_peers_that_announce_8_mib_and_say_nothing_cost_nothing() {
+    let announced = (8 * MIB as u32).to_be_bytes();
+    let peer = || Scripted::default().send(&announced).then_silent();
+    let mut peers: Vec<_> = (0..1_000)
+        .map(|_| Framed::new(peer(), BlockCodec::length_prefixed()))
+        .collect();
+    let before = GLOBAL.stats();
+    for (n, framed) in peers.iter_mut().enumerate() {
+        // The half of them are received from by lending.
+        if n % 2 == 0 {
+            assert!(framed.next().now_or_never().is_none());
+        } else {
+            assert!(recv_blocks(framed).next().now_or_never().is_none());
+        }
+    }
+    let each = held_since(&before) / peers.len();
+    assert!(each <= 16 * KIB, "{each} bytes of heap each");
+    assert!(each <= 256, "in fact nothing but the script's own: {each}");
+}
+
+fn after_a_16_mib_block_at_most_1_mib_is_kept() {
+    const LARGE: usize = 16 * MIB;
+    let framing = LengthPrefix::u32().max_block_len(LARGE).unwrap();
+    let new_peer = || Repeating::new(framing, LARGE, 1);
+
+    let (peer, before) = (new_peer(), GLOBAL.stats());
+    let mut framed = FramedRead::new(peer, BlockCodec::new(framing));
+    drop(ready(framed.next()).unwrap().unwrap());
+    let owned = held_since(&before);
+    assert!(owned <= MIB, "owned: {owned} bytes kept");
+    assert!(ready(framed.next()).is_none());
+    assert!(held_since(&before) <= MIB, "nor does the next wait take it");
+
+    let (peer, before) = (new_peer(), GLOBAL.stats());
+    let mut framed = FramedRead::new(peer, BlockCodec::new(framing));
+    let mut receiving = recv_blocks(&mut framed);
+    assert_eq!(ready(receiving.next()).unwrap().unwrap().len(), LARGE);
+    drop(receiving);
+    let lent = held_since(&before);
+    assert!(lent <= MIB, "lent, then dropped: {lent} bytes kept");
+
+    let (peer, before) = (new_peer(), GLOBAL.stats());
+    let mut framed = FramedRead::new(peer, BlockCodec::new(framing));
+    let mut receiving = recv_blocks(&mut framed);
+    assert_eq!(ready(receiving.next()).unwrap().unwrap().len(), LARGE);
+    assert!(ready(receiving.next()).unwrap().is_none());
+    let lent = held_since(&before);
+    assert!(
+        lent <= MIB,
+        "lent, and asked for the next: {lent} bytes kept"
+    );
+    drop(receiving);
+
+    let before = GLOBAL.stats();
+    let mut framed = Framed::new(Scripted::default(), BlockCodec::new(framing));
+    ready(framed.send(Bytes::from(vec![1; LARGE]))).unwrap();
+    ready(framed.send(Bytes::from_static(b"small"))).unwrap();
+    *framed.get_mut() = Scripted::default();
+    let sink = held_since(&before);
+    assert!(sink <= MIB, "sink: {sink} bytes kept");
+
+    let before = GLOBAL.stats();
+    let mut framed = Framed::new(Scripted::default().not_vectored(), BlockCodec::new(framing));
+    let block = Bytes::from(vec![1; LARGE]);
+    ready(send_blocks(&mut framed, stream::iter([block]))).unwrap();
+    *framed.get_mut() = Scripted::default();
+    let joined = held_since(&before);
+    assert!(joined <= MIB, "joined: {joined} bytes kept");
+}

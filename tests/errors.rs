@@ -1,0 +1,156 @@
+//! What every error says, and whose fault an `io::Error` made from it says it is.
+
+use std::{error::Error as _, io, time::Duration};
+
+use wholeblock::{BlockError, ConfigError, Part};
+
+#[test]
+fn every_error_prints_its_numbers_and_becomes_an_io_error_of_the_right_kind() {
+    let (index, offset) = (3, 153_600);
+    let table = [
+        (
+            BlockError::Truncated {
+                part: Part::Payload,
+                expected: 51_200,
+                received: 14_283,
+                index,
+                offset,
+            },
+            "stream ended inside block 3, which begins at byte 153600: \
+             14283 of 51200 payload bytes arrived",
+            io::ErrorKind::UnexpectedEof,
+        ),
+        (
+            BlockError::Truncated {
+                part: Part::Header,
+                expected: 4,
+                received: 2,
+                index,
+                offset,
+            },
+            "stream ended inside block 3, which begins at byte 153600: \
+             2 of at least 4 header bytes arrived",
+            io::ErrorKind::UnexpectedEof,
+        ),
+        (
+            BlockError::TooLarge {
+                announced: 4_294_967_295,
+                limit: 8_388_608,
+                index,
+                offset,
+            },
+            "block 3, which begins at byte 153600, announces 4294967295 bytes; \
+             the limit is 8388608",
+            io::ErrorKind::InvalidData,
+        ),
+        (
+            BlockError::BadHeader {
+                reason: "its varint overflows 64 bits",
+                index,
+                offset,
+            },
+            "bad header in block 3, which begins at byte 153600: its varint overflows 64 bits",
+            io::ErrorKind::InvalidData,
+        ),
+        (
+            BlockError::TooFew {
+                expected: 100,
+                received: 3,
+            },
+            "stream ended after 3 of 100 blocks",
+            io::ErrorKind::UnexpectedEof,
+        ),
+        (
+            BlockError::WrongSize {
+                min: 51_200,
+                max: 51_200,
+                actual: 14_283,
+            },
+            "a block of 14283 bytes cannot be sent: the framing carries exactly 51200",
+            io::ErrorKind::InvalidInput,
+        ),
+        (
+            BlockError::WrongSize {
+                min: 0,
+                max: 255,
+                actual: 256,
+            },
+            "a block of 256 bytes cannot be sent: the framing carries at most 255",
+            io::ErrorKind::InvalidInput,
+        ),
+        (
+            BlockError::WrongSize {
+                min: 4,
+                max: 255,
+                actual: 2,
+            },
+            "a block of 2 bytes cannot be sent: the framing carries 4 to 255",
+            io::ErrorKind::InvalidInput,
+        ),
+        (
+            BlockError::Stalled {
+                waited: Duration::from_secs(30),
+                index,
+                offset,
+            },
+            "nothing moved for 30s at block 3, which begins at byte 153600",
+            io::ErrorKind::TimedOut,
+        ),
+        (
+            BlockError::Source("no more tape".into()),
+            "the source of the blocks failed: no more tape",
+            io::ErrorKind::Other,
+        ),
+    ];
+    for (error, text, kind) in table {
+        assert_eq!(error.to_string(), text);
+        let error = io::Error::from(error);
+        assert_eq!(error.kind(), kind, "{text}");
+        assert_eq!(error.to_string(), text);
+        let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+        assert!(
+            matches!(inner, Some(e) if BlockError::to_string(e) == text),
+            "the numbers can still be had from the io::Error"
+        );
+    }
+}
+
+#[test]
+fn an_io_error_goes_in_and_comes_out_as_it_was() {
+    let error = BlockError::from(io::Error::new(io::ErrorKind::ConnectionReset, "cable cut"));
+    assert_eq!(error.to_string(), "cable cut");
+    let error = io::Error::from(error);
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    assert_eq!(error.to_string(), "cable cut");
+}
+
+#[test]
+fn the_error_of_a_failed_source_can_be_reached() {
+    let error = BlockError::Source(Box::new(io::Error::other("no more tape")));
+    assert!(error.source().unwrap().is::<io::Error>());
+}
+
+#[test]
+fn every_configuration_error_says_what_would_work() {
+    let table = [
+        (
+            ConfigError::EmptyBlocks,
+            "blocks of exactly 0 bytes have nothing on the wire to tell them by",
+        ),
+        (
+            ConfigError::Width { width: 9 },
+            "a length prefix has 1 to 8 bytes, not 9",
+        ),
+        (
+            ConfigError::LimitTooLarge {
+                limit: 300,
+                largest: 255,
+            },
+            "blocks of 300 bytes cannot be carried; the most is 255",
+        ),
+    ];
+    for (error, text) in table {
+        assert_eq!(error.to_string(), text);
+        assert_eq!(io::Error::from(error).kind(), io::ErrorKind::InvalidInput);
+    }
+}

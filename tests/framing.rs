@@ -1,0 +1,432 @@
+//! Bytes in, blocks out: every framing, every chunking, every place to end.
+
+mod support;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures::StreamExt;
+use support::{Magic, Scripted, blocks_for, collect, header_len, ready, wire, with_each_framing};
+use tokio_util::codec::{Decoder, Encoder, Framed};
+use wholeblock::{
+    BlockCodec, BlockError, ConfigError, Exact, Framing, LengthPrefix, Part, Varint, recv_blocks,
+};
+
+/// Chunk sizes that cut headers and payloads everywhere, up to all at once.
+const CHUNKS: [usize; 8] = [1, 2, 3, 5, 7, 64, 1_000, usize::MAX];
+
+#[test]
+fn each_framing_writes_the_bytes_its_drawing_shows() {
+    fn check<F: Framing>(framing: F, payload: &'static [u8], expected: &[u8]) {
+        assert_eq!(wire(framing, &[payload.into()]), expected);
+    }
+    let hello = b"hello";
+    check(Exact::new(5).unwrap(), hello, b"hello");
+    check(LengthPrefix::u8(), hello, b"\x05hello");
+    check(LengthPrefix::u16(), hello, b"\x00\x05hello");
+    check(LengthPrefix::u16().little_endian(), hello, b"\x05\x00hello");
+    check(LengthPrefix::bytes(3).unwrap(), hello, b"\0\0\x05hello");
+    check(LengthPrefix::u32(), hello, b"\0\0\0\x05hello");
+    check(
+        LengthPrefix::u32().little_endian(),
+        hello,
+        b"\x05\0\0\0hello",
+    );
+    check(LengthPrefix::u64(), hello, b"\0\0\0\0\0\0\0\x05hello");
+    check(
+        LengthPrefix::u16()
+            .little_endian()
+            .including_header()
+            .unwrap(),
+        hello,
+        b"\x07\0hello",
+    );
+    check(Varint::new(), hello, b"\x05hello");
+    check(
+        Varint::new(),
+        &[7; 300],
+        &[&[0xac, 0x02], &[7; 300][..]].concat(),
+    );
+    check(Magic, hello, b"WB\x01\0\0\x05hello");
+    check(LengthPrefix::u32(), b"", b"\0\0\0\0");
+    check(Varint::new(), b"", b"\0");
+}
+
+#[test]
+fn the_blocks_out_are_the_blocks_in_whatever_the_chunking() {
+    fn check<F: Framing + Copy>(name: &str, framing: F) {
+        let blocks = blocks_for(&framing);
+        let wire = wire(framing, &blocks);
+        for chunk in CHUNKS {
+            for pausing in [false, true] {
+                let io = || Scripted::chunked(&wire, chunk, pausing);
+                let mut framed = Framed::new(io(), BlockCodec::new(framing));
+                let (owned, error) = collect(&mut framed);
+                assert!(error.is_none(), "{name}, {chunk}: {error:?}");
+                assert_eq!(owned, blocks, "{name}, owned, chunks of {chunk}");
+
+                let mut framed = Framed::new(io(), BlockCodec::new(framing));
+                let mut lent = Vec::new();
+                let mut receiving = recv_blocks(&mut framed);
+                while let Some(block) = ready(receiving.next()).unwrap() {
+                    lent.push(Bytes::copy_from_slice(block));
+                }
+                assert_eq!(lent, blocks, "{name}, lent, chunks of {chunk}");
+
+                let mut framed = Framed::new(io(), BlockCodec::new(framing));
+                let mut batched = Vec::new();
+                let mut receiving = recv_blocks(&mut framed);
+                while let Some(batch) = ready(receiving.next_batch()).unwrap() {
+                    batched.extend(batch.map(Bytes::copy_from_slice));
+                }
+                assert_eq!(batched, blocks, "{name}, in batches, chunks of {chunk}");
+            }
+        }
+    }
+    with_each_framing!(check);
+}
+
+#[test]
+fn an_end_at_any_byte_is_truncated_unless_it_is_between_blocks() {
+    fn check<F: Framing + Copy>(name: &str, framing: F) {
+        let blocks = blocks_for(&framing);
+        let wire = wire(framing, &blocks);
+        // Where each block begins, and what its header and payload have.
+        let mut starts = vec![];
+        let mut at = 0;
+        for block in &blocks {
+            let header = header_len(&framing, block.len());
+            starts.push((at, header, block.len()));
+            at += header + block.len();
+        }
+        for cut in 0..=wire.len() {
+            let whole = starts.iter().filter(|(s, h, p)| s + h + p <= cut).count();
+            let expected = match starts.get(whole) {
+                Some(&(start, header, payload)) if start < cut => {
+                    let came = cut - start;
+                    let (part, expected, received) = if came < header {
+                        // The least a varint has is one byte more than came.
+                        let varint = name == "varint";
+                        let least = if varint { came + 1 } else { header };
+                        (Part::Header, least, came)
+                    } else {
+                        (Part::Payload, payload, came - header)
+                    };
+                    Some((part, expected, received, start))
+                }
+                _ => None,
+            };
+            for chunk in [1, 3, usize::MAX] {
+                let io = || Scripted::chunked(&wire[..cut], chunk, false);
+                let mut framed = Framed::new(io(), BlockCodec::new(framing));
+                let (owned, error) = collect(&mut framed);
+                assert_eq!(owned, blocks[..whole], "{name}, cut at {cut}");
+                check_end(name, cut, error, whole, expected);
+                assert!(
+                    ready(framed.next()).is_none(),
+                    "{name}: after the end, the end"
+                );
+
+                let mut framed = Framed::new(io(), BlockCodec::new(framing));
+                let mut receiving = recv_blocks(&mut framed);
+                let mut lent = 0;
+                let error = loop {
+                    match ready(receiving.next()) {
+                        Ok(Some(block)) => assert_eq!(block, blocks[lent]),
+                        Ok(None) => break None,
+                        Err(error) => break Some(error),
+                    }
+                    lent += 1;
+                };
+                assert_eq!(lent, whole);
+                check_end(name, cut, error, whole, expected);
+                assert!(ready(receiving.next()).unwrap().is_none());
+            }
+        }
+    }
+
+    fn check_end(
+        name: &str,
+        cut: usize,
+        error: Option<BlockError>,
+        whole: usize,
+        expected: Option<(Part, usize, usize, usize)>,
+    ) {
+        let came = match error {
+            None => None,
+            Some(BlockError::Truncated {
+                part,
+                expected,
+                received,
+                index,
+                offset,
+            }) => {
+                assert_eq!(index, whole as u64, "{name}, cut at {cut}");
+                Some((part, expected as usize, received as usize, offset as usize))
+            }
+            Some(other) => panic!("{name}, cut at {cut}: {other:?}"),
+        };
+        assert_eq!(came, expected, "{name}, cut at {cut}");
+    }
+    with_each_framing!(check);
+}
+
+#[test]
+fn a_cut_right_after_a_header_is_not_a_clean_end() {
+    let io = Scripted::default().send(b"\0\0\0\x05");
+    let mut framed = Framed::new(io, BlockCodec::length_prefixed());
+    let error = ready(framed.next()).unwrap().unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "stream ended inside block 0, which begins at byte 0: 0 of 5 payload bytes arrived"
+    );
+}
+
+#[test]
+fn blocks_in_one_buffer_come_out_one_by_one_and_leave_what_follows() {
+    fn check<F: Framing + Copy>(name: &str, framing: F) {
+        let blocks = blocks_for(&framing);
+        let mut buffer = BytesMut::from(&wire(framing, &blocks)[..]);
+        let mut rest = wire(framing, &blocks[..1]);
+        rest.pop();
+        buffer.extend_from_slice(&rest);
+        let mut codec = BlockCodec::new(framing);
+        for block in &blocks {
+            assert_eq!(codec.decode(&mut buffer).unwrap().unwrap(), block, "{name}");
+        }
+        assert!(codec.decode(&mut buffer).unwrap().is_none(), "{name}");
+        assert_eq!(buffer, rest, "{name}: the part of a block stays");
+    }
+    with_each_framing!(check);
+}
+
+#[test]
+fn a_decoder_that_is_fed_only_what_it_made_room_for_always_gets_on() {
+    fn check<F: Framing + Copy>(name: &str, framing: F) {
+        let blocks = blocks_for(&framing);
+        let wire = wire(framing, &blocks);
+        let mut codec = BlockCodec::new(framing);
+        let mut buffer = BytesMut::with_capacity(1);
+        let (mut fed, mut out) = (0, vec![]);
+        loop {
+            while let Some(block) = codec.decode(&mut buffer).unwrap() {
+                out.push(block.freeze());
+            }
+            if fed == wire.len() {
+                break;
+            }
+            let room = buffer.capacity() - buffer.len();
+            assert!(room > 0, "{name}: no room to go on after {fed} bytes");
+            let piece = room.min(wire.len() - fed);
+            buffer.put_slice(&wire[fed..fed + piece]);
+            fed += piece;
+        }
+        assert_eq!(out, blocks, "{name}");
+    }
+    with_each_framing!(check);
+}
+
+#[test]
+fn a_limit_means_the_same_on_both_sides() {
+    fn check<F: Framing + Copy>(framing: F) {
+        let max = *framing.block_lens().end();
+        let block = Bytes::from(vec![9; max]);
+        let io = Scripted::default().send(&wire(framing, std::slice::from_ref(&block)));
+        let (out, error) = collect(&mut Framed::new(io, BlockCodec::new(framing)));
+        assert!(error.is_none(), "{error:?}");
+        assert_eq!(out, [block]);
+
+        let mut unsent = BytesMut::new();
+        let error = BlockCodec::new(framing)
+            .encode(vec![9; max + 1].into(), &mut unsent)
+            .unwrap_err();
+        let refused = matches!(error, BlockError::WrongSize { max: m, actual, .. }
+            if m == max && actual == max + 1);
+        assert!(refused, "{error:?}");
+        assert!(unsent.is_empty(), "nothing of a refused block is written");
+    }
+
+    /// `larger` is the same on the wire, with a higher limit.
+    fn check_refusal<F: Framing, L: Framing>(framing: F, larger: L) {
+        let max = *framing.block_lens().end();
+        let header = wire(larger, &[vec![9; max + 1].into()]);
+        let io = Scripted::default().send(&header[..header.len() - max - 1]);
+        let (out, error) = collect(&mut Framed::new(io.then_silent(), BlockCodec::new(framing)));
+        assert!(out.is_empty());
+        let Some(BlockError::TooLarge {
+            announced,
+            limit,
+            index: 0,
+            offset: 0,
+        }) = error
+        else {
+            panic!("{error:?}")
+        };
+        assert_eq!((announced, limit), (max as u64 + 1, max as u64));
+    }
+
+    check(Exact::new(1).unwrap());
+    check(LengthPrefix::u8());
+    check(LengthPrefix::u8().including_header().unwrap());
+    check(LengthPrefix::u8().max_block_len(0).unwrap());
+    check(LengthPrefix::u16());
+    check(LengthPrefix::u16().including_header().unwrap());
+    check(LengthPrefix::u32());
+    check(LengthPrefix::u32().max_block_len(70_000).unwrap());
+    check(LengthPrefix::u64().little_endian());
+    check(Varint::new());
+    check(Varint::new().max_block_len(127).unwrap());
+    check(Magic);
+
+    let limited = LengthPrefix::u16().max_block_len(10).unwrap();
+    check_refusal(limited, LengthPrefix::u16());
+    let limited = limited.including_header().unwrap();
+    check_refusal(limited, LengthPrefix::u16().including_header().unwrap());
+    check_refusal(
+        LengthPrefix::u32(),
+        LengthPrefix::u32().max_block_len(1 << 24).unwrap(),
+    );
+    check_refusal(
+        LengthPrefix::u64().little_endian(),
+        LengthPrefix::u64()
+            .little_endian()
+            .max_block_len(1 << 24)
+            .unwrap(),
+    );
+    check_refusal(Varint::new(), Varint::new().max_block_len(1 << 24).unwrap());
+}
+
+#[test]
+fn lengths_that_overflow_everything_are_refused_and_not_computed_with() {
+    for (wire, announced) in [
+        (&[0xff; 8][..], u64::MAX),
+        (&[0x7f, 255, 255, 255, 255, 255, 255, 255], i64::MAX as u64),
+    ] {
+        let io = Scripted::default().send(wire).then_silent();
+        let (_, error) = collect(&mut Framed::new(io, BlockCodec::new(LengthPrefix::u64())));
+        let Some(BlockError::TooLarge { announced: a, .. }) = error else {
+            panic!("{error:?}")
+        };
+        assert_eq!(a, announced);
+    }
+}
+
+#[test]
+fn a_configuration_that_cannot_work_is_refused_when_it_is_made() {
+    let too_large = |limit, largest| Err(ConfigError::LimitTooLarge { limit, largest });
+    assert_eq!(Exact::new(0), Err(ConfigError::EmptyBlocks));
+    assert!(BlockCodec::exact(0).is_err());
+    assert!(Exact::new(usize::MAX).is_err());
+    assert_eq!(LengthPrefix::bytes(0), Err(ConfigError::Width { width: 0 }));
+    assert_eq!(LengthPrefix::bytes(9), Err(ConfigError::Width { width: 9 }));
+    assert!(LengthPrefix::u8().max_block_len(255).is_ok());
+    assert_eq!(LengthPrefix::u8().max_block_len(256), too_large(256, 255));
+    assert_eq!(
+        LengthPrefix::u16().max_block_len(65_536),
+        too_large(65_536, 65_535)
+    );
+    assert!(Varint::new().max_block_len(usize::MAX).is_err());
+    assert!(LengthPrefix::u64().max_block_len(usize::MAX).is_err());
+
+    // A limit that was asked for is never lowered behind one's back; a default is.
+    let full = LengthPrefix::u8().max_block_len(255).unwrap();
+    assert_eq!(full.including_header(), too_large(255, 254));
+    let by_default = LengthPrefix::u8().including_header().unwrap();
+    assert_eq!(by_default.block_lens(), 0..=254);
+    assert_eq!(by_default.max_block_len(255), too_large(255, 254));
+}
+
+#[test]
+fn a_malformed_header_is_refused_at_the_byte_where_that_is_certain() {
+    fn check<F: Framing + Copy>(framing: F, wire: &[u8], reason: &str) {
+        let mut codec = BlockCodec::new(framing);
+        let mut buffer = BytesMut::new();
+        let (last, before) = wire.split_last().unwrap();
+        for byte in before {
+            buffer.put_u8(*byte);
+            assert!(codec.decode(&mut buffer).unwrap().is_none());
+        }
+        buffer.put_u8(*last);
+        let error = codec.decode(&mut buffer).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("bad header in block 0, which begins at byte 0: {reason}")
+        );
+    }
+    let endless = [0xff; 10];
+    check(
+        Varint::new(),
+        &endless,
+        "its varint does not end within 10 bytes",
+    );
+    let overflowing = [&[0xff; 9][..], &[0x02]].concat();
+    check(Varint::new(), &overflowing, "its varint overflows 64 bits");
+    let short = "its length is less than the prefix it includes";
+    check(
+        LengthPrefix::u32().including_header().unwrap(),
+        &[0, 0, 0, 3],
+        short,
+    );
+    check(LengthPrefix::u8().including_header().unwrap(), &[0], short);
+    let not_it = "it does not start with WB, version 1";
+    check(Magic, b"WX", not_it);
+    check(Magic, b"WB\x02", not_it);
+}
+
+#[test]
+fn a_varint_may_be_spelled_longer_than_need_be() {
+    let io = Scripted::default().send(&[0x80, 0x00, 0x81, 0x80, 0x00, b'x']);
+    let (blocks, error) = collect(&mut Framed::new(io, BlockCodec::new(Varint::new())));
+    assert!(error.is_none());
+    assert_eq!(blocks, [&b""[..], b"x"]);
+}
+
+#[test]
+fn after_a_framing_error_there_are_no_more_blocks() {
+    // A good block stands on either side of the bad header.
+    let good = wire(Magic, &[Bytes::from_static(b"good")]);
+    let bytes = [&good[..], b"BAD", &good].concat();
+    for chunk in [1, 10, usize::MAX] {
+        let io = || Scripted::chunked(&bytes, chunk, true);
+        let mut framed = Framed::new(io(), BlockCodec::new(Magic));
+        assert_eq!(ready(framed.next()).unwrap().unwrap(), &b"good"[..]);
+        for _ in 0..20 {
+            let Some(again) = ready(framed.next()) else {
+                continue;
+            };
+            let error = again.unwrap_err();
+            let same = matches!(
+                error,
+                BlockError::BadHeader {
+                    index: 1,
+                    offset: 10,
+                    ..
+                }
+            );
+            assert!(same, "{error:?}");
+        }
+
+        // The same by lending, and by a new receiver on the same stream.
+        let mut framed = Framed::new(io(), BlockCodec::new(Magic));
+        let mut receiving = recv_blocks(&mut framed);
+        assert_eq!(ready(receiving.next()).unwrap().unwrap(), b"good");
+        assert!(ready(receiving.next()).is_err());
+        assert!(ready(receiving.next()).unwrap().is_none());
+        drop(receiving);
+        for _ in 0..20 {
+            if let Ok(Some(block)) = ready(recv_blocks(&mut framed).next()) {
+                panic!("a block out of nowhere: {block:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn blocks_before_a_bad_header_in_the_same_buffer_are_delivered_first() {
+    let blocks = [Bytes::from_static(b"one"), Bytes::from_static(b"two")];
+    let bytes = [&wire(Magic, &blocks)[..], b"BAD"].concat();
+    let mut framed = Framed::new(Scripted::default().send(&bytes), BlockCodec::new(Magic));
+    let mut receiving = recv_blocks(&mut framed);
+    let batch = ready(receiving.next_batch()).unwrap().unwrap();
+    assert_eq!(batch.collect::<Vec<_>>(), [b"one", b"two"]);
+    let error = ready(receiving.next_batch()).unwrap_err();
+    assert!(matches!(error, BlockError::BadHeader { index: 2, .. }));
+}

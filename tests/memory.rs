@@ -1,0 +1,206 @@
+//! Memory follows what arrived: how large the read buffer gets, and when.
+
+mod support;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures::StreamExt;
+use proptest::prelude::*;
+use support::{Scripted, ready, wire};
+use tokio_util::codec::{Decoder, Framed, FramedRead};
+use wholeblock::{BlockCodec, Exact, LengthPrefix, recv_blocks};
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+/// Feeds `codec` pieces of at most `piece` bytes, as far as it has made room, and reports each
+/// capacity it asked for beyond what had arrived by then.
+fn capacities(codec: &mut BlockCodec<LengthPrefix>, wire: &[u8], piece: usize) -> Vec<usize> {
+    let mut buffer = BytesMut::with_capacity(8 * KIB);
+    let mut fed = 0;
+    let mut capacities = vec![buffer.capacity()];
+    while fed < wire.len() {
+        let take = piece
+            .min(buffer.capacity() - buffer.len())
+            .min(wire.len() - fed);
+        buffer.put_slice(&wire[fed..fed + take]);
+        fed += take;
+        while codec.decode(&mut buffer).unwrap().is_some() {}
+        capacities.push(buffer.capacity());
+    }
+    capacities
+}
+
+#[test]
+fn the_buffer_at_most_doubles_each_time_arriving_bytes_have_filled_it() {
+    let wire = wire(LengthPrefix::u32(), &[vec![1; MIB].into()]);
+    let seen = capacities(&mut BlockCodec::length_prefixed(), &wire, usize::MAX);
+    assert_eq!(
+        seen[..8],
+        [8, 16, 32, 64, 128, 256, 512, 1024].map(|kib| kib * KIB),
+    );
+    assert_eq!(seen[8], MIB + 4, "up to the block's own length");
+}
+
+#[test]
+fn a_block_that_trickles_in_grows_the_buffer_no_faster_than_it_arrives() {
+    let wire = wire(LengthPrefix::u32(), &[vec![1; MIB].into()]);
+    let mut arrived = 0;
+    for capacity in capacities(&mut BlockCodec::length_prefixed(), &wire, 1_000) {
+        assert!(
+            capacity <= (2 * arrived).max(8 * KIB),
+            "{capacity} after {arrived}"
+        );
+        arrived += 1_000;
+    }
+}
+
+#[test]
+fn a_connection_that_has_completed_a_block_of_n_bytes_is_given_room_for_n_at_once() {
+    let mut codec = BlockCodec::length_prefixed();
+    let wire = wire(LengthPrefix::u32(), &[vec![1; MIB].into()]);
+    capacities(&mut codec, &wire, usize::MAX);
+    let mut buffer = BytesMut::from(&wire[..10]);
+    assert!(codec.decode(&mut buffer).unwrap().is_none());
+    assert_eq!(buffer.capacity(), MIB + 4);
+}
+
+#[test]
+fn a_large_block_is_read_up_to_its_end_and_no_further() {
+    let large = Bytes::from(vec![1; 51_200]);
+    let blocks = vec![large; 20];
+    let wire = wire(LengthPrefix::u32(), &blocks);
+    let io = Scripted::default().send(&wire);
+    let mut framed = Framed::new(io, BlockCodec::length_prefixed());
+    let mut receiving = recv_blocks(&mut framed);
+    while ready(receiving.next()).unwrap().is_some() {}
+    drop(receiving);
+    let steady = &framed.get_ref().rooms[4..];
+    let end = steady.len() - 1;
+    assert!(
+        steady[..end].iter().all(|room| *room == (51_204, 51_204)),
+        "{steady:?}"
+    );
+}
+
+#[test]
+fn small_blocks_are_read_in_batches_of_about_64_kib_that_end_with_a_block() {
+    let blocks = vec![Bytes::from(vec![1; 64]); 10_000];
+    let wire = wire(LengthPrefix::u32(), &blocks);
+    for lent in [true, false] {
+        let io = Scripted::default().send(&wire);
+        let mut framed = Framed::new(io, BlockCodec::length_prefixed());
+        if lent {
+            let mut receiving = recv_blocks(&mut framed);
+            while ready(receiving.next()).unwrap().is_some() {}
+        } else {
+            while ready(framed.next()).is_some() {}
+        }
+        let rooms = &framed.get_ref().rooms;
+        assert!(
+            rooms.len() < 18,
+            "{} reads for {} bytes",
+            rooms.len(),
+            wire.len()
+        );
+        let batch = 64 * KIB / 68 * 68;
+        assert!(
+            rooms[4..rooms.len() - 1]
+                .iter()
+                .all(|(room, _)| *room == batch),
+            "{rooms:?}"
+        );
+    }
+}
+
+#[test]
+fn reads_stay_large_however_long_the_stream_and_whoever_keeps_the_blocks() {
+    for len in [64, 1_000, 7_000, 20_000, 51_200] {
+        for keep in [0, 1, 100] {
+            let count = 4 * MIB / len;
+            let wire = wire(LengthPrefix::u32(), &vec![vec![1; len].into(); count]);
+            let io = Scripted::default().send(&wire);
+            let mut framed = Framed::new(io, BlockCodec::length_prefixed());
+            let mut kept = std::collections::VecDeque::new();
+            while let Some(block) = ready(framed.next()) {
+                kept.push_back(block.unwrap());
+                if kept.len() > keep {
+                    kept.pop_front();
+                }
+            }
+            let reads = framed.get_ref().rooms.len();
+            let most = wire.len() / (40 * KIB) + 8;
+            assert!(reads <= most, "{len} bytes, {keep} kept: {reads} reads");
+        }
+    }
+}
+
+#[test]
+fn blocks_that_are_kept_cost_little_more_than_their_own_bytes() {
+    // Short reads and kept blocks: every read could otherwise begin a new buffer.
+    let wire = wire(LengthPrefix::u32(), &vec![vec![1; 1_000].into(); 2_000]);
+    let mut framed = FramedRead::new(
+        Scripted::chunked(&wire, 1_004, false),
+        BlockCodec::length_prefixed(),
+    );
+    let mut buffers = std::collections::BTreeSet::new();
+    let mut kept = Vec::new();
+    while let Some(block) = ready(framed.next()) {
+        let block = block.unwrap();
+        buffers.insert(block.as_ptr() as usize / (4 * KIB));
+        kept.push(block);
+    }
+    let touched = buffers.len() * 4 * KIB;
+    assert!(
+        touched < 2 * wire.len(),
+        "{touched} bytes for {}",
+        wire.len()
+    );
+}
+
+#[test]
+fn the_largest_retained_buffer_is_configurable() {
+    let framing = Exact::new(4 * MIB).unwrap();
+    for (limit, kept) in [(MIB, false), (4 * MIB, true)] {
+        let wire = wire(framing, &vec![vec![1; 4 * MIB].into(); 3]);
+        let codec = BlockCodec::new(framing).max_retained(limit);
+        let mut framed = Framed::new(Scripted::default().send(&wire), codec);
+        let mut receiving = recv_blocks(&mut framed);
+        while ready(receiving.next()).unwrap().is_some() {}
+        drop(receiving);
+        assert_eq!(framed.read_buffer().capacity() >= 4 * MIB, kept);
+    }
+}
+
+#[test]
+fn a_lower_limit_bounds_the_batches_of_small_blocks_too() {
+    for (limit, most) in [(0, 8 * KIB), (20 * KIB, 20 * KIB), (MIB, 64 * KIB)] {
+        let wire = wire(LengthPrefix::u32(), &vec![vec![1; 100].into(); 10_000]);
+        let codec = BlockCodec::length_prefixed().max_retained(limit);
+        let mut framed = Framed::new(Scripted::default().send(&wire), codec);
+        let mut receiving = recv_blocks(&mut framed);
+        while ready(receiving.next()).unwrap().is_some() {}
+        drop(receiving);
+        let rooms = &framed.get_ref().rooms;
+        let largest = rooms.iter().map(|(room, _)| *room).max().unwrap();
+        assert!(largest <= most && largest > most * 9 / 10, "{rooms:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_announcement_takes_more_than_what_has_arrived_has_earned(
+        lens in prop::collection::vec(prop_oneof![0usize..100, 1_000usize..200_000], 1..20),
+        piece in 1usize..100_000,
+        announced in 1usize..(8 * MIB),
+    ) {
+        let blocks: Vec<Bytes> = lens.iter().map(|len| vec![3; *len].into()).collect();
+        let mut codec = BlockCodec::length_prefixed();
+        let mut bytes = wire(LengthPrefix::u32(), &blocks);
+        bytes.extend_from_slice(&(announced as u32).to_be_bytes());
+        let largest = lens.iter().max().unwrap() + 4;
+        for capacity in capacities(&mut codec, &bytes, piece) {
+            let earned = largest.max(64 * KIB).max(2 * bytes.len().min(64 * KIB));
+            prop_assert!(capacity <= earned, "{} for {}", capacity, earned);
+        }
+    }
+}

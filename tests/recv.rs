@@ -1,0 +1,294 @@
+//! `recv_blocks`: lending, stopping, insisting, waiting, and sharing a `Framed` with `next()`.
+
+mod support;
+
+use std::{io, time::Duration};
+
+use bytes::Bytes;
+use futures::{FutureExt, StreamExt};
+use proptest::prelude::*;
+use support::{Scripted, blocks_for, collect, ready, wire, with_each_framing};
+use tokio_util::codec::{Framed, FramedRead};
+use wholeblock::{BlockCodec, BlockError, Framing, LengthPrefix, recv_blocks};
+
+fn numbered(count: usize) -> Vec<Bytes> {
+    (0..count)
+        .map(|n| Bytes::from(format!("block {n}")))
+        .collect()
+}
+
+fn prefixed(io: Scripted) -> Framed<Scripted, BlockCodec<LengthPrefix>> {
+    Framed::new(io, BlockCodec::length_prefixed())
+}
+
+#[test]
+fn mixing_next_and_recv_blocks_on_a_quiet_peer_never_hangs_loses_or_repeats() {
+    fn check<F: Framing + Copy>(name: &str, framing: F) {
+        let blocks = blocks_for(&framing);
+        let wire = wire(framing, &blocks);
+        // Everything arrives at once, or byte by byte; then the peer says nothing more, so a
+        // poll of the socket before the buffer would hang.
+        for chunk in [usize::MAX, 1, 9] {
+            for owned_first in 0..4 {
+                for lent in 0..4 {
+                    let io = Scripted::chunked(&wire, chunk, false).then_silent();
+                    let mut framed = Framed::new(io, BlockCodec::new(framing));
+                    let mut expected = blocks.iter();
+                    for _ in 0..owned_first {
+                        let block = ready(framed.next()).unwrap().unwrap();
+                        assert_eq!(&block, expected.next().unwrap(), "{name}");
+                    }
+                    let mut receiving = recv_blocks(&mut framed);
+                    for _ in 0..lent {
+                        let block = ready(receiving.next()).unwrap().unwrap();
+                        assert_eq!(block, expected.next().unwrap(), "{name}");
+                    }
+                    drop(receiving);
+                    for expected in expected {
+                        let block = ready(framed.next()).unwrap().unwrap();
+                        assert_eq!(&block, expected, "{name}, {owned_first} owned, {lent} lent");
+                    }
+                    assert!(framed.next().now_or_never().is_none(), "{name}: silence");
+                }
+            }
+        }
+    }
+    with_each_framing!(check);
+}
+
+#[test]
+fn a_batch_that_is_left_in_the_middle_leaves_the_rest() {
+    let blocks = numbered(6);
+    let io = Scripted::default().send(&wire(LengthPrefix::u32(), &blocks));
+    let mut framed = prefixed(io.then_silent());
+    let mut receiving = recv_blocks(&mut framed);
+
+    drop(ready(receiving.next_batch()).unwrap().unwrap());
+    let mut batch = ready(receiving.next_batch()).unwrap().unwrap();
+    assert_eq!(batch.next().unwrap(), blocks[0]);
+    assert_eq!(batch.next().unwrap(), blocks[1]);
+    drop(batch);
+    assert_eq!(ready(receiving.next()).unwrap().unwrap(), blocks[2]);
+    let batch = ready(receiving.next_batch()).unwrap().unwrap();
+    assert_eq!(batch.collect::<Vec<_>>(), blocks[3..]);
+    assert_eq!(receiving.transfer().blocks, 6);
+    assert!(receiving.next_batch().now_or_never().is_none());
+}
+
+#[test]
+fn a_leaked_receiver_leaves_the_framed_usable() {
+    let blocks = numbered(3);
+    let io = Scripted::default().send(&wire(LengthPrefix::u32(), &blocks));
+    let mut framed = prefixed(io);
+    let mut receiving = recv_blocks(&mut framed);
+    ready(receiving.next()).unwrap().unwrap();
+    std::mem::forget(receiving);
+    // Whether the block that was lent comes once more is not promised; that the stream goes on is.
+    let (rest, error) = collect(&mut framed);
+    assert!(error.is_none());
+    assert!(rest.ends_with(&blocks[1..]), "{rest:?}");
+}
+
+#[test]
+fn it_stops_after_the_number_it_was_told_and_leaves_what_follows() {
+    let blocks = numbered(5);
+    let mut bytes = wire(LengthPrefix::u32(), &blocks);
+    bytes.extend_from_slice(b"\0\0");
+    for chunk in [1, 7, usize::MAX] {
+        let mut framed = prefixed(Scripted::chunked(&bytes, chunk, true).then_silent());
+        let mut receiving = recv_blocks(&mut framed).stop_after(2);
+        assert_eq!(ready(receiving.next()).unwrap().unwrap(), blocks[0]);
+        assert_eq!(ready(receiving.next()).unwrap().unwrap(), blocks[1]);
+        assert!(ready(receiving.next()).unwrap().is_none());
+        assert!(ready(receiving.next_batch()).unwrap().is_none());
+        assert_eq!(receiving.transfer().blocks, 2);
+        drop(receiving);
+
+        let mut receiving = recv_blocks(&mut framed).stop_after(2);
+        let batch = ready(receiving.next_batch()).unwrap().unwrap();
+        assert!(batch.count() <= 2, "a batch stops there too");
+        drop(receiving);
+
+        let mut receiving = recv_blocks(&mut framed).stop_after(0);
+        assert!(ready(receiving.next()).unwrap().is_none());
+    }
+}
+
+#[test]
+fn stopping_after_the_last_block_does_not_wait_for_more() {
+    let io = Scripted::default().send(b"\0\0\0\x02ab").then_silent();
+    let mut framed = prefixed(io);
+    let mut receiving = recv_blocks(&mut framed).stop_after(1);
+    assert_eq!(ready(receiving.next()).unwrap().unwrap(), b"ab");
+    assert!(receiving.next().now_or_never().unwrap().unwrap().is_none());
+}
+
+#[test]
+fn fewer_blocks_than_insisted_on_are_an_error_that_says_how_many_came() {
+    let bytes = wire(LengthPrefix::u32(), &numbered(3));
+    for insisted in [0, 3, 4] {
+        let mut framed = prefixed(Scripted::default().send(&bytes));
+        let mut receiving = recv_blocks(&mut framed).at_least(insisted);
+        for _ in 0..3 {
+            ready(receiving.next()).unwrap().unwrap();
+        }
+        let end = ready(receiving.next());
+        if insisted <= 3 {
+            assert!(end.unwrap().is_none());
+        } else {
+            let error = end.unwrap_err();
+            assert_eq!(error.to_string(), "stream ended after 3 of 4 blocks");
+            assert!(ready(receiving.next()).unwrap().is_none(), "said once");
+        }
+    }
+}
+
+#[test]
+fn the_transfer_counts_blocks_bytes_reads_and_blocks_in_pieces() {
+    // Reads end: inside block 0's header, inside block 2, after block 2.
+    let bytes = wire(LengthPrefix::u32(), &numbered(4));
+    assert_eq!(bytes.len(), 4 * 11);
+    let io = Scripted::default()
+        .send(&bytes[..2])
+        .send(&bytes[2..30])
+        .pause()
+        .send(&bytes[30..33])
+        .send(&bytes[33..]);
+    let mut framed = prefixed(io);
+    let first = ready(framed.next()).unwrap().unwrap();
+    assert_eq!(first, "block 0");
+
+    let mut receiving = recv_blocks(&mut framed);
+    while ready(receiving.next()).unwrap().is_some() {}
+    let transfer = receiving.transfer();
+    assert_eq!(transfer.blocks, 3, "the first was taken before");
+    assert_eq!((transfer.payload_bytes, transfer.wire_bytes), (21, 33));
+    assert_eq!(transfer.reads, 2, "two were before");
+    assert_eq!(transfer.in_pieces, 1, "block 2; block 0 was before");
+    assert_eq!(transfer.writes, 0);
+    assert!(transfer.elapsed > Duration::ZERO);
+    assert_eq!(receiving.transfer(), transfer, "it stands still at the end");
+}
+
+#[test]
+fn an_error_of_the_transport_comes_through_as_it_is() {
+    let io = Scripted::default()
+        .send(b"\0\0\0\x02ab\0\0")
+        .fail(io::ErrorKind::ConnectionReset);
+    let mut framed = prefixed(io);
+    let mut receiving = recv_blocks(&mut framed);
+    assert_eq!(ready(receiving.next()).unwrap().unwrap(), b"ab");
+    let error = ready(receiving.next()).unwrap_err();
+    assert!(matches!(&error, BlockError::Io(e) if e.kind() == io::ErrorKind::ConnectionReset));
+    assert_eq!(receiving.transfer().blocks, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_says_nothing_is_a_stall_and_asking_again_waits_again() {
+    let (near, far) = tokio::io::duplex(64);
+    let mut framed = FramedRead::new(far, BlockCodec::length_prefixed());
+    let mut near = near;
+    tokio::io::AsyncWriteExt::write_all(&mut near, b"\0\0\0\x01a\0\0\0\x05he")
+        .await
+        .unwrap();
+    let timeout = Duration::from_secs(30);
+    let mut receiving = recv_blocks(&mut framed).stall_timeout(timeout);
+    assert_eq!(receiving.next().await.unwrap().unwrap(), b"a");
+    let begun = tokio::time::Instant::now();
+    let error = receiving.next().await.unwrap_err();
+    assert_eq!(begun.elapsed(), timeout);
+    let expected = "nothing moved for 30s at block 1, which begins at byte 5";
+    assert_eq!(error.to_string(), expected);
+
+    assert!(receiving.next().await.is_err(), "a second wait");
+    tokio::io::AsyncWriteExt::write_all(&mut near, b"llo")
+        .await
+        .unwrap();
+    assert_eq!(receiving.next().await.unwrap().unwrap(), b"hello");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_peer_is_not_a_stall_as_long_as_bytes_trickle_in() {
+    let (mut near, far) = tokio::io::duplex(64);
+    let slow = tokio::spawn(async move {
+        for byte in *b"\0\0\0\x05hello" {
+            tokio::time::sleep(Duration::from_secs(29)).await;
+            tokio::io::AsyncWriteExt::write_all(&mut near, &[byte])
+                .await
+                .unwrap();
+        }
+        near
+    });
+    let mut framed = Framed::new(far, BlockCodec::length_prefixed());
+    let mut receiving = recv_blocks(&mut framed).stall_timeout(Duration::from_secs(30));
+    assert_eq!(receiving.next().await.unwrap().unwrap(), b"hello");
+    let _open = slow.await.unwrap();
+    assert!(receiving.next().await.is_err(), "and now it is one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_between_two_waits_does_not_count_as_a_stall() {
+    let (mut near, far) = tokio::io::duplex(64);
+    let mut framed = Framed::new(far, BlockCodec::length_prefixed());
+    let mut receiving = recv_blocks(&mut framed).stall_timeout(Duration::from_secs(30));
+    for _ in 0..3 {
+        assert!(receiving.next().now_or_never().is_none());
+        tokio::io::AsyncWriteExt::write_all(&mut near, b"\0\0\0\x01x")
+            .await
+            .unwrap();
+        assert_eq!(receiving.next().await.unwrap().unwrap(), b"x");
+        // The user takes a minute over the block; the peer is not to blame.
+        tokio::time::sleep(Duration::from_secs(60)).await;
+    }
+}
+
+proptest! {
+    #[test]
+    fn dropping_at_any_await_loses_and_repeats_nothing(
+        lens in prop::collection::vec(0usize..40, 0..30),
+        chunk in 1usize..50,
+        // What is done before each drop: polls of `next`, or a batch of which some are taken.
+        steps in prop::collection::vec((any::<bool>(), 0usize..6), 1..12),
+    ) {
+        let blocks: Vec<Bytes> = lens
+            .iter()
+            .enumerate()
+            .map(|(n, len)| vec![n as u8; *len].into())
+            .collect();
+        let bytes = wire(LengthPrefix::u16(), &blocks);
+        let mut framed = Framed::new(
+            Scripted::chunked(&bytes, chunk, true),
+            BlockCodec::new(LengthPrefix::u16()),
+        );
+        let mut out: Vec<Bytes> = Vec::new();
+        'transfer: for (batch, polls) in steps.into_iter().cycle() {
+            // Owned ones in between, so that every change of mode is met.
+            match framed.next().now_or_never() {
+                Some(None) => break,
+                Some(Some(block)) => out.push(block.unwrap().freeze()),
+                None => {}
+            }
+            let mut receiving = recv_blocks(&mut framed);
+            for _ in 0..=polls {
+                if batch {
+                    let next = receiving.next_batch().now_or_never();
+                    match next.map(Result::unwrap) {
+                        Some(Some(batch)) => {
+                            out.extend(batch.take(polls).map(Bytes::copy_from_slice));
+                        }
+                        Some(None) => break 'transfer,
+                        None => {}
+                    }
+                } else {
+                    let next = receiving.next().now_or_never();
+                    match next.map(Result::unwrap) {
+                        Some(Some(block)) => out.push(Bytes::copy_from_slice(block)),
+                        Some(None) => break 'transfer,
+                        None => {}
+                    }
+                }
+            }
+        }
+        prop_assert_eq!(out, blocks);
+    }
+}

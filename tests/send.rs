@@ -1,0 +1,303 @@
+//! `send_blocks`: what leaves, in how many writes, and what a dropped transfer leaves behind.
+
+mod support;
+
+use std::{
+    io,
+    pin::pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use futures::{FutureExt, SinkExt, StreamExt, future, stream};
+use proptest::prelude::*;
+use support::{Scripted, blocks_for, ready, wire, with_each_framing};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_util::codec::{Framed, FramedWrite};
+use wholeblock::{BlockCodec, BlockError, Framing, LengthPrefix, send_blocks, try_send_blocks};
+
+fn prefixed(io: Scripted) -> Framed<Scripted, BlockCodec<LengthPrefix>> {
+    Framed::new(io, BlockCodec::length_prefixed())
+}
+
+/// Small and large blocks in turn, each of other bytes.
+fn mixed(count: usize) -> Vec<Bytes> {
+    (0..count)
+        .map(|n| vec![n as u8; if n % 3 == 0 { 20_000 + n } else { 10 + n }].into())
+        .collect()
+}
+
+#[test]
+fn what_is_sent_is_what_the_sink_would_have_sent() {
+    fn check<F: Framing + Copy>(name: &str, framing: F) {
+        let blocks = blocks_for(&framing);
+        let expected = wire(framing, &blocks);
+        for vectored in [true, false] {
+            let mut io = Scripted::default();
+            io.not_vectored = !vectored;
+            let mut framed = FramedWrite::new(io, BlockCodec::new(framing));
+            let sent = ready(send_blocks(&mut framed, stream::iter(blocks.clone()))).unwrap();
+            assert_eq!(framed.get_ref().written, expected, "{name}");
+            assert_eq!(sent.blocks, blocks.len() as u64);
+            assert_eq!(sent.wire_bytes, expected.len() as u64);
+            let payload: usize = blocks.iter().map(Bytes::len).sum();
+            assert_eq!(sent.payload_bytes, payload as u64);
+            assert_eq!((sent.writes, sent.reads), (1, 0), "{name}");
+        }
+    }
+    with_each_framing!(check);
+}
+
+#[test]
+fn large_payloads_leave_without_a_copy_at_most_64_slices_a_write() {
+    let blocks = vec![Bytes::from(vec![7; 5_000]); 100];
+    let mut framed = prefixed(Scripted::default());
+    let sent = ready(send_blocks(&mut framed, stream::iter(blocks.clone()))).unwrap();
+    assert_eq!(sent.writes, 4, "32 headers and payloads at a time");
+    let io = framed.get_ref();
+    assert_eq!(io.slices, [64, 64, 64, 8]);
+    assert_eq!(io.written, wire(LengthPrefix::u32(), &blocks));
+    assert!(
+        framed.write_buffer().capacity() < 5_000 * 4,
+        "the write buffer held headers only"
+    );
+}
+
+#[test]
+fn a_transport_that_is_not_vectored_gets_header_and_payload_joined() {
+    let blocks = vec![Bytes::from(vec![7; 50_000]); 3];
+    let mut framed = prefixed(Scripted::default().not_vectored());
+    ready(send_blocks(&mut framed, stream::iter(blocks.clone()))).unwrap();
+    let io = framed.get_ref();
+    assert!(io.slices.iter().all(|slices| *slices == 1));
+    assert!(io.slices.len() <= 3, "no write for a header alone");
+    assert_eq!(io.written, wire(LengthPrefix::u32(), &blocks));
+}
+
+#[test]
+fn what_was_in_the_write_buffer_goes_first() {
+    let mut framed = prefixed(Scripted::default());
+    ready(framed.feed(Bytes::from_static(b"fed before"))).unwrap();
+    let large = Bytes::from(vec![1; 30_000]);
+    let sent = ready(send_blocks(&mut framed, stream::iter([large.clone()]))).unwrap();
+    assert_eq!(sent.blocks, 1, "the one fed before is not of this transfer");
+    assert_eq!(sent.wire_bytes, 30_004);
+    let expected = wire(
+        LengthPrefix::u32(),
+        &[Bytes::from_static(b"fed before"), large],
+    );
+    assert_eq!(framed.get_ref().written, expected);
+}
+
+#[test]
+fn whatever_becomes_bytes_without_a_copy_can_be_sent() {
+    let mut framed = prefixed(Scripted::default());
+    ready(send_blocks(&mut framed, stream::iter([vec![1u8]]))).unwrap();
+    ready(send_blocks(&mut framed, stream::iter(["text"]))).unwrap();
+    ready(send_blocks(&mut framed, stream::iter([String::from("s")]))).unwrap();
+    ready(send_blocks(&mut framed, stream::iter([BytesMut::new()]))).unwrap();
+    assert_eq!(
+        framed.get_ref().written,
+        b"\0\0\0\x01\x01\0\0\0\x04text\0\0\0\x01s\0\0\0\0"
+    );
+}
+
+#[test]
+fn it_flushes_what_it_holds_whenever_its_source_has_nothing_ready() {
+    let (tx, rx) = mpsc::unbounded_channel();
+    let mut framed = prefixed(Scripted::default());
+    {
+        let mut sending = pin!(send_blocks(&mut framed, UnboundedReceiverStream::new(rx)));
+        tx.send(Bytes::from_static(b"now")).unwrap();
+        assert!(sending.as_mut().now_or_never().is_none());
+        assert_eq!(sending.transfer().blocks, 1, "sent, not held back");
+    }
+    assert_eq!(framed.get_ref().written, b"\0\0\0\x03now");
+    assert_eq!(framed.get_ref().flushes, 1);
+}
+
+#[test]
+fn a_block_of_the_wrong_size_is_refused_after_all_before_it_were_sent() {
+    let blocks = [&b"right"[..], b"right", b"wrong!", b"never"];
+    let codec = BlockCodec::exact(5).unwrap();
+    let mut framed = Framed::new(Scripted::default(), codec);
+    let mut sending = send_blocks(&mut framed, stream::iter(blocks));
+    let error = ready(&mut sending).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "a block of 6 bytes cannot be sent: the framing carries exactly 5"
+    );
+    assert_eq!(sending.transfer().blocks, 2);
+    drop(sending);
+    assert_eq!(framed.get_ref().written, b"rightright");
+    ready(framed.send(Bytes::from_static(b"still"))).unwrap();
+    assert_eq!(framed.get_ref().written, b"rightrightstill");
+}
+
+#[test]
+fn a_source_that_fails_is_reported_after_all_before_it_were_sent() {
+    let blocks = [Ok(&b"one"[..]), Err(io::Error::other("disk on fire"))];
+    let mut framed = prefixed(Scripted::default());
+    let error = ready(try_send_blocks(&mut framed, stream::iter(blocks))).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the source of the blocks failed: disk on fire"
+    );
+    assert_eq!(framed.get_ref().written, b"\0\0\0\x03one");
+}
+
+#[test]
+fn after_a_failed_write_the_transfer_says_how_many_blocks_were_wholly_handed_over() {
+    // Two small ones and a part of the third: 7 + 7 + 3 bytes.
+    let blocks = [&b"abc"[..], b"def", b"ghi"];
+    for (taken, whole) in [(0, 0), (6, 0), (7, 1), (13, 1), (14, 2), (17, 2), (20, 2)] {
+        let io = match taken {
+            0 => Scripted::default(),
+            _ => Scripted::default().take(taken),
+        };
+        let mut framed = prefixed(io.fail_writes(io::ErrorKind::BrokenPipe));
+        let mut sending = send_blocks(&mut framed, stream::iter(blocks));
+        let error = ready(&mut sending).unwrap_err();
+        assert!(matches!(&error, BlockError::Io(e) if e.kind() == io::ErrorKind::BrokenPipe));
+        assert_eq!(sending.transfer().blocks, whole, "{taken} bytes taken");
+        assert_eq!(sending.transfer().payload_bytes, whole * 3);
+        assert_eq!(sending.transfer().wire_bytes, whole * 7);
+    }
+    // And by the slice: 4 + 5,000 bytes each.
+    for (taken, whole) in [(5_003, 0), (5_004, 1), (10_007, 1), (10_008, 2)] {
+        let io = Scripted::default().take(taken);
+        let mut framed = prefixed(io.fail_writes(io::ErrorKind::BrokenPipe));
+        let blocks = vec![Bytes::from(vec![0; 5_000]); 3];
+        let mut sending = send_blocks(&mut framed, stream::iter(blocks));
+        assert!(ready(&mut sending).is_err());
+        assert_eq!(sending.transfer().blocks, whole, "{taken} bytes taken");
+    }
+}
+
+#[test]
+fn a_transport_that_takes_nothing_is_an_error_and_not_a_loop() {
+    let mut framed = prefixed(Scripted::default().take(0));
+    let error = ready(send_blocks(&mut framed, stream::iter(["x"]))).unwrap_err();
+    assert!(matches!(error, BlockError::Io(e) if e.kind() == io::ErrorKind::WriteZero));
+}
+
+#[test]
+fn what_is_taken_from_the_source_ahead_of_the_transport_is_bounded() {
+    for len in [1, 100, 4_095, 4_096, 100_000] {
+        let taken = std::cell::Cell::new(0);
+        let endless = stream::repeat_with(|| {
+            taken.set(taken.get() + len);
+            Bytes::from(vec![0; len])
+        });
+        let mut framed = prefixed(Scripted::default().pause_writes());
+        {
+            let mut sending = pin!(send_blocks(&mut framed, endless));
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            assert!(sending.as_mut().poll(&mut cx).is_pending());
+        }
+        let most = 1024 * 1024 + 100_000;
+        assert!(taken.get() <= most, "{len}: {} bytes", taken.get());
+        assert!(framed.write_buffer().len() >= taken.get(), "none is lost");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_takes_nothing_is_a_stall_and_awaiting_again_goes_on() {
+    let (near, far) = tokio::io::duplex(8);
+    let mut framed = Framed::new(near, BlockCodec::length_prefixed());
+    let blocks = stream::iter([&b"abc"[..], b"def"]);
+    let mut sending = send_blocks(&mut framed, blocks).stall_timeout(Duration::from_secs(5));
+    let begun = tokio::time::Instant::now();
+    let error = (&mut sending).await.unwrap_err();
+    assert_eq!(begun.elapsed(), Duration::from_secs(5));
+    assert_eq!(
+        error.to_string(),
+        "nothing moved for 5s at block 1, which begins at byte 7"
+    );
+    let mut peer = Framed::new(far, BlockCodec::length_prefixed());
+    let (sent, got) = future::join(sending, peer.next()).await;
+    assert_eq!(sent.unwrap().blocks, 2);
+    assert_eq!(got.unwrap().unwrap(), &b"abc"[..]);
+    assert_eq!(peer.next().await.unwrap().unwrap(), &b"def"[..]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_for_the_source_is_not_a_stall() {
+    let mut framed = prefixed(Scripted::default());
+    let slow = stream::iter(["a", "b"]).then(|block| async move {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        block
+    });
+    let sent = send_blocks(&mut framed, slow)
+        .stall_timeout(Duration::from_secs(5))
+        .await
+        .unwrap();
+    assert_eq!(sent.blocks, 2);
+}
+
+#[test]
+fn a_transfer_never_polled_changes_nothing() {
+    let mut framed = prefixed(Scripted::default());
+    ready(framed.feed(Bytes::from_static(b"kept"))).unwrap();
+    drop(send_blocks(&mut framed, stream::iter(["never"])));
+    ready(framed.close()).unwrap();
+    assert_eq!(framed.get_ref().written, b"\0\0\0\x04kept");
+}
+
+proptest! {
+    #[test]
+    fn dropping_at_any_await_loses_and_tears_nothing(
+        count in 1usize..40,
+        takes in prop::collection::vec(1usize..30_000, 0..20),
+        polls in 0usize..25,
+        vectored: bool,
+        source_pauses in prop::collection::vec(any::<bool>(), 40),
+    ) {
+        let blocks = mixed(count);
+        let mut io = takes
+            .iter()
+            .fold(Scripted::default(), |io, taken| io.pause_writes().take(*taken));
+        io.not_vectored = !vectored;
+        let mut framed = prefixed(io);
+
+        // A source that is now and then not ready, and counts what was taken from it.
+        let mut taken = 0;
+        let mut paused = 0;
+        let source = stream::poll_fn(|cx| {
+            let pausing = source_pauses[taken.min(39)] && paused <= taken;
+            if pausing {
+                paused = taken + 1;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let block = blocks.get(taken).cloned();
+            taken += usize::from(block.is_some());
+            Poll::Ready(block)
+        });
+        let mut sending = send_blocks(&mut framed, source);
+        let mut done = false;
+        for _ in 0..polls {
+            done = done || (&mut sending).now_or_never().is_some();
+        }
+        let handed = sending.transfer().blocks as usize;
+        drop(sending);
+
+        let mut whole = 0;
+        let mut wire_len = 0;
+        while whole < count && wire_len + 4 + blocks[whole].len() <= framed.get_ref().written.len() {
+            wire_len += 4 + blocks[whole].len();
+            whole += 1;
+        }
+        prop_assert_eq!(handed, whole, "the count is of blocks wholly handed over");
+        // The next flush completes what was taken, in order, and nothing else.
+        ready(SinkExt::<Bytes>::flush(&mut framed)).unwrap();
+        prop_assert_eq!(&framed.get_ref().written, &wire(LengthPrefix::u32(), &blocks[..taken]));
+
+        // And a second transfer carries on.
+        let rest = blocks[taken..].to_vec();
+        ready(send_blocks(&mut framed, stream::iter(rest))).unwrap();
+        prop_assert_eq!(&framed.get_ref().written, &wire(LengthPrefix::u32(), &blocks));
+    }
+}

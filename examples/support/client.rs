@@ -1,0 +1,229 @@
+//! The sending end of one connection.
+
+use std::{io, pin::pin, time::Instant};
+
+use anyhow::{Context, anyhow, bail};
+use bytes::Bytes;
+use futures::{SinkExt, stream};
+use indicatif::ProgressBar;
+use tokio::{
+    io::AsyncReadExt,
+    net::{TcpSocket, TcpStream, lookup_host},
+};
+use tokio_util::{codec::Framed, sync::CancellationToken};
+use wholeblock::{BlockCodec, Framing, Transfer, send_blocks};
+
+use super::{
+    BlockFile, StallTimeout, Wire, after, complain, explain, is_reset, reset_on_drop, say,
+    with_codec,
+};
+
+/// Bytes handed over between two looks at the log: enough for full vectored writes, and few
+/// enough that the log is never far behind.
+const GROUP_BYTES: usize = 1024 * 1024;
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sending {
+    pub(crate) wire: Wire,
+    pub(crate) blocks: u64,
+    pub(crate) stall_timeout: StallTimeout,
+}
+
+/// Connects to the first address behind `server` that answers.
+pub(crate) async fn connect(
+    server: &str,
+    send_buffer_times: u32,
+    stall_timeout: StallTimeout,
+) -> anyhow::Result<TcpStream> {
+    let cannot_connect = || format!("cannot connect to {server}");
+    let mut failed = anyhow!("it has no address");
+    for address in lookup_host(server).await.with_context(cannot_connect)? {
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()
+        } else {
+            TcpSocket::new_v6()
+        };
+        let socket = socket.context("cannot make a socket")?;
+        enlarge_send_buffer(&socket, send_buffer_times);
+        let connecting = socket.connect(address);
+        match stall_timeout.limit("it did not answer", connecting).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => failed = error.into(),
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed.context(cannot_connect()))
+}
+
+/// Asks for `times` the default send buffer, and says what came of it. A smaller one than asked
+/// for makes the transfer slower at worst, so it goes on.
+fn enlarge_send_buffer(socket: &TcpSocket, times: u32) {
+    let default = match socket.send_buffer_size() {
+        Ok(default) => default,
+        Err(error) => return complain(format_args!("warning: send buffer unknown: {error}")),
+    };
+    if times < 2 {
+        return say(format_args!(
+            "send buffer: default {default} bytes, left alone"
+        ));
+    }
+    // Systems take a C int.
+    let asked = default.saturating_mul(times).min(i32::MAX as u32);
+    let reported = socket
+        .set_send_buffer_size(asked)
+        .and_then(|()| socket.send_buffer_size());
+    let reported = match reported {
+        Ok(reported) => reported,
+        Err(error) => {
+            return complain(format_args!(
+                "warning: send buffer: default {default} bytes, asked for {asked}, refused: {error}"
+            ));
+        }
+    };
+    // socket(7): Linux doubles the value that is set, for its bookkeeping, and reports that.
+    let (granted, note) = if cfg!(target_os = "linux") {
+        let note = format!(" (Linux reports {reported}: it adds as much again for bookkeeping)");
+        (reported / 2, note)
+    } else {
+        (reported, String::new())
+    };
+    say(format_args!(
+        "send buffer: default {default} bytes, asked for {asked}, granted {granted}{note}"
+    ));
+    if granted < asked {
+        complain(format_args!(
+            "warning: the system granted a send buffer of {granted} bytes, less than the {asked} \
+             asked for; going on with it"
+        ));
+    }
+}
+
+/// Sends blocks of `a`, `b` and `c` in turn, and writes each to `log` once it has been handed to
+/// the kernel.
+pub(crate) async fn send(
+    socket: TcpStream,
+    mut log: BlockFile,
+    how: Sending,
+    stop: CancellationToken,
+    bar: ProgressBar,
+) -> anyhow::Result<Transfer> {
+    with_codec!(how.wire, codec => {
+        let mut framed = Framed::new(socket, codec);
+        let sent = send_all(&mut framed, &mut log, how, &stop, &bar).await;
+        if sent.is_err() {
+            reset_on_drop(framed.get_ref());
+        }
+        bar.finish_and_clear();
+        sent
+    })
+}
+
+async fn send_all<F: Framing>(
+    framed: &mut Framed<TcpStream, BlockCodec<F>>,
+    log: &mut BlockFile,
+    how: Sending,
+    stop: &CancellationToken,
+    bar: &ProgressBar,
+) -> anyhow::Result<Transfer> {
+    let mut sent = Transfer::default();
+    let handed_over = send_in_groups(framed, log, how, stop, bar, &mut sent).await;
+    // The log is kept up to a failure too.
+    let logged = log.flush().await;
+    handed_over.with_context(|| after(&sent))?;
+    logged?;
+
+    tokio::select! {
+        ended = wait_for_end(framed, how.stall_timeout) => ended.with_context(|| after(&sent))?,
+        () = stop.cancelled() => {
+            bail!("stopped by Ctrl-C {}, before the server's end", after(&sent));
+        }
+    }
+    Ok(sent)
+}
+
+async fn send_in_groups<F: Framing>(
+    framed: &mut Framed<TcpStream, BlockCodec<F>>,
+    log: &mut BlockFile,
+    how: Sending,
+    stop: &CancellationToken,
+    bar: &ProgressBar,
+    sent: &mut Transfer,
+) -> anyhow::Result<()> {
+    let size = how.wire.block_size();
+    let letters = [b'a', b'b', b'c'].map(|letter| Bytes::from(vec![letter; size]));
+    let block = |index: u64| &letters[(index % 3) as usize];
+    let group_len = (GROUP_BYTES / size).max(1) as u64;
+
+    let started = Instant::now();
+    let mut stopped = pin!(stop.cancelled());
+    while sent.blocks < how.blocks {
+        let first = sent.blocks;
+        let group = first..how.blocks.min(first + group_len);
+        let mut sending = send_blocks(framed, stream::iter(group.map(|i| block(i).clone())));
+        if let StallTimeout(Some(timeout)) = how.stall_timeout {
+            sending = sending.stall_timeout(timeout);
+        }
+        let result = tokio::select! {
+            biased;
+            () = &mut stopped => Err(anyhow!("stopped by Ctrl-C")),
+            result = &mut sending => result.map_err(|error| explain(error, "server")),
+        };
+        // Also of a group that failed half-way, some blocks were handed over.
+        let group = sending.transfer();
+        drop(sending);
+        add(sent, &group);
+        sent.elapsed = started.elapsed();
+        bar.inc(group.blocks);
+        for index in first..sent.blocks {
+            log.write(block(index)).await?;
+        }
+        result?;
+        if sent.blocks < how.blocks {
+            check_still_open(framed.get_ref())?;
+        }
+    }
+    Ok(())
+}
+
+fn add(sum: &mut Transfer, group: &Transfer) {
+    sum.blocks += group.blocks;
+    sum.payload_bytes += group.payload_bytes;
+    sum.wire_bytes += group.wire_bytes;
+    sum.writes += group.writes;
+}
+
+/// A server that ends its side while blocks remain cannot confirm them later: its end, read after
+/// the last block, would look like the end of one that took them all.
+fn check_still_open(socket: &TcpStream) -> anyhow::Result<()> {
+    match socket.try_read(&mut [0]) {
+        Ok(0) => bail!("the server ended the connection, but blocks remain to be sent"),
+        Ok(_) => bail!("the server sent data; it should only receive"),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+        Err(error) => Err(explain(error.into(), "server")),
+    }
+}
+
+/// Says that there are no more blocks, and waits for the server to end its side as well: only
+/// then has it read everything.
+async fn wait_for_end<F: Framing>(
+    framed: &mut Framed<TcpStream, BlockCodec<F>>,
+    stall_timeout: StallTimeout,
+) -> anyhow::Result<()> {
+    let mut unexpected = [0];
+    let ended = async {
+        framed.close().await?;
+        framed.get_mut().read(&mut unexpected).await
+    };
+    match stall_timeout
+        .limit("the server did not end the connection", ended)
+        .await?
+    {
+        Ok(0) => Ok(()),
+        Ok(_) => bail!("the server sent data; it should only receive"),
+        Err(error) if is_reset(&error) => bail!(
+            "the server reset the connection after the last block; what was handed over may not \
+             have arrived: {error}"
+        ),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,293 @@
+//! What the three examples share: their common options, how they talk to their user, and how they
+//! end.
+
+#![allow(dead_code, reason = "each example uses its part of this")]
+
+pub(crate) mod client;
+pub(crate) mod server;
+
+use std::{
+    fmt,
+    future::Future,
+    io::{self, IsTerminal, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context, anyhow};
+use clap::{Args, ValueEnum};
+use futures::FutureExt;
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::{
+    fs::File,
+    io::{AsyncWriteExt, BufWriter},
+    net::TcpStream,
+};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+use wholeblock::{BlockError, Transfer};
+
+/// Largest `--block-size`: the client prepares three blocks, and what it is asked for by mistake
+/// should be refused, not exhaust the memory.
+const MAX_BLOCK_SIZE: u64 = 1 << 30;
+
+/// Bytes gathered for one write to a file; with 256 connections at once, 64 MiB altogether.
+const FILE_BUFFER: usize = 256 * 1024;
+
+/// What both ends have to agree on.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Wire {
+    /// How blocks are delimited on the wire
+    #[arg(long, value_enum, default_value = "exact")]
+    pub(crate) framing: FramingKind,
+
+    /// Bytes of a block; with a prefix, the most a block may have
+    #[arg(long, value_name = "BYTES", default_value = "51200",
+          value_parser = clap::value_parser!(u64).range(1..=MAX_BLOCK_SIZE))]
+    block_size: u64,
+}
+
+impl Wire {
+    pub(crate) fn block_size(self) -> usize {
+        self.block_size as usize // at most `MAX_BLOCK_SIZE`, so it fits
+    }
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+pub(crate) enum FramingKind {
+    /// Blocks of exactly the block size, and nothing else
+    Exact,
+    /// A big-endian u32 before each block
+    Prefixed,
+    /// A varint before each block
+    Varint,
+}
+
+impl fmt::Display for FramingKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Exact => "exact",
+            Self::Prefixed => "prefixed",
+            Self::Varint => "varint",
+        })
+    }
+}
+
+/// Evaluates `$body` with `$codec` a codec of the framing that `$wire` names: the one place where
+/// the framing is looked at. All behind it is generic.
+macro_rules! with_codec {
+    ($wire:expr, $codec:ident => $body:expr) => {{
+        let wire: $crate::support::Wire = $wire;
+        let size = wire.block_size();
+        match wire.framing {
+            $crate::support::FramingKind::Exact => {
+                let $codec = wholeblock::BlockCodec::exact(size)?;
+                $body
+            }
+            $crate::support::FramingKind::Prefixed => {
+                let framing = wholeblock::LengthPrefix::u32().max_block_len(size)?;
+                let $codec = wholeblock::BlockCodec::new(framing);
+                $body
+            }
+            $crate::support::FramingKind::Varint => {
+                let framing = wholeblock::Varint::new().max_block_len(size)?;
+                let $codec = wholeblock::BlockCodec::new(framing);
+                $body
+            }
+        }
+    }};
+}
+pub(crate) use with_codec;
+
+/// How long to wait while not a byte moves; none waits for ever.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StallTimeout(pub(crate) Option<Duration>);
+
+impl StallTimeout {
+    /// Reads a number of seconds, for clap.
+    pub(crate) fn parse(seconds: &str) -> Result<Self, String> {
+        let seconds: f64 = seconds.parse().map_err(|_| "not a number of seconds")?;
+        let timeout = Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?;
+        Ok(Self((!timeout.is_zero()).then_some(timeout)))
+    }
+
+    /// What `future` gives, or an error about what `did_not` happen in time.
+    pub(crate) async fn limit<T>(
+        self,
+        did_not: &str,
+        future: impl Future<Output = T>,
+    ) -> anyhow::Result<T> {
+        let Some(timeout) = self.0 else {
+            return Ok(future.await);
+        };
+        let ended = tokio::time::timeout(timeout, future).await;
+        ended.map_err(|_| anyhow!("{did_not} within {timeout:?}"))
+    }
+}
+
+/// Checks that `address` reads `host:port`, for clap.
+pub(crate) fn host_and_port(address: &str) -> Result<String, String> {
+    match address.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
+            Ok(address.to_owned())
+        }
+        _ => Err("not of the form HOST:PORT".to_owned()),
+    }
+}
+
+/// Runs `body` on the multi-thread runtime, and turns an error into one line and exit status 1.
+///
+/// The token that `body` is given is cancelled by Ctrl-C.
+pub(crate) fn run<B, R>(body: B) -> ExitCode
+where
+    B: FnOnce(CancellationToken) -> R,
+    R: Future<Output = anyhow::Result<()>>,
+{
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::from_default_env())
+        .with_writer(io::stderr)
+        .init();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(format_args!("error: cannot start: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(async { body(stop_on_ctrl_c()).await });
+    // A write to a file that hangs must not keep the program from ending.
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(format_args!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A token that the first Ctrl-C cancels; the second ends the program on the spot.
+fn stop_on_ctrl_c() -> CancellationToken {
+    let stop = CancellationToken::new();
+    let stopping = stop.clone();
+    let mut first = Box::pin(tokio::signal::ctrl_c());
+    // Polled once here, so that the handler is in place before anything is printed.
+    if first.as_mut().now_or_never().is_none() {
+        tokio::spawn(async move {
+            if first.await.is_ok() {
+                stopping.cancel();
+            }
+            if tokio::signal::ctrl_c().await.is_ok() {
+                std::process::exit(1);
+            }
+        });
+    }
+    stop
+}
+
+/// Prints a line for the user. That nobody reads it is no reason to fail.
+pub(crate) fn say(line: impl fmt::Display) {
+    let mut stdout = io::stdout().lock();
+    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+}
+
+/// Prints an error or a warning.
+pub(crate) fn complain(line: impl fmt::Display) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+/// A bar on a terminal, and nothing elsewhere. No number of `blocks` makes it a plain counter.
+pub(crate) fn progress_bar(blocks: Option<u64>) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let template = match blocks {
+        Some(_) => "{bar:40} {pos}/{len} blocks, {eta} left",
+        None => "{spinner} {pos} blocks in {elapsed}",
+    };
+    let style =
+        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::with_draw_target(blocks, indicatif::ProgressDrawTarget::stderr()).with_style(style)
+}
+
+/// Where a transfer stood when something went wrong, for the front of an error.
+pub(crate) fn after(transfer: &Transfer) -> String {
+    let (blocks, bytes) = (transfer.blocks, transfer.wire_bytes);
+    let plural = if blocks == 1 { "" } else { "s" };
+    format!("after {blocks} whole block{plural} ({bytes} bytes)")
+}
+
+/// A `BlockError` of the connection to `peer`, in words that name who did what.
+pub(crate) fn explain(error: BlockError, peer: &str) -> anyhow::Error {
+    match error {
+        BlockError::TooFew { expected, .. } => {
+            anyhow!("the {peer} ended the connection, but {expected} blocks were expected")
+        }
+        BlockError::Stalled { waited, .. } => anyhow!("not a byte moved for {waited:?}"),
+        BlockError::Io(error) if is_reset(&error) => {
+            anyhow!("the {peer} broke the connection off: {error}")
+        }
+        error => error.into(),
+    }
+}
+
+/// Whether the peer broke the connection off; systems differ in what they call that.
+pub(crate) fn is_reset(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::NotConnected
+    )
+}
+
+/// Makes dropping `socket` a reset. An end that failed must not look to the peer like one that
+/// has all it wanted.
+#[allow(
+    deprecated,
+    reason = "it may block on drop for any time but zero, and what replaces it is newer than the \
+              oldest tokio supported"
+)]
+pub(crate) fn reset_on_drop(socket: &TcpStream) {
+    let _ = socket.set_linger(Some(Duration::ZERO));
+}
+
+/// A file with a line for each block.
+#[derive(Debug)]
+pub(crate) struct BlockFile {
+    file: BufWriter<File>,
+    path: PathBuf,
+}
+
+impl BlockFile {
+    pub(crate) async fn create(path: &Path) -> anyhow::Result<Self> {
+        let file = File::create(path)
+            .await
+            .with_context(|| cannot_write(path))?;
+        Ok(Self {
+            file: BufWriter::with_capacity(FILE_BUFFER, file),
+            path: path.to_owned(),
+        })
+    }
+
+    /// Writes a whole block and its line end. Not to be dropped half-way.
+    pub(crate) async fn write(&mut self, block: &[u8]) -> anyhow::Result<()> {
+        let written = async {
+            self.file.write_all(block).await?;
+            self.file.write_all(b"\n").await
+        };
+        written.await.with_context(|| cannot_write(&self.path))
+    }
+
+    /// Passes all on to the system, and says if that failed: nothing does so later.
+    pub(crate) async fn flush(&mut self) -> anyhow::Result<()> {
+        let flushed = self.file.flush().await;
+        flushed.with_context(|| cannot_write(&self.path))
+    }
+}
+
+pub(crate) fn cannot_write(path: &Path) -> String {
+    format!("cannot write {}", path.display())
+}

@@ -1,0 +1,153 @@
+//! The receiving end of one connection.
+
+use std::pin::pin;
+
+use anyhow::{Context, bail};
+use indicatif::ProgressBar;
+use tokio::{io::AsyncReadExt, net::TcpStream};
+use tokio_util::{codec::Framed, sync::CancellationToken};
+use wholeblock::{BlockCodec, Framing, Transfer, recv_blocks};
+
+use super::{BlockFile, StallTimeout, Wire, after, explain, is_reset, reset_on_drop, with_codec};
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Receiving {
+    pub(crate) wire: Wire,
+    /// How many blocks to take; none takes all until a clean end.
+    pub(crate) blocks: Option<u64>,
+    pub(crate) stall_timeout: StallTimeout,
+}
+
+#[derive(Debug)]
+pub(crate) struct Received {
+    pub(crate) transfer: Transfer,
+    /// What was not as it should be, though every block is there.
+    pub(crate) warning: Option<String>,
+}
+
+/// Takes blocks from `socket` and writes each to `file`.
+pub(crate) async fn receive(
+    socket: TcpStream,
+    mut file: BlockFile,
+    how: Receiving,
+    stop: CancellationToken,
+    bar: ProgressBar,
+) -> anyhow::Result<Received> {
+    with_codec!(how.wire, codec => {
+        let mut framed = Framed::new(socket, codec);
+        let received = receive_all(&mut framed, &mut file, how, &stop, &bar).await;
+        if received.is_err() {
+            reset_on_drop(framed.get_ref());
+        }
+        bar.finish_and_clear();
+        received
+    })
+}
+
+async fn receive_all<F: Framing>(
+    framed: &mut Framed<TcpStream, BlockCodec<F>>,
+    file: &mut BlockFile,
+    how: Receiving,
+    stop: &CancellationToken,
+    bar: &ProgressBar,
+) -> anyhow::Result<Received> {
+    let received = receive_blocks(framed, file, how, stop, bar).await;
+    // The blocks before a failure are kept too.
+    let flushed = file.flush().await;
+    let transfer = received?;
+    flushed?;
+
+    let mut warning = None;
+    if let Some(blocks) = how.blocks {
+        tokio::select! {
+            end = wait_for_end(framed, blocks, how.stall_timeout) => {
+                warning = end.with_context(|| after(&transfer))?;
+            }
+            () = stop.cancelled() => {
+                bail!("stopped by Ctrl-C {}, before the client's end", after(&transfer));
+            }
+        }
+    }
+    Ok(Received { transfer, warning })
+}
+
+async fn receive_blocks<F: Framing>(
+    framed: &mut Framed<TcpStream, BlockCodec<F>>,
+    file: &mut BlockFile,
+    how: Receiving,
+    stop: &CancellationToken,
+    bar: &ProgressBar,
+) -> anyhow::Result<Transfer> {
+    let mut blocks = recv_blocks(framed);
+    if let Some(count) = how.blocks {
+        blocks = blocks.stop_after(count).at_least(count);
+    }
+    if let StallTimeout(Some(timeout)) = how.stall_timeout {
+        blocks = blocks.stall_timeout(timeout);
+    }
+
+    let mut stopped = pin!(stop.cancelled());
+    loop {
+        // Only the wait can be interrupted: a block that is here is written whole.
+        let next = tokio::select! {
+            biased;
+            () = &mut stopped => bail!("stopped by Ctrl-C {}", after(&blocks.transfer())),
+            next = blocks.next() => next,
+        };
+        match next {
+            Ok(Some(block)) => file.write(block).await?,
+            Ok(None) => return Ok(blocks.transfer()),
+            Err(error) => {
+                return Err(explain(error, "client").context(after(&blocks.transfer())));
+            }
+        }
+        bar.inc(1);
+    }
+}
+
+/// Waits for the client's end after its last block. That something follows is an error, a reset
+/// only a warning: every block is here, and a Windows program that exits without closing its
+/// socket resets it.
+async fn wait_for_end<F>(
+    framed: &mut Framed<TcpStream, BlockCodec<F>>,
+    blocks: u64,
+    stall_timeout: StallTimeout,
+) -> anyhow::Result<Option<String>> {
+    // The first bytes after the last block may have come with it. The socket is read directly for
+    // the others, since even a part of a block is too much.
+    if !framed.read_buffer().is_empty() {
+        bail!("peer sent more than {blocks} blocks");
+    }
+    let mut more = [0];
+    let read = framed.get_mut().read(&mut more);
+    match stall_timeout
+        .limit("the client did not end the connection", read)
+        .await?
+    {
+        Ok(0) => Ok(None),
+        Ok(_) => bail!("peer sent more than {blocks} blocks"),
+        Err(error) if is_reset(&error) => Ok(Some(format!(
+            "the client reset the connection after its last block, which is complete: {error}"
+        ))),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What the counts say to somebody who has not met short reads before.
+pub(crate) fn lesson(transfer: &Transfer) -> String {
+    let Transfer {
+        blocks,
+        reads,
+        in_pieces,
+        ..
+    } = *transfer;
+    let pieces = match in_pieces {
+        0 => "no block arrived in pieces".to_owned(),
+        1 => "1 block arrived in pieces, over more than one read".to_owned(),
+        _ => format!("{in_pieces} blocks arrived in pieces, each over more than one read"),
+    };
+    format!(
+        "{pieces}; a program that took each completed read for a block would have counted {reads} \
+         blocks where {blocks} were sent"
+    )
+}

@@ -1,4 +1,4 @@
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
 use tracing::trace;
 
@@ -205,7 +205,11 @@ impl<F: Framing> BlockCodec<F> {
 
     /// Appends the header of a payload of `len` bytes to `dst`, or refuses it.
     #[inline]
-    pub(crate) fn encode_header(&self, len: usize, dst: &mut BytesMut) -> Result<(), BlockError> {
+    pub(crate) fn encode_header(
+        &self,
+        len: usize,
+        dst: &mut impl BufMut,
+    ) -> Result<(), BlockError> {
         let lens = self.framing.block_lens();
         if !lens.contains(&len) {
             return Err(BlockError::WrongSize {
@@ -472,6 +476,6 @@ fn take_all(src: &mut BytesMut, extent: Extent) -> BytesMut {
 /// Whether `buffer` is empty and yet holds on to more than `most` bytes.
 ///
 /// Its capacity does not tell: what has been written out of it no longer counts there.
-pub(crate) fn is_oversized(buffer: &mut BytesMut, most: usize) -> bool {
+fn is_oversized(buffer: &mut BytesMut, most: usize) -> bool {
     buffer.is_empty() && buffer.try_reclaim(most.saturating_add(1))
 }

@@ -6,7 +6,7 @@ mod varint;
 
 use std::ops::RangeInclusive;
 
-use bytes::BytesMut;
+use bytes::BufMut;
 
 pub use self::{exact::Exact, length_prefix::LengthPrefix, varint::Varint};
 
@@ -25,8 +25,11 @@ pub(crate) const LARGEST_LIMIT: usize = isize::MAX as usize / 2;
 /// limit, bounded memory, vectored sends and the counts are written once, over any framing, and
 /// are compiled for yours. A block must have at least one byte on the wire, header included.
 ///
+/// It is cloned for each batch of blocks, so that it can stay in registers while they are gone
+/// through: keep it small, and `Copy` at best.
+///
 /// ```
-/// use bytes::{BufMut, BytesMut};
+/// use bytes::BufMut;
 /// use wholeblock::{BadHeader, BlockCodec, Framing, Head};
 ///
 /// /// `'W' 'B'`, then the payload's length as a big-endian u16.
@@ -49,7 +52,7 @@ pub(crate) const LARGEST_LIMIT: usize = isize::MAX as usize / 2;
 ///         }
 ///     }
 ///
-///     fn put_header(&self, payload_len: usize, dst: &mut BytesMut) {
+///     fn put_header(&self, payload_len: usize, dst: &mut impl BufMut) {
 ///         dst.put_slice(b"WB");
 ///         dst.put_u16(payload_len as u16); // in `block_lens`, so it fits
 ///     }
@@ -79,7 +82,7 @@ pub trait Framing: Clone {
     /// Appends the header of a payload of `payload_len` bytes to `dst`.
     ///
     /// `payload_len` is within [`block_lens`](Self::block_lens).
-    fn put_header(&self, payload_len: usize, dst: &mut BytesMut);
+    fn put_header(&self, payload_len: usize, dst: &mut impl BufMut);
 }
 
 /// What [`Framing::head`] made of the bytes at the front.

@@ -1,7 +1,6 @@
 use std::{
     collections::VecDeque,
     io::{self, IoSlice},
-    mem,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -10,10 +9,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::AsyncWrite;
 use tracing::trace;
 
-use crate::{
-    BlockCodec, BlockError, Framing, Transfer,
-    codec::{BATCH, is_oversized},
-};
+use crate::{BlockCodec, BlockError, Framing, Transfer, codec::BATCH};
 
 /// Slices in one vectored write: as many as tokio-util itself passes. The system's own bound is
 /// 1,024 or more, but past a few dozen there is hardly a system call left to save.
@@ -31,26 +27,25 @@ const MAX_RUNS: usize = 1024;
 /// Blocks on their way out: large payloads where they lie, everything else joined in one buffer.
 ///
 /// ```text
-/// joined   | earlier bytes, small blocks, header | header | small blocks |
-///                                                ^        ^
-/// chained                              payload --+        +-- payload
+/// joined   | small blocks, header | header | small blocks |
+///                                 ^        ^
+/// chained               payload --+        +-- payload
 /// ```
-#[derive(Debug)]
+///
+/// It is filled, then written until it is empty, then filled again.
+#[derive(Debug, Default)]
 pub(crate) struct Queue {
-    /// `Framed`'s write buffer, on loan: what was in it goes out first.
-    joined: BytesMut,
+    joined: Vec<u8>,
+    /// Bytes of `joined` that have been written.
+    written: usize,
     /// Large payloads, each behind some bytes of `joined`.
     chained: VecDeque<Chained>,
-    /// Bytes of `joined` behind the last of `chained`.
-    tail: usize,
     /// Payload bytes in `chained`.
     chained_bytes: usize,
-    /// Bytes at the front that belong to no queued block.
-    foreign: usize,
-    /// The lengths of the blocks queued: what tells how many of them have been written.
-    runs: VecDeque<Run>,
-    /// Bytes of the first of them that have been written.
-    written_of_first: usize,
+    /// Where in `joined` the last of `chained` belongs.
+    chained_up_to: usize,
+    runs: Runs,
+    full: bool,
 }
 
 #[derive(Debug)]
@@ -60,77 +55,50 @@ struct Chained {
     payload: Bytes,
 }
 
-/// Blocks of one length in a row.
-#[derive(Debug)]
-struct Run {
-    count: u64,
-    payload_len: usize,
-    wire_len: usize,
-}
-
 impl Queue {
-    /// A queue whose first bytes are those of `write_buffer`.
-    pub(crate) fn behind(write_buffer: BytesMut) -> Self {
-        Self {
-            tail: write_buffer.len(),
-            foreign: write_buffer.len(),
-            joined: write_buffer,
-            chained: VecDeque::new(),
-            chained_bytes: 0,
-            runs: VecDeque::new(),
-            written_of_first: 0,
-        }
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
-        self.joined.is_empty() && self.chained.is_empty()
+        self.written == self.joined.len() && self.chained.is_empty()
     }
 
+    #[inline]
     pub(crate) fn is_full(&self) -> bool {
-        self.joined.len() >= BATCH
-            || self.chained_bytes >= MAX_CHAINED
-            || self.chained.len() >= MAX_SLICES / 2
-            || self.runs.len() >= MAX_RUNS
+        self.full
     }
 
     /// Queues `block`, joined if it is small or if the transport does not write `vectored`.
+    #[inline]
     pub(crate) fn push<F: Framing>(
         &mut self,
         codec: &BlockCodec<F>,
         block: Bytes,
         vectored: bool,
     ) -> Result<(), BlockError> {
-        let payload_len = block.len();
         let before = self.joined.len();
-        codec.encode_header(payload_len, &mut self.joined)?;
-        let wire_len = self.joined.len() - before + payload_len;
-
-        if vectored && payload_len >= CHAIN_FROM {
-            self.chained.push_back(Chained {
-                behind: self.tail + self.joined.len() - before,
-                payload: block,
-            });
-            self.chained_bytes += payload_len;
-            self.tail = 0;
+        codec.encode_header(block.len(), &mut self.joined)?;
+        let header_len = self.joined.len() - before;
+        let lens = (block.len(), header_len + block.len());
+        if vectored && block.len() >= CHAIN_FROM {
+            self.chain(block);
         } else {
             self.joined.extend_from_slice(&block);
-            self.tail += wire_len;
+            self.full |= self.joined.len() >= BATCH;
         }
-
-        match self.runs.back_mut() {
-            Some(run) if run.payload_len == payload_len && run.wire_len == wire_len => {
-                run.count += 1;
-            }
-            _ => self.runs.push_back(Run {
-                count: 1,
-                payload_len,
-                wire_len,
-            }),
+        if self.runs.push(lens) {
+            self.full |= self.runs.earlier.len() >= MAX_RUNS;
         }
         Ok(())
     }
 
-    /// Writes once, and counts what that completed.
+    fn chain(&mut self, payload: Bytes) {
+        let up_to = self.joined.len();
+        let behind = up_to - self.chained_up_to;
+        self.chained_up_to = up_to;
+        self.chained_bytes += payload.len();
+        self.chained.push_back(Chained { behind, payload });
+        self.full |= self.chained_bytes >= MAX_CHAINED || self.chained.len() >= MAX_SLICES / 2;
+    }
+
+    /// Writes once, and adds what that completed to `transfer`.
     pub(crate) fn poll_write<T: AsyncWrite + Unpin>(
         &mut self,
         io: &mut T,
@@ -139,7 +107,7 @@ impl Queue {
     ) -> Poll<io::Result<()>> {
         let io = Pin::new(io);
         let written = if self.chained.is_empty() {
-            ready!(io.poll_write(cx, &self.joined))?
+            ready!(io.poll_write(cx, &self.joined[self.written..]))?
         } else {
             let mut slices = [IoSlice::new(&[]); MAX_SLICES];
             let slices = self.slices(&mut slices);
@@ -151,7 +119,7 @@ impl Queue {
         trace!(bytes = written, "written");
         transfer.writes += 1;
         self.advance(written);
-        self.count(written, transfer);
+        self.runs.advance(written, transfer);
         Poll::Ready(Ok(()))
     }
 
@@ -164,7 +132,7 @@ impl Queue {
                 count += 1;
             }
         };
-        let mut joined = &self.joined[..];
+        let mut joined = &self.joined[self.written..];
         for chained in &self.chained {
             let (behind, rest) = joined.split_at(chained.behind);
             put(behind);
@@ -179,7 +147,7 @@ impl Queue {
     fn advance(&mut self, mut written: usize) {
         while let Some(first) = self.chained.front_mut() {
             let behind = first.behind.min(written);
-            self.joined.advance(behind);
+            self.written += behind;
             first.behind -= behind;
             written -= behind;
 
@@ -193,48 +161,91 @@ impl Queue {
             }
             self.chained.pop_front();
         }
-        self.joined.advance(written);
-        self.tail -= written;
+        self.written += written;
+        if self.written == self.joined.len() {
+            self.joined.clear();
+            (self.written, self.chained_up_to, self.full) = (0, 0, false);
+        }
+    }
+
+    /// Appends all that has not been written to `buffer`.
+    pub(crate) fn spill(&self, buffer: &mut BytesMut) {
+        let mut joined = &self.joined[self.written..];
+        buffer.reserve(joined.len() + self.chained_bytes);
+        for chained in &self.chained {
+            let (behind, rest) = joined.split_at(chained.behind);
+            buffer.extend_from_slice(behind);
+            buffer.extend_from_slice(&chained.payload);
+            joined = rest;
+        }
+        buffer.extend_from_slice(joined);
+    }
+}
+
+/// The lengths of the blocks queued: what tells how many of them have been written. Most often
+/// they are all the same, and this is two numbers and a count.
+#[derive(Debug, Default)]
+struct Runs {
+    earlier: VecDeque<Run>,
+    last: Run,
+    /// Bytes of the first block that have been written.
+    written_of_first: usize,
+}
+
+/// Blocks of one length in a row.
+#[derive(Debug, Default)]
+struct Run {
+    count: u64,
+    payload_len: usize,
+    wire_len: usize,
+}
+
+impl Runs {
+    /// Adds a block, and says whether it began a new run.
+    #[inline]
+    fn push(&mut self, (payload_len, wire_len): (usize, usize)) -> bool {
+        if self.last.payload_len == payload_len && self.last.wire_len == wire_len {
+            self.last.count += 1;
+            return false;
+        }
+        let begun = Run {
+            count: 1,
+            payload_len,
+            wire_len,
+        };
+        self.earlier
+            .push_back(std::mem::replace(&mut self.last, begun));
+        true
     }
 
     /// Adds the blocks that `written` further bytes completed to `transfer`.
-    fn count(&mut self, mut written: usize, transfer: &mut Transfer) {
-        let foreign = self.foreign.min(written);
-        self.foreign -= foreign;
-        written = written - foreign + self.written_of_first;
-        while let Some(run) = self.runs.front_mut() {
-            let whole = match written.checked_div(run.wire_len) {
-                Some(whole) => run.count.min(whole as u64),
-                None => run.count, // blocks of no bytes at all
-            };
-            let wire_len = whole as usize * run.wire_len;
-            transfer.blocks += whole;
-            transfer.payload_bytes += whole * run.payload_len as u64;
-            transfer.wire_bytes += wire_len as u64;
-            written -= wire_len;
-            run.count -= whole;
+    fn advance(&mut self, written: usize, transfer: &mut Transfer) {
+        let mut written = self.written_of_first + written;
+        while let Some(run) = self.earlier.front_mut() {
+            run.advance(&mut written, transfer);
             if run.count > 0 {
                 break;
             }
-            self.runs.pop_front();
+            self.earlier.pop_front();
+        }
+        if self.earlier.is_empty() {
+            self.last.advance(&mut written, transfer);
         }
         self.written_of_first = written;
     }
+}
 
-    /// Gives the write buffer back, with all that has not been written in it.
-    pub(crate) fn into_write_buffer(mut self, most: usize) -> BytesMut {
-        if self.chained.is_empty() && is_oversized(&mut self.joined, most) {
-            return BytesMut::new();
-        }
-        if self.chained.is_empty() {
-            return self.joined;
-        }
-        let mut all = BytesMut::with_capacity(self.joined.len() + self.chained_bytes);
-        for chained in mem::take(&mut self.chained) {
-            all.extend_from_slice(&self.joined.split_to(chained.behind));
-            all.extend_from_slice(&chained.payload);
-        }
-        all.extend_from_slice(&self.joined);
-        all
+impl Run {
+    /// Moves the blocks that `written` bytes complete from here to `transfer`.
+    fn advance(&mut self, written: &mut usize, transfer: &mut Transfer) {
+        // No blocks yet, or blocks of no bytes at all, have no length to divide by.
+        let whole = written.checked_div(self.wire_len).unwrap_or(usize::MAX);
+        let whole = self.count.min(whole as u64);
+        let wire_len = whole as usize * self.wire_len;
+        *written -= wire_len;
+        self.count -= whole;
+        transfer.blocks += whole;
+        transfer.payload_bytes += whole * self.payload_len as u64;
+        transfer.wire_bytes += wire_len as u64;
     }
 }

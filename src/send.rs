@@ -2,18 +2,19 @@ use std::{
     error::Error,
     fmt,
     future::Future,
-    io, mem,
+    mem,
     pin::Pin,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
 use bytes::{Bytes, BytesMut};
-use futures::{Stream, StreamExt};
+use futures::{Sink, Stream};
 use tokio::io::AsyncWrite;
 use tokio_util::codec::{Framed, FramedWrite};
 use tracing::{Span, debug, debug_span};
 
+use self::sealed::Source;
 use crate::{BlockCodec, BlockError, Framing, Transfer, queue::Queue, stall::Stall};
 
 /// Sends every block of `source`, many in one system call, large payloads without a copy.
@@ -49,37 +50,24 @@ use crate::{BlockCodec, BlockError, Framing, Transfer, queue::Queue, stall::Stal
 /// If the future is dropped, every block taken from `source` is on the wire or, whole or its
 /// unsent rest, in `framed`'s write buffer, and the next flush completes it. (Leaked instead of
 /// dropped, with `mem::forget`, it takes what it has queued with it.)
-pub fn send_blocks<W, S>(
-    framed: &mut W,
-    source: S,
-) -> SendBlocks<'_, W, impl Stream<Item = Result<Bytes, BlockError>>>
+pub fn send_blocks<W, S>(framed: &mut W, source: S) -> SendBlocks<'_, W, impl Source>
 where
     W: Outgoing,
     S: Stream<Item: Into<Bytes>>,
 {
-    SendBlocks::new(framed, source.map(|block| Ok(block.into())))
+    SendBlocks::new(framed, Sure(Box::pin(source)))
 }
 
 /// [`send_blocks`] from a source that can fail: its first error ends the transfer, after the
 /// blocks before it have been sent, as [`BlockError::Source`].
-pub fn try_send_blocks<W, S, B, E>(
-    framed: &mut W,
-    source: S,
-) -> SendBlocks<'_, W, impl Stream<Item = Result<Bytes, BlockError>>>
+pub fn try_send_blocks<W, S, B, E>(framed: &mut W, source: S) -> SendBlocks<'_, W, impl Source>
 where
     W: Outgoing,
     S: Stream<Item = Result<B, E>>,
     B: Into<Bytes>,
     E: Into<Box<dyn Error + Send + Sync>>,
 {
-    SendBlocks::new(
-        framed,
-        source.map(|block| {
-            block
-                .map(Into::into)
-                .map_err(|error| BlockError::Source(error.into()))
-        }),
-    )
+    SendBlocks::new(framed, Unsure(Box::pin(source)))
 }
 
 /// A transfer under way; made by [`send_blocks`] and [`try_send_blocks`], and run by awaiting it.
@@ -89,8 +77,8 @@ where
 #[must_use = "nothing is sent until this is awaited"]
 pub struct SendBlocks<'a, W: Outgoing, S> {
     framed: &'a mut W,
-    source: Pin<Box<S>>,
-    state: Source,
+    source: S,
+    state: State,
     queue: Queue,
     /// Whether the transport may hold bytes that it has not passed on.
     unflushed: bool,
@@ -102,7 +90,7 @@ pub struct SendBlocks<'a, W: Outgoing, S> {
 
 /// What the source last said.
 #[derive(Debug)]
-enum Source {
+enum State {
     Ready,
     Pending,
     Ended,
@@ -112,14 +100,14 @@ enum Source {
 impl<'a, W, S> SendBlocks<'a, W, S>
 where
     W: Outgoing,
-    S: Stream<Item = Result<Bytes, BlockError>>,
+    S: Source,
 {
     fn new(framed: &'a mut W, source: S) -> Self {
         Self {
-            queue: Queue::behind(mem::take(framed.write_buffer_mut())),
+            queue: Queue::default(),
             framed,
-            source: Box::pin(source),
-            state: Source::Ready,
+            source,
+            state: State::Ready,
             unflushed: true,
             stall: Stall::default(),
             transfer: Transfer::default(),
@@ -129,6 +117,11 @@ where
     }
 
     fn poll_transfer(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BlockError>> {
+        while !self.framed.write_buffer_mut().is_empty() {
+            // What `Framed` holds from before goes first.
+            let flushed = Pin::new(&mut *self.framed).poll_flush(cx);
+            ready!(self.watch(flushed, cx))?;
+        }
         loop {
             if self.queue.is_empty() {
                 self.fill(cx);
@@ -136,53 +129,55 @@ where
             if !self.queue.is_empty() {
                 let io = self.framed.io_mut();
                 let written = self.queue.poll_write(io, cx, &mut self.transfer);
-                ready!(self.watch(written, cx))?;
+                ready!(self.watch(written.map_err(BlockError::Io), cx))?;
                 self.unflushed = true;
                 continue;
             }
             if self.unflushed {
                 let flushed = Pin::new(self.framed.io_mut()).poll_flush(cx);
-                ready!(self.watch(flushed, cx))?;
+                ready!(self.watch(flushed.map_err(BlockError::Io), cx))?;
                 self.unflushed = false;
             }
-            match mem::replace(&mut self.state, Source::Ended) {
-                Source::Ready => self.state = Source::Ready,
-                Source::Pending => {
-                    self.state = Source::Pending;
+            match mem::replace(&mut self.state, State::Ended) {
+                State::Ready => self.state = State::Ready,
+                State::Pending => {
+                    self.state = State::Pending;
                     return Poll::Pending;
                 }
-                Source::Ended => return Poll::Ready(Ok(())),
-                Source::Failed(error) => return Poll::Ready(Err(error)),
+                State::Ended => return Poll::Ready(Ok(())),
+                State::Failed(error) => return Poll::Ready(Err(error)),
             }
         }
     }
 
     /// Takes what the source has ready, as far as there is room for it.
     fn fill(&mut self, cx: &mut Context<'_>) {
-        let vectored = self.framed.io_mut().is_write_vectored();
-        while matches!(self.state, Source::Ready | Source::Pending) && !self.queue.is_full() {
-            self.state = match self.source.as_mut().poll_next(cx) {
-                Poll::Ready(Some(block)) => {
-                    match block
-                        .and_then(|block| self.queue.push(self.framed.codec(), block, vectored))
-                    {
-                        Ok(()) => Source::Ready,
-                        Err(error) => Source::Failed(error),
-                    }
-                }
-                Poll::Ready(None) => Source::Ended,
-                Poll::Pending => {
-                    self.state = Source::Pending;
-                    return;
-                }
-            };
+        if matches!(self.state, State::Ended | State::Failed(_)) {
+            return;
         }
+        let vectored = self.framed.io_mut().is_write_vectored();
+        let codec = self.framed.codec();
+        self.state = loop {
+            if self.queue.is_full() {
+                break State::Ready;
+            }
+            let queue = &mut self.queue;
+            match self
+                .source
+                .poll_block(cx, |block| queue.push(codec, block, vectored))
+            {
+                Poll::Ready(Some(Ok(()))) => {}
+                Poll::Ready(Some(Err(error))) => break State::Failed(error),
+                Poll::Ready(None) => break State::Ended,
+                Poll::Pending => break State::Pending,
+            }
+        };
     }
 
     /// Passes on what the transport said, watching over the wait if it is one.
     fn watch(
         &mut self,
-        polled: Poll<io::Result<()>>,
+        polled: Poll<Result<(), BlockError>>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), BlockError>> {
         let Poll::Ready(done) = polled else {
@@ -195,7 +190,7 @@ where
             });
         };
         self.stall.moved();
-        Poll::Ready(done.map_err(BlockError::Io))
+        Poll::Ready(done)
     }
 }
 
@@ -223,7 +218,7 @@ impl<W: Outgoing, S> SendBlocks<'_, W, S> {
 impl<W, S> Future for SendBlocks<'_, W, S>
 where
     W: Outgoing,
-    S: Stream<Item = Result<Bytes, BlockError>>,
+    S: Source,
 {
     type Output = Result<Transfer, BlockError>;
 
@@ -246,9 +241,9 @@ where
 
 impl<W: Outgoing, S> Drop for SendBlocks<'_, W, S> {
     fn drop(&mut self) {
-        let most = self.framed.codec().retained_capacity();
-        let queue = mem::replace(&mut self.queue, Queue::behind(BytesMut::new()));
-        *self.framed.write_buffer_mut() = queue.into_write_buffer(most);
+        if !self.queue.is_empty() {
+            self.queue.spill(self.framed.write_buffer_mut());
+        }
     }
 }
 
@@ -261,13 +256,60 @@ impl<W: Outgoing, S> fmt::Debug for SendBlocks<'_, W, S> {
     }
 }
 
+/// A stream of blocks that cannot fail.
+struct Sure<S>(Pin<Box<S>>);
+
+impl<S: Stream<Item: Into<Bytes>>> Source for Sure<S> {
+    #[inline]
+    fn poll_block(
+        &mut self,
+        cx: &mut Context<'_>,
+        take: impl FnOnce(Bytes) -> Result<(), BlockError>,
+    ) -> Poll<Option<Result<(), BlockError>>> {
+        let block = ready!(self.0.as_mut().poll_next(cx));
+        Poll::Ready(block.map(|block| take(block.into())))
+    }
+}
+
+/// A stream of blocks that can fail.
+struct Unsure<S>(Pin<Box<S>>);
+
+impl<S, B, E> Source for Unsure<S>
+where
+    S: Stream<Item = Result<B, E>>,
+    B: Into<Bytes>,
+    E: Into<Box<dyn Error + Send + Sync>>,
+{
+    fn poll_block(
+        &mut self,
+        cx: &mut Context<'_>,
+        take: impl FnOnce(Bytes) -> Result<(), BlockError>,
+    ) -> Poll<Option<Result<(), BlockError>>> {
+        let block = ready!(self.0.as_mut().poll_next(cx));
+        Poll::Ready(block.map(|block| match block {
+            Ok(block) => take(block.into()),
+            Err(error) => Err(BlockError::Source(error.into())),
+        }))
+    }
+}
+
 /// What [`send_blocks`] sends through: [`Framed`] or [`FramedWrite`] with a [`BlockCodec`].
 ///
 /// Sealed: what it takes to write past the write buffer is between these two and the codec.
-pub trait Outgoing: sealed::Outgoing {}
+pub trait Outgoing: Sink<Bytes, Error = BlockError> + Unpin + sealed::Outgoing {}
 
 mod sealed {
-    use super::{AsyncWrite, BlockCodec, BytesMut, Framing};
+    use super::{AsyncWrite, BlockCodec, BlockError, Bytes, BytesMut, Context, Framing, Poll};
+
+    /// Where blocks come from. They are handed on and not returned, for wrapping each in a
+    /// `Result` and moving it about takes as long as all else that is done for a small one.
+    pub trait Source: Unpin {
+        fn poll_block(
+            &mut self,
+            cx: &mut Context<'_>,
+            take: impl FnOnce(Bytes) -> Result<(), BlockError>,
+        ) -> Poll<Option<Result<(), BlockError>>>;
+    }
 
     pub trait Outgoing {
         type Framing: Framing;

@@ -1,6 +1,6 @@
 use std::ops::RangeInclusive;
 
-use bytes::BytesMut;
+use bytes::BufMut;
 
 use super::{BadHeader, Framing, Head, LARGEST_LIMIT};
 use crate::ConfigError;
@@ -53,5 +53,5 @@ impl Framing for Exact {
     }
 
     #[inline]
-    fn put_header(&self, _payload_len: usize, _dst: &mut BytesMut) {}
+    fn put_header(&self, _payload_len: usize, _dst: &mut impl BufMut) {}
 }

@@ -1,6 +1,6 @@
 use std::ops::RangeInclusive;
 
-use bytes::{BufMut, BytesMut};
+use bytes::BufMut;
 
 use super::{BadHeader, DEFAULT_MAX_BLOCK_LEN, Framing, Head, LARGEST_LIMIT};
 use crate::ConfigError;
@@ -193,7 +193,10 @@ impl Framing for LengthPrefix {
     }
 
     #[inline]
-    fn put_header(&self, payload_len: usize, dst: &mut BytesMut) {
+    fn put_header(&self, payload_len: usize, dst: &mut impl BufMut) {
+        if self.is_default_form {
+            return dst.put_u32(payload_len as u32);
+        }
         let said = payload_len as u64 + self.counted_header();
         let width = usize::from(self.width);
         if self.little_endian {

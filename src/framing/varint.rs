@@ -1,6 +1,6 @@
 use std::ops::RangeInclusive;
 
-use bytes::{BufMut, BytesMut};
+use bytes::BufMut;
 
 use super::{BadHeader, DEFAULT_MAX_BLOCK_LEN, Framing, Head, LARGEST_LIMIT};
 use crate::ConfigError;
@@ -88,7 +88,7 @@ impl Framing for Varint {
     }
 
     #[inline]
-    fn put_header(&self, payload_len: usize, dst: &mut BytesMut) {
+    fn put_header(&self, payload_len: usize, dst: &mut impl BufMut) {
         let mut rest = payload_len as u64;
         while rest > 0x7f {
             dst.put_u8(rest as u8 | 0x80);

@@ -207,7 +207,7 @@ impl Framing for Magic {
         })
     }
 
-    fn put_header(&self, payload_len: usize, dst: &mut BytesMut) {
+    fn put_header(&self, payload_len: usize, dst: &mut impl BufMut) {
         dst.put_slice(b"WB\x01");
         dst.put_uint(payload_len as u64, 3);
     }

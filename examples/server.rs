@@ -27,12 +27,13 @@
 mod support;
 
 use std::{
+    io,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::Parser;
 use indicatif::ProgressBar;
 use tokio::{
@@ -40,9 +41,11 @@ use tokio::{
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
+use wholeblock::Transfer;
 
 use support::{
-    BlockFile, StallTimeout, Wire, cannot_write, complain, host_and_port, progress_bar, run, say,
+    BlockFile, StallTimeout, Wire, after, cannot_write, complain, host_and_port, is_reset,
+    progress_bar, run, say,
     server::{Received, Receiving, lesson, receive},
 };
 
@@ -141,6 +144,7 @@ impl Server {
                 accepted = listener.accept(), if more && self.serving.len() < AT_ONCE => {
                     match accepted {
                         Ok((socket, peer)) => self.spawn(socket, peer),
+                        Err(error) if is_reset(&error) => self.lose(error)?,
                         Err(error) => break Err(error),
                     }
                 }
@@ -197,8 +201,16 @@ impl Server {
         });
     }
 
-    /// Says how a connection ended. The failure of the only one there is ends the program; one of
-    /// many is counted, and the others go on.
+    /// Counts a connection that was broken off while it waited to be accepted. Some systems report
+    /// that here; it is as much the failure of this one alone as if it came right after.
+    fn lose(&mut self, error: io::Error) -> anyhow::Result<()> {
+        self.accepted += 1;
+        let error = anyhow!("the client broke the connection off: {error}");
+        let error = error.context(after(&Transfer::default()));
+        self.fail(&format!("connection {}", self.accepted), error)
+    }
+
+    /// Says how a connection ended.
     fn report(&mut self, served: Served) -> anyhow::Result<()> {
         let Served {
             number,
@@ -219,14 +231,19 @@ impl Server {
                     complain(format_args!("warning: {name}{warning}"));
                 }
             }
-            Err(error) if single => return Err(error),
-            Err(error) => {
-                self.failed += 1;
-                complain(format_args!(
-                    "error: connection {number} ({peer}): {error:#}"
-                ));
-            }
+            Err(error) => self.fail(&format!("connection {number} ({peer})"), error)?,
         }
+        Ok(())
+    }
+
+    /// The failure of the only connection there is ends the program; one of many is counted, and
+    /// the others go on.
+    fn fail(&mut self, name: &str, error: anyhow::Error) -> anyhow::Result<()> {
+        if self.args.connections == 1 {
+            return Err(error);
+        }
+        self.failed += 1;
+        complain(format_args!("error: {name}: {error:#}"));
         Ok(())
     }
 }

@@ -6,7 +6,7 @@ use crate::{BlockError, ConfigError, Exact, Framing, Head, LengthPrefix, Part};
 
 /// Small blocks are read in batches of up to this many bytes. 64 KiB is where larger reads stop
 /// paying for their system call, and two such buffers still fit a core's second-level cache.
-pub(crate) const BATCH: usize = 64 * 1024;
+const BATCH: usize = 64 * 1024;
 
 /// The smallest buffer worth keeping: what `Framed` starts with.
 const SMALLEST: usize = 8 * 1024;

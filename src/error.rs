@@ -119,7 +119,10 @@ impl From<BlockError> for io::Error {
 }
 
 /// A part of a block on the wire.
+// As wide as the numbers beside it in `BlockError`: with a byte there, every `Result` of a block is
+// moved about unaligned, which takes a tenth of the time of receiving a small one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
 pub enum Part {
     /// What delimits the block.
     Header,

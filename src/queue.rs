@@ -9,14 +9,21 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::AsyncWrite;
 use tracing::trace;
 
-use crate::{BlockCodec, BlockError, Framing, Transfer, codec::BATCH};
+use crate::{BlockCodec, BlockError, Framing, Transfer};
 
 /// Slices in one vectored write: as many as tokio-util itself passes. The system's own bound is
 /// 1,024 or more, but past a few dozen there is hardly a system call left to save.
 const MAX_SLICES: usize = 64;
 
-/// Payload bytes from which on a block is referred to instead of copied.
-const CHAIN_FROM: usize = 4096;
+/// Payload bytes from which on a block is referred to instead of copied. Over loopback, blocks of
+/// 4 KiB went at 1.1 of the bare socket's rate joined and 0.9 chained, 8 KiB at about 1.0 either
+/// way, 16 KiB at 0.75 joined and 0.95 chained.
+const CHAIN_FROM: usize = 8 * 1024;
+
+/// Bytes joined for one write. Each write wakes the receiver, which costs as much as copying tens
+/// of kilobytes: with 64 KiB a write, 64-byte blocks crossed loopback at 0.85 of the bare socket's
+/// rate, with 128 KiB at 0.95, with 256 KiB at 0.99. One small block more still fits 256 KiB.
+const MAX_JOINED: usize = 248 * 1024;
 
 /// Payload bytes referred to at once. One block more may be, however large.
 const MAX_CHAINED: usize = 1024 * 1024;
@@ -81,7 +88,7 @@ impl Queue {
             self.chain(block);
         } else {
             self.joined.extend_from_slice(&block);
-            self.full |= self.joined.len() >= BATCH;
+            self.full |= self.joined.len() >= MAX_JOINED;
         }
         if self.runs.push(lens) {
             self.full |= self.runs.earlier.len() >= MAX_RUNS;

@@ -52,7 +52,7 @@ fn what_is_sent_is_what_the_sink_would_have_sent() {
 
 #[test]
 fn large_payloads_leave_without_a_copy_at_most_64_slices_a_write() {
-    let blocks = vec![Bytes::from(vec![7; 5_000]); 100];
+    let blocks = vec![Bytes::from(vec![7; 10_000]); 100];
     let mut framed = prefixed(Scripted::default());
     let sent = ready(send_blocks(&mut framed, stream::iter(blocks.clone()))).unwrap();
     assert_eq!(sent.writes, 4, "32 headers and payloads at a time");
@@ -60,8 +60,8 @@ fn large_payloads_leave_without_a_copy_at_most_64_slices_a_write() {
     assert_eq!(io.slices, [64, 64, 64, 8]);
     assert_eq!(io.written, wire(LengthPrefix::u32(), &blocks));
     assert!(
-        framed.write_buffer().capacity() < 5_000 * 4,
-        "the write buffer held headers only"
+        framed.write_buffer().capacity() <= 8 * 1024,
+        "none went through the write buffer"
     );
 }
 
@@ -165,11 +165,11 @@ fn after_a_failed_write_the_transfer_says_how_many_blocks_were_wholly_handed_ove
         assert_eq!(sending.transfer().payload_bytes, whole * 3);
         assert_eq!(sending.transfer().wire_bytes, whole * 7);
     }
-    // And by the slice: 4 + 5,000 bytes each.
-    for (taken, whole) in [(5_003, 0), (5_004, 1), (10_007, 1), (10_008, 2)] {
+    // And by the slice: 4 + 10,000 bytes each.
+    for (taken, whole) in [(10_003, 0), (10_004, 1), (20_007, 1), (20_008, 2)] {
         let io = Scripted::default().take(taken);
         let mut framed = prefixed(io.fail_writes(io::ErrorKind::BrokenPipe));
-        let blocks = vec![Bytes::from(vec![0; 5_000]); 3];
+        let blocks = vec![Bytes::from(vec![0; 10_000]); 3];
         let mut sending = send_blocks(&mut framed, stream::iter(blocks));
         assert!(ready(&mut sending).is_err());
         assert_eq!(sending.transfer().blocks, whole, "{taken} bytes taken");
@@ -185,7 +185,7 @@ fn a_transport_that_takes_nothing_is_an_error_and_not_a_loop() {
 
 #[test]
 fn what_is_taken_from_the_source_ahead_of_the_transport_is_bounded() {
-    for len in [1, 100, 4_095, 4_096, 100_000] {
+    for len in [1, 100, 8_191, 8_192, 100_000] {
         let taken = std::cell::Cell::new(0);
         let endless = stream::repeat_with(|| {
             taken.set(taken.get() + len);

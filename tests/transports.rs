@@ -14,7 +14,7 @@ use wholeblock::{
     BlockCodec, BlockError, Exact, Framing, LengthPrefix, Varint, recv_blocks, send_blocks,
 };
 
-const LENS: [usize; 6] = [0, 1, 500, 4_096, 51_200, 300_000];
+const LENS: [usize; 6] = [0, 1, 500, 8_192, 51_200, 300_000];
 
 fn blocks<F: Framing>(framing: &F) -> Vec<Bytes> {
     let lens = framing.block_lens();

@@ -1,0 +1,116 @@
+//! Medians, and tables to print them in.
+
+use std::fmt::Write;
+
+/// The value that a `share` (0 to 1) of `values` does not exceed; NaN if there are none.
+pub(crate) fn quantile(values: &[f64], share: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let Some(last) = sorted.len().checked_sub(1) else {
+        return f64::NAN;
+    };
+    let place = share * last as f64;
+    let (below, above) = (
+        sorted[place.floor() as usize],
+        sorted[place.ceil() as usize],
+    );
+    below + (above - below) * place.fract()
+}
+
+pub(crate) fn median(values: &[f64]) -> f64 {
+    quantile(values, 0.5)
+}
+
+/// The median of `over[i] / under[i]`: each round is compared with itself, so that a machine which
+/// is slow for a while is slow on both sides.
+pub(crate) fn median_ratio(over: &[f64], under: &[f64]) -> f64 {
+    median(&ratios(over, under))
+}
+
+pub(crate) fn ratios(over: &[f64], under: &[f64]) -> Vec<f64> {
+    over.iter().zip(under).map(|(o, u)| o / u).collect()
+}
+
+/// The name of a number of bytes, in the units sizes are given in here.
+pub(crate) fn bytes(count: usize) -> String {
+    match count {
+        n if n >= 1 << 20 && n % (1 << 20) == 0 => format!("{} MiB", n >> 20),
+        n if n >= 1 << 10 && n % (1 << 10) == 0 && n < 50 << 10 => format!("{} KiB", n >> 10),
+        n => format!("{} B", grouped(n)),
+    }
+}
+
+/// `count` with a comma every three digits.
+pub(crate) fn grouped(count: usize) -> String {
+    let digits = count.to_string();
+    let mut out = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// Rows under a heading, padded into columns; also Markdown, if wanted.
+#[derive(Debug)]
+pub(crate) struct Table {
+    heading: Vec<String>,
+    rows: Vec<Vec<String>>,
+    /// How many columns at the left are names; numbers are right-aligned.
+    names: usize,
+}
+
+impl Table {
+    pub(crate) fn new(names: usize, heading: &[&str]) -> Self {
+        Self {
+            heading: heading.iter().map(ToString::to_string).collect(),
+            rows: Vec::new(),
+            names,
+        }
+    }
+
+    pub(crate) fn row(&mut self, cells: Vec<String>) {
+        self.rows.push(cells);
+    }
+
+    pub(crate) fn render(&self, markdown: bool) -> String {
+        let lines = || std::iter::once(&self.heading).chain(&self.rows);
+        let width = |column: usize| {
+            let cells = lines().filter_map(|line| line.get(column));
+            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+        };
+        let widths: Vec<_> = (0..self.heading.len()).map(width).collect();
+        let mut out = String::new();
+        for (index, line) in lines().enumerate() {
+            let cells = line.iter().zip(&widths).enumerate();
+            let cells: Vec<_> = cells
+                .map(|(column, (cell, &width))| match column < self.names {
+                    true => format!("{cell:<width$}"),
+                    false => format!("{cell:>width$}"),
+                })
+                .collect();
+            push_line(&mut out, &cells, markdown);
+            if index == 0 {
+                let rules = widths.iter().enumerate();
+                let rules: Vec<_> = rules
+                    .map(|(column, &width)| match markdown && column >= self.names {
+                        true => format!("{}:", "-".repeat(width - 1)),
+                        false => "-".repeat(width),
+                    })
+                    .collect();
+                push_line(&mut out, &rules, markdown);
+            }
+        }
+        out
+    }
+}
+
+fn push_line(out: &mut String, cells: &[String], markdown: bool) {
+    // Writing to a `String` cannot fail.
+    let _ = match markdown {
+        true => writeln!(out, "| {} |", cells.join(" | ")),
+        false => writeln!(out, "{}", cells.join("  ").trim_end()),
+    };
+}

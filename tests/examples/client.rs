@@ -1,0 +1,142 @@
+//! The client, against servers that are these tests.
+
+use std::{
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+};
+
+use tempfile::TempDir;
+
+use crate::harness::*;
+
+#[test]
+fn the_bare_wire_is_the_blocks_and_nothing_else() {
+    let folder = TempDir::new().unwrap();
+    let args = [
+        "--block-size",
+        "5",
+        "--blocks",
+        "4",
+        "--send-buffer-times",
+        "0",
+    ];
+    let (client, mut socket) = client_of_ours(&folder, &args);
+    let mut wire = Vec::new();
+    socket.read_to_end(&mut wire).unwrap();
+    assert_eq!(wire, b"aaaaabbbbbcccccaaaaa");
+    drop(socket);
+    assert!(client.end().ok().stdout.contains("left alone"));
+}
+
+#[test]
+fn a_refused_connection_is_an_error_and_nothing_is_logged() {
+    let folder = TempDir::new().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let client = Running::client(&folder, address, &[]).end();
+    client.failed(&[&format!("cannot connect to {address}: ")]);
+    assert_blocks(&folder, "c.txt", 0, 51_200);
+}
+
+/// Runs a client with more to send than any buffer takes, against a server that does `then` after
+/// it has read `read` bytes. Whatever was not handed over may not be in the log.
+fn client_cut_short(read: usize, args: &[&str], then: fn(TcpStream), parts: &[&str]) {
+    let folder = TempDir::new().unwrap();
+    let (client, mut socket) = client_of_ours(&folder, &[&["--blocks", "2000"], args].concat());
+    socket.read_exact(&mut vec![0; read]).unwrap();
+    then(socket);
+    let client = client.end().failed(parts);
+    let handed_over = count_in(&client.stderr);
+    assert!(
+        (read / 51_200..2_000).contains(&handed_over),
+        "{handed_over}"
+    );
+    assert_blocks(&folder, "c.txt", handed_over, 51_200);
+}
+
+#[test]
+fn a_server_that_resets_is_an_error_of_the_client_and_the_log_stops_there() {
+    client_cut_short(
+        3 * 51_200,
+        &[],
+        reset,
+        &["the server broke the connection off"],
+    );
+    client_cut_short(1, &[], reset, &["the server broke the connection off"]);
+}
+
+#[test]
+fn a_server_that_closes_early_is_an_error_of_the_client_and_the_log_stops_there() {
+    client_cut_short(3 * 51_200 + 5, &[], drop, &["the server "]);
+}
+
+#[test]
+fn a_server_that_stops_reading_is_given_up_on_and_the_log_stops_there() {
+    // Leaked, so that the socket stays open.
+    let args = ["--stall-timeout", "0.3"];
+    client_cut_short(
+        51_200,
+        &args,
+        std::mem::forget,
+        &["not a byte moved for 300ms"],
+    );
+}
+
+/// Runs a client against a server that does `then` after it has read all the blocks and the end.
+fn client_left_with(then: fn(TcpStream), message: &str) {
+    let folder = TempDir::new().unwrap();
+    let args = [
+        "--block-size",
+        "4",
+        "--blocks",
+        "3",
+        "--stall-timeout",
+        "0.3",
+    ];
+    let (client, mut socket) = client_of_ours(&folder, &args);
+    socket.read_to_end(&mut Vec::new()).unwrap();
+    then(socket);
+    client
+        .end()
+        .failed(&["after 3 whole blocks (12 bytes)", message]);
+    assert_blocks(&folder, "c.txt", 3, 4);
+}
+
+#[test]
+fn after_its_last_block_the_client_waits_for_the_end_of_the_server() {
+    // Leaked, so that the socket stays open.
+    client_left_with(
+        std::mem::forget,
+        "the server did not end the connection within 300ms",
+    );
+    let answer = |mut socket: TcpStream| {
+        socket.write_all(b"?").unwrap();
+        std::mem::forget(socket);
+    };
+    client_left_with(answer, "the server sent data");
+}
+
+#[test]
+#[cfg_attr(
+    wine,
+    ignore = "Wine 8 gives a receiver an end where there was a reset"
+)]
+fn a_reset_after_the_last_block_is_an_error_of_the_client() {
+    client_left_with(reset, "what was handed over may not have arrived");
+}
+
+#[cfg(unix)] // elsewhere there is no signal to send to one process only
+mod ctrl_c {
+    use super::*;
+
+    #[test]
+    fn a_busy_client_keeps_its_log_and_ends_with_an_error() {
+        let folder = TempDir::new().unwrap();
+        let (client, mut socket) = client_of_ours(&folder, &["--blocks", "2000"]);
+        socket.read_exact(&mut [0; 51_200]).unwrap();
+        client.interrupt();
+        let client = client.end().failed(&["stopped by Ctrl-C"]);
+        assert_blocks(&folder, "c.txt", count_in(&client.stderr), 51_200);
+    }
+}

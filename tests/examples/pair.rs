@@ -1,0 +1,99 @@
+//! Client and server with each other, as two processes and as the one of `pair`.
+
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+use crate::harness::*;
+
+#[test]
+fn the_pair_leaves_two_files_with_every_block_whatever_the_framing() {
+    for (framing, size) in [
+        ("exact", 51_200),
+        ("prefixed", 300),
+        ("varint", 1),
+        ("exact", 3 << 20),
+    ] {
+        let folder = TempDir::new().unwrap();
+        let size_arg = size.to_string();
+        let args = [
+            "--framing",
+            framing,
+            "--block-size",
+            &size_arg,
+            "--blocks",
+            "20",
+        ];
+        let pair = Running::start(&folder, "pair", &args).end().ok();
+        assert!(
+            pair.stdout
+                .contains("a program that took each completed read for a block")
+        );
+        assert!(
+            pair.stdout
+                .contains("are the same, byte for byte: 20 blocks")
+        );
+        assert_blocks(&folder, "s.txt", 20, size);
+        assert_blocks(&folder, "c.txt", 20, size);
+    }
+}
+
+#[test]
+fn the_client_and_the_server_move_every_block_whatever_the_framing() {
+    for framing in ["exact", "prefixed", "varint"] {
+        let folder = TempDir::new().unwrap();
+        let args = ["--framing", framing, "--block-size", "51200"];
+        let mut server = Running::start(
+            &folder,
+            "server",
+            &[&args[..], &["--listen", "127.0.0.1:0"]].concat(),
+        );
+        let line = server.line_with("listening on ");
+        let address = line["listening on ".len()..].parse().unwrap();
+        let client = Running::client(&folder, address, &args).end().ok();
+        assert!(client.stdout.contains("send buffer: default "));
+        assert!(client.stdout.contains(": 100 blocks, 5.12 MB in "));
+        assert!(
+            server
+                .end()
+                .ok()
+                .stdout
+                .contains(": 100 blocks, 5.12 MB in ")
+        );
+        assert_blocks(&folder, "s.txt", 100, 51_200);
+        assert_blocks(&folder, "c.txt", 100, 51_200);
+    }
+}
+
+#[test]
+#[cfg_attr(
+    wine,
+    ignore = "Wine 8 gives a receiver an end where there was a reset"
+)]
+fn a_server_that_wanted_more_lets_the_client_fail_too() {
+    let folder = TempDir::new().unwrap();
+    let (server, address) = Running::server(&folder, &["--blocks", "5"]);
+    let args = ["--block-size", "4", "--blocks", "3"];
+    Running::client(&folder, address, &args)
+        .end()
+        .failed(&["reset the connection"]);
+    server
+        .end()
+        .failed(&["after 3 whole blocks (12 bytes)", "5 blocks were expected"]);
+}
+
+#[test]
+fn nobody_reading_the_output_is_no_reason_to_fail() {
+    let folder = TempDir::new().unwrap();
+    let mut pair = Command::new(binary("pair"))
+        .current_dir(folder.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(pair.stdout.take());
+    let ended = pair.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&ended.stderr), "");
+    assert_eq!(ended.status.code(), SUCCESS);
+    assert_blocks(&folder, "s.txt", 100, 51_200);
+}

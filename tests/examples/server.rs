@@ -1,0 +1,277 @@
+//! The server, against clients that are these tests.
+
+use std::{io::Write, net::TcpListener};
+
+use tempfile::TempDir;
+
+use crate::harness::*;
+
+#[test]
+fn a_block_that_comes_byte_by_byte_is_written_once_and_whole() {
+    let folder = TempDir::new().unwrap();
+    let (server, address) = Running::server(&folder, &["--blocks", "3"]);
+    let mut peer = peer(address, b"");
+    for byte in blocks(3, 4, b"") {
+        peer.write_all(&[byte]).unwrap();
+    }
+    drop(peer);
+    server.end().ok();
+    assert_blocks(&folder, "s.txt", 3, 4);
+}
+
+#[test]
+fn several_clients_are_served_at_once_each_into_a_file_of_its_own() {
+    let folder = TempDir::new().unwrap();
+    let (mut server, address) = Running::server(&folder, &["--connections", "3", "--blocks", "5"]);
+    let mut first = peer(address, &blocks(2, 4, b""));
+    let second = peer(address, &blocks(5, 4, b""));
+    drop(second);
+    server.line_with("connection 2: received"); // while the first is not half done
+    let third = Running::client(&folder, address, &["--block-size", "4", "--blocks", "5"]);
+    third.end().ok();
+    server.line_with("connection 3: received");
+    first.write_all(&blocks(5, 4, b"")[8..]).unwrap();
+    drop(first);
+    server.end().ok();
+    for name in ["s-1.txt", "s-2.txt", "s-3.txt"] {
+        assert_blocks(&folder, name, 5, 4);
+    }
+}
+
+#[test]
+fn a_connection_that_fails_does_not_stop_the_others_but_shows_in_the_exit_status() {
+    let folder = TempDir::new().unwrap();
+    let (server, address) = Running::server(&folder, &["--connections", "2", "--blocks", "5"]);
+    drop(peer(address, &blocks(2, 4, b"")));
+    drop(peer(address, &blocks(5, 4, b"")));
+    let server = server.end();
+    assert_eq!(server.status, FAILURE);
+    assert!(server.stderr.contains("error: connection 1 (127.0.0.1:"));
+    assert!(server.stderr.contains("error: 1 of 2 connections failed"));
+    assert_blocks(&folder, "s-1.txt", 2, 4);
+    assert_blocks(&folder, "s-2.txt", 5, 4);
+}
+
+#[test]
+fn with_blocks_0_the_server_takes_what_comes_until_a_clean_end() {
+    let folder = TempDir::new().unwrap();
+    let (server, address) = Running::server(&folder, &["--blocks", "0"]);
+    drop(peer(address, &blocks(7, 4, b"")));
+    assert!(server.end().ok().stdout.contains(": 7 blocks, 28 B in "));
+    assert_blocks(&folder, "s.txt", 7, 4);
+
+    let (server, address) = Running::server(&folder, &["--blocks", "0"]);
+    drop(peer(address, &blocks(7, 4, b"")[..27]));
+    server.end().failed(&[
+        "after 6 whole blocks (24 bytes)",
+        "3 of 4 payload bytes arrived",
+    ]);
+    assert_blocks(&folder, "s.txt", 6, 4);
+}
+
+#[test]
+fn a_client_that_ends_too_early_is_an_error_with_its_place_and_no_part_of_a_block_is_written() {
+    let whole = b"aaaabbbbcccc".as_slice();
+    let prefixed = b"\0\0\0\x04aaaa\0\0\0\x04bbbb\0\0\0\x04cccc".as_slice();
+    /// The framing, three whole blocks, what comes of the fourth, and what the error says.
+    type Case = (
+        &'static str,
+        &'static [u8],
+        &'static [u8],
+        &'static [&'static str],
+    );
+    let cases: &[Case] = &[
+        (
+            "exact",
+            whole,
+            b"",
+            &[
+                "(12 bytes)",
+                "ended the connection, but 100 blocks were expected",
+            ],
+        ),
+        (
+            "exact",
+            whole,
+            b"aa",
+            &["inside block 3, which begins at byte 12: 2 of 4 payload bytes"],
+        ),
+        (
+            "prefixed",
+            prefixed,
+            b"",
+            &["(24 bytes)", "but 100 blocks were expected"],
+        ),
+        (
+            "prefixed",
+            prefixed,
+            b"\0\0",
+            &["inside block 3, which begins at byte 24: 2 of at least 4"],
+        ),
+        (
+            "prefixed",
+            prefixed,
+            b"\0\0\0\x04a",
+            &["at byte 24: 1 of 4 payload bytes arrived"],
+        ),
+        (
+            "prefixed",
+            prefixed,
+            b"\0\0\0\x05",
+            &["block 3", "announces 5 bytes; the limit is 4"],
+        ),
+        (
+            "varint",
+            b"\x04aaaa\x04bbbb\x04cccc",
+            b"\x04",
+            &["at byte 15: 0 of 4 payload bytes"],
+        ),
+    ];
+    for (framing, before, rest, parts) in cases {
+        let folder = TempDir::new().unwrap();
+        let (server, address) = Running::server(&folder, &["--framing", framing]);
+        drop(peer(address, &[*before, rest].concat()));
+        server
+            .end()
+            .failed(&[&["after 3 whole blocks"], *parts].concat());
+        assert_blocks(&folder, "s.txt", 3, 4);
+    }
+}
+
+#[test]
+#[cfg_attr(
+    wine,
+    ignore = "Wine 8 gives a receiver an end where there was a reset"
+)]
+fn a_reset_before_the_last_block_is_an_error_of_the_server() {
+    let folder = TempDir::new().unwrap();
+    let (server, address) = Running::server(&folder, &[]);
+    reset(peer(address, b"aaaabbbbccccaa"));
+    let server = server
+        .end()
+        .failed(&["the client broke the connection off"]);
+    // A system may throw away what came before a reset.
+    assert_blocks(&folder, "s.txt", count_in(&server.stderr), 4);
+}
+
+#[test]
+#[cfg_attr(
+    wine,
+    ignore = "Wine 8 gives a receiver an end where there was a reset"
+)]
+fn a_reset_after_the_last_block_is_a_warning_of_the_server() {
+    let folder = TempDir::new().unwrap();
+    let (mut server, address) = Running::server(&folder, &["--blocks", "3", "--connections", "2"]);
+    let peer_of_first = peer(address, b"aaaabbbbcccc");
+    wait_for_blocks(&folder, "s-1.txt", 3, 4); // a reset throws away what has not been read
+    reset(peer_of_first);
+    server.line_with("connection 1: received");
+    drop(peer(address, b"aaaabbbbcccc"));
+    let server = server.end().ok();
+    assert!(
+        server
+            .stderr
+            .contains("warning: connection 1: the client reset"),
+        "{}",
+        server.stderr
+    );
+    assert_blocks(&folder, "s-1.txt", 3, 4);
+}
+
+#[test]
+fn bytes_after_the_last_block_are_an_error_of_the_client_be_they_a_block_or_less() {
+    for extra in ["aaaa", "a", "aaaabbbb"] {
+        let folder = TempDir::new().unwrap();
+        let (server, address) = Running::server(&folder, &["--blocks", "3"]);
+        let peer = peer(address, &[b"aaaabbbbcccc", extra.as_bytes()].concat());
+        server.end().failed(&["peer sent more than 3 blocks"]); // without waiting for its end
+        drop(peer);
+        assert_blocks(&folder, "s.txt", 3, 4);
+    }
+}
+
+#[test]
+fn a_client_that_falls_silent_is_given_up_on_wherever_it_is() {
+    let cases = [
+        ("", 0, "not a byte moved for 200ms"),
+        ("aaaabb", 1, "not a byte moved for 200ms"),
+        (
+            "aaaabbbbcccc",
+            3,
+            "the client did not end the connection within 200ms",
+        ),
+    ];
+    for (sent, whole, message) in cases {
+        let folder = TempDir::new().unwrap();
+        let args = ["--blocks", "3", "--stall-timeout", "0.2"];
+        let (server, address) = Running::server(&folder, &args);
+        let peer = peer(address, sent.as_bytes());
+        server
+            .end()
+            .failed(&[message, &format!("after {whole} whole block")]);
+        drop(peer);
+        assert_blocks(&folder, "s.txt", whole, 4);
+    }
+}
+
+#[test]
+fn a_port_in_use_is_an_error_and_the_file_is_left_alone() {
+    let folder = TempDir::new().unwrap();
+    std::fs::write(folder.path().join("s.txt"), "aaaa\n").unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let server = Running::start(&folder, "server", &["--listen", &address]).end();
+    server.failed(&[&format!("cannot listen on {address}: ")]);
+    assert_blocks(&folder, "s.txt", 1, 4);
+}
+
+#[cfg(unix)] // elsewhere there is no signal to send to one process only
+mod ctrl_c {
+    use super::*;
+
+    #[test]
+    fn an_idle_server_ends_well() {
+        let folder = TempDir::new().unwrap();
+        let args = ["--connections", "0", "--blocks", "3"];
+        let (mut server, address) = Running::server(&folder, &args);
+        drop(peer(address, b"aaaabbbbcccc"));
+        server.line_with("connection 1: received");
+        server.interrupt();
+        let server = server.end().ok();
+        assert!(
+            server
+                .stdout
+                .ends_with("stopped by Ctrl-C; connections served: 1")
+        );
+        assert_eq!(server.stderr, "");
+    }
+
+    #[test]
+    fn a_busy_server_keeps_the_whole_blocks_and_ends_with_an_error() {
+        let folder = TempDir::new().unwrap();
+        let (server, address) = Running::server(&folder, &["--connections", "0"]);
+        let busy = peer(address, b"aaaabb");
+        drop(peer(address, b"")); // its end shows that the first has been accepted
+        while !server
+            .stderr
+            .recv_timeout(PATIENCE)
+            .unwrap()
+            .contains("connection 2 ")
+        {}
+        server.interrupt();
+        let server = server.end();
+        assert_eq!(server.status, FAILURE);
+        assert!(
+            server.stderr.contains("connection 1 (127.0.0.1:"),
+            "{}",
+            server.stderr
+        );
+        assert!(
+            server.stderr.contains("stopped by Ctrl-C after "),
+            "{}",
+            server.stderr
+        );
+        drop(busy);
+        assert_blocks(&folder, "s-1.txt", count_in(&server.stderr), 4);
+    }
+}

@@ -1,0 +1,367 @@
+//! The point of the crate: a completed read is not a block.
+//!
+//! Over sockets with small buffers, to a receiver that is slower than the sender, blocks arrive in
+//! pieces: a program that took each completed read for a block would count too many. On Windows
+//! these are the receives that an I/O completion port completes with less than was asked for.
+//! Everything here is the same on every platform, and so is what is expected of it; that includes a
+//! peer that resets the connection, which is the end of a block whose rest never comes.
+//!
+//! `.ci/windows`, which runs this under Wine, sets `cfg(wine)`. Wine 8 tells a receiver of a reset
+//! that the stream has ended: its server takes the socket's pending error for itself, and the
+//! `recv` that follows has no error left to report. A sender is told.
+
+use std::{
+    error::Error,
+    future::{Future, poll_fn},
+    io,
+    net::Ipv4Addr,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::{SinkExt, StreamExt, stream};
+use tokio::{
+    io::{AsyncRead, AsyncWriteExt, ReadBuf},
+    net::{TcpSocket, TcpStream},
+    sync::{oneshot, watch},
+    task,
+    time::timeout,
+};
+use tokio_util::codec::{Encoder, FramedRead, FramedWrite};
+use wholeblock::{
+    BlockCodec, BlockError, Exact, Framing, LengthPrefix, Transfer, recv_blocks, send_blocks,
+};
+
+const BLOCKS: usize = 100;
+const BLOCK_LEN: usize = 51_200;
+
+/// Asked for on both sides: less than a third of a block, so that hardly a block fits.
+const SOCKET_BUFFER: u32 = 16 * 1024;
+
+/// Nothing here takes a second; this only keeps a failure from being a hang.
+const LIMIT: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn exact_blocks_that_arrive_in_pieces_are_lent_whole_and_in_number() {
+    let lens = [BLOCK_LEN; BLOCKS];
+    within_limit(lends_whole(exact, &lens)).await;
+}
+
+#[tokio::test]
+async fn prefixed_blocks_that_arrive_in_pieces_are_lent_whole_and_in_number() {
+    within_limit(lends_whole(prefixed, &mixed_lens())).await;
+}
+
+#[tokio::test]
+async fn exact_blocks_that_arrive_in_pieces_leave_the_stream_whole_and_in_number() {
+    let lens = [BLOCK_LEN; BLOCKS];
+    within_limit(yields_whole(exact, &lens)).await;
+}
+
+#[tokio::test]
+async fn prefixed_blocks_that_arrive_in_pieces_leave_the_stream_whole_and_in_number() {
+    within_limit(yields_whole(prefixed, &mixed_lens())).await;
+}
+
+#[tokio::test]
+#[cfg_attr(
+    wine,
+    ignore = "Wine 8 gives a receiver an end where there was a reset"
+)]
+async fn a_reset_is_an_io_error_of_its_kind_wherever_in_an_exact_block_it_comes() {
+    for (place, of_third_block) in [("between blocks", 0), ("in a payload", 30_000)] {
+        within_limit(meets_reset(exact, of_third_block, place)).await;
+    }
+}
+
+#[tokio::test]
+#[cfg_attr(
+    wine,
+    ignore = "Wine 8 gives a receiver an end where there was a reset"
+)]
+async fn a_reset_is_an_io_error_of_its_kind_wherever_in_a_prefixed_block_it_comes() {
+    for (place, of_third_block) in [
+        ("between blocks", 0),
+        ("in a header", 3),
+        ("right after a header", 4),
+        ("in a payload", 30_000),
+    ] {
+        within_limit(meets_reset(prefixed, of_third_block, place)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_reset_while_blocks_are_being_sent_is_an_io_error_of_its_kind() {
+    within_limit(async {
+        let (near, far) = connect().await.unwrap();
+        let (full, sender_is_stuck) = oneshot::channel();
+        let blocks = numbered(&[BLOCK_LEN; BLOCKS]);
+        let sending = task::spawn(send(near, exact(), blocks, full));
+
+        sender_is_stuck.await.unwrap();
+        reset(far);
+        assert_reset(sending.await.unwrap().unwrap_err(), "while sending");
+    })
+    .await;
+}
+
+/// Blocks of `lens` bytes through `recv_blocks`, and what it counted.
+async fn lends_whole<F>(codec: fn() -> BlockCodec<F>, lens: &[usize])
+where
+    F: Framing + Send + 'static,
+{
+    let blocks = numbered(lens);
+    let (mut framed, sending) = start(codec, &blocks).await;
+
+    let mut incoming = recv_blocks(&mut framed);
+    let mut expected = blocks.iter();
+    while let Some(block) = incoming.next().await.unwrap() {
+        let index = blocks.len() - expected.len();
+        assert!(block == expected.next().unwrap(), "block {index} differs");
+        task::yield_now().await; // lets the sender fill the buffers first
+    }
+    let received = incoming.transfer();
+    drop(incoming);
+    println!("{received}");
+
+    let sent = sending.await.unwrap().unwrap();
+    assert_eq!(received.blocks, blocks.len() as u64);
+    assert_eq!(received.blocks, sent.blocks);
+    assert_eq!(received.payload_bytes, sent.payload_bytes);
+    assert_eq!(received.wire_bytes, sent.wire_bytes);
+
+    // What it says of the pieces is what the socket did.
+    let watched = framed.get_ref();
+    assert_eq!(received.reads, watched.reads);
+    assert_eq!(received.wire_bytes, *watched.arrived.borrow());
+    assert!(received.reads > received.blocks, "{received}");
+    assert!(received.in_pieces > received.blocks / 2, "{received}");
+}
+
+/// Blocks of `lens` bytes through the plain `Stream`.
+async fn yields_whole<F>(codec: fn() -> BlockCodec<F>, lens: &[usize])
+where
+    F: Framing + Send + Unpin + 'static,
+{
+    let blocks = numbered(lens);
+    let (mut framed, sending) = start(codec, &blocks).await;
+
+    let mut expected = blocks.iter();
+    while let Some(block) = framed.next().await {
+        let index = blocks.len() - expected.len();
+        assert!(
+            block.unwrap() == expected.next().unwrap(),
+            "block {index} differs"
+        );
+        task::yield_now().await; // lets the sender fill the buffers first
+    }
+
+    let sent = sending.await.unwrap().unwrap();
+    assert_eq!(expected.len(), 0, "the stream ended early");
+    assert_eq!(sent.blocks, blocks.len() as u64);
+    let watched = framed.get_ref();
+    println!("{} blocks in {} reads", sent.blocks, watched.reads);
+    assert!(watched.reads > sent.blocks, "{} reads", watched.reads);
+}
+
+/// Two blocks and the first `of_third_block` bytes of a third, and then a reset.
+async fn meets_reset<F>(codec: fn() -> BlockCodec<F>, of_third_block: usize, place: &str)
+where
+    F: Framing + Send + Unpin + 'static,
+{
+    let mut wire = bytes::BytesMut::new();
+    let blocks = numbered(&[BLOCK_LEN; 3]);
+    for block in &blocks {
+        codec().encode(block.clone(), &mut wire).unwrap();
+    }
+    wire.truncate(wire.len() / 3 * 2 + of_third_block);
+
+    for lent in [true, false] {
+        let (mut near, far) = connect().await.unwrap();
+        let far = Watched::new(far);
+        let mut arrived = far.arrived.subscribe();
+        let wire = wire.clone().freeze();
+        let peer = task::spawn(async move {
+            near.write_all(&wire).await.unwrap();
+            // What has not been read when a reset comes may be lost, and is on Windows.
+            let all = wire.len() as u64;
+            arrived.wait_for(|&arrived| arrived == all).await.unwrap();
+            reset(near);
+        });
+
+        let mut framed = FramedRead::new(far, codec());
+        let mut received = Vec::new();
+        let error = if lent {
+            let mut incoming = recv_blocks(&mut framed);
+            let error = loop {
+                match incoming.next().await {
+                    Ok(block) => received.push(block.expect("a clean end").to_vec()),
+                    Err(error) => break error,
+                }
+            };
+            assert!(incoming.next().await.unwrap().is_none(), "{place}");
+            error
+        } else {
+            let error = loop {
+                match framed.next().await.expect("a clean end") {
+                    Ok(block) => received.push(block.to_vec()),
+                    Err(error) => break error,
+                }
+            };
+            assert!(framed.next().await.is_none(), "{place}");
+            error
+        };
+        assert!(received == blocks[..2], "{place}");
+        assert_reset(error, place);
+        peer.await.unwrap();
+    }
+}
+
+/// A reset is the system's error as it came: no block is blamed, nothing is called truncated.
+#[track_caller]
+fn assert_reset(error: BlockError, place: &str) {
+    assert!(matches!(error, BlockError::Io(_)), "{place}: {error:?}");
+    let error = io::Error::from(error);
+    let kinds = [
+        io::ErrorKind::ConnectionReset,
+        io::ErrorKind::ConnectionAborted,
+    ];
+    assert!(kinds.contains(&error.kind()), "{place}: {error:?}");
+    assert!(error.source().is_none(), "{place}: {error:?}");
+    if cfg!(windows) {
+        // WSAECONNABORTED, WSAECONNRESET
+        let code = error.raw_os_error();
+        assert!(matches!(code, Some(10_053 | 10_054)), "{place}: {error:?}");
+    }
+}
+
+fn exact() -> BlockCodec<Exact> {
+    BlockCodec::exact(BLOCK_LEN).unwrap()
+}
+
+fn prefixed() -> BlockCodec<LengthPrefix> {
+    BlockCodec::length_prefixed()
+}
+
+/// Lengths all over the place, each still larger than a socket's buffer.
+fn mixed_lens() -> Vec<usize> {
+    (0..BLOCKS).map(|i| 40_000 + i * 7_919 % 40_000).collect()
+}
+
+/// Blocks of which no two are alike, nor any two places in one.
+fn numbered(lens: &[usize]) -> Vec<Bytes> {
+    let block = |(index, &len): (usize, &usize)| {
+        (0..len)
+            .map(|at| (index * 131 + at * 7 + at / 251) as u8)
+            .collect()
+    };
+    lens.iter().enumerate().map(block).collect()
+}
+
+/// Starts to send `blocks`, and waits until no more go out: from here on, the receiver is behind.
+async fn start<F>(
+    codec: fn() -> BlockCodec<F>,
+    blocks: &[Bytes],
+) -> (
+    FramedRead<Watched, BlockCodec<F>>,
+    task::JoinHandle<Result<Transfer, BlockError>>,
+)
+where
+    F: Framing + Send + 'static,
+{
+    let (near, far) = connect().await.unwrap();
+    let (full, sender_is_stuck) = oneshot::channel();
+    let sending = task::spawn(send(near, codec(), blocks.to_vec(), full));
+    sender_is_stuck.await.unwrap();
+    (FramedRead::new(Watched::new(far), codec()), sending)
+}
+
+/// Sends `blocks` and closes; says so when the socket takes no more for the first time.
+async fn send<F: Framing>(
+    socket: TcpStream,
+    codec: BlockCodec<F>,
+    blocks: Vec<Bytes>,
+    full: oneshot::Sender<()>,
+) -> Result<Transfer, BlockError> {
+    let mut framed = FramedWrite::new(socket, codec);
+    let mut sending = send_blocks(&mut framed, stream::iter(blocks));
+    let mut full = Some(full);
+    let sent = poll_fn(|cx| {
+        let polled = Pin::new(&mut sending).poll(cx);
+        if let Some(full) = full.take_if(|_| polled.is_pending()) {
+            full.send(()).unwrap();
+        }
+        polled
+    })
+    .await?;
+    drop(sending);
+    framed.close().await?;
+    Ok(sent)
+}
+
+/// Both ends of a connection with small buffers.
+async fn connect() -> io::Result<(TcpStream, TcpStream)> {
+    let listener = TcpSocket::new_v4()?;
+    // Before the connection is made: the accepted socket gets its buffer, and its window, from here.
+    listener.set_recv_buffer_size(SOCKET_BUFFER)?;
+    listener.bind((Ipv4Addr::LOCALHOST, 0).into())?;
+    let listener = listener.listen(1)?;
+
+    let near = TcpSocket::new_v4()?;
+    near.set_send_buffer_size(SOCKET_BUFFER)?;
+    let near = near.connect(listener.local_addr()?);
+    let (near, (far, _)) = tokio::try_join!(near, listener.accept())?;
+    Ok((near, far))
+}
+
+/// Closes a connection with a reset instead of an end.
+fn reset(socket: TcpStream) {
+    #[allow(
+        deprecated,
+        reason = "`set_zero_linger` is not in the oldest tokio this works with"
+    )]
+    socket.set_linger(Some(Duration::ZERO)).unwrap();
+}
+
+async fn within_limit(test: impl Future<Output = ()>) {
+    timeout(LIMIT, test).await.expect("it takes too long");
+}
+
+/// A socket, and what its reads brought.
+struct Watched {
+    socket: TcpStream,
+    /// Reads that brought bytes: the blocks that a program sees which takes each for one.
+    reads: u64,
+    /// Bytes they brought.
+    arrived: watch::Sender<u64>,
+}
+
+impl Watched {
+    fn new(socket: TcpStream) -> Self {
+        Self {
+            socket,
+            reads: 0,
+            arrived: watch::Sender::new(0),
+        }
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.socket).poll_read(cx, buf))?;
+        let brought = buf.filled().len() - before;
+        if brought > 0 {
+            self.reads += 1;
+            self.arrived
+                .send_modify(|arrived| *arrived += brought as u64);
+        }
+        Poll::Ready(Ok(()))
+    }
+}

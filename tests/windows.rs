@@ -1,0 +1,262 @@
+//! What there is on Windows alone: named pipes, and how the system takes a socket's buffer size.
+//!
+//! Sockets themselves are not special to this crate on Windows: `short_reads.rs` and every other
+//! test run there as they do elsewhere.
+#![cfg(windows)]
+
+use std::{
+    future::Future,
+    io::{self, IoSlice},
+    net::Ipv4Addr,
+    pin::Pin,
+    process,
+    sync::atomic::{AtomicU32, Ordering},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::{SinkExt, StreamExt, future, stream};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    net::{
+        TcpSocket,
+        windows::named_pipe::{ClientOptions, NamedPipeClient, NamedPipeServer, ServerOptions},
+    },
+    task,
+    time::timeout,
+};
+use tokio_util::codec::{Framed, FramedRead, FramedWrite};
+use wholeblock::{BlockCodec, BlockError, Framing, Part, recv_blocks, send_blocks};
+
+const BLOCKS: usize = 100;
+
+/// Nothing here takes a second; this only keeps a failure from being a hang.
+const LIMIT: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn large_blocks_go_through_a_named_pipe_joined_and_come_out_whole() {
+    let codec = || BlockCodec::exact(51_200).unwrap();
+    within_limit(through_a_pipe(codec, 51_200)).await;
+}
+
+#[tokio::test]
+async fn small_blocks_go_through_a_named_pipe_joined_and_come_out_whole() {
+    within_limit(through_a_pipe(BlockCodec::length_prefixed, 64)).await;
+}
+
+#[tokio::test]
+async fn an_empty_block_goes_through_a_named_pipe_between_others() {
+    within_limit(async {
+        let (near, far) = pipe().await.unwrap();
+        let blocks = ["before", "", "after"].map(Bytes::from);
+        let mut sender = FramedWrite::new(near, BlockCodec::length_prefixed());
+        let sent = send_blocks(&mut sender, stream::iter(blocks.clone())).await;
+        assert_eq!(sent.unwrap().writes, 1);
+
+        let mut receiver = FramedRead::new(far, BlockCodec::length_prefixed());
+        for block in blocks {
+            assert_eq!(receiver.next().await.unwrap().unwrap(), block);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_sink_and_a_stream_over_a_named_pipe_carry_blocks_both_ways_at_once() {
+    within_limit(async {
+        let (near, far) = pipe().await.unwrap();
+        let blocks: Vec<_> = [1, 64, 4_096, 51_200, 1 << 20].map(patterned).into();
+
+        let echo = task::spawn(async move {
+            let mut framed = Framed::new(far, BlockCodec::length_prefixed());
+            while let Some(block) = framed.next().await {
+                framed.send(block.unwrap().freeze()).await.unwrap();
+            }
+        });
+        let (mut sink, stream) = Framed::new(near, BlockCodec::length_prefixed()).split();
+        let sending = async {
+            for block in &blocks {
+                sink.send(block.clone()).await.unwrap();
+            }
+        };
+        let count = blocks.len();
+        let (_, echoed) = future::join(sending, stream.take(count).collect::<Vec<_>>()).await;
+        for (block, echoed) in blocks.iter().zip(&echoed) {
+            assert!(block == echoed.as_ref().unwrap(), "{} bytes", block.len());
+        }
+        assert_eq!(echoed.len(), count);
+
+        drop(sink); // and with it the pipe, which is the end of the other side's stream
+        echo.await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_named_pipe_closed_within_a_block_truncates_it() {
+    within_limit(async {
+        let (mut near, far) = pipe().await.unwrap();
+        near.write_all(b"\0\0\0\x05hello\0\0\0\x05wor")
+            .await
+            .unwrap();
+        drop(near);
+
+        let mut receiver = FramedRead::new(far, BlockCodec::length_prefixed());
+        let mut incoming = recv_blocks(&mut receiver);
+        assert_eq!(incoming.next().await.unwrap().unwrap(), b"hello");
+        let error = incoming.next().await.unwrap_err();
+        assert!(
+            matches!(
+                error,
+                BlockError::Truncated {
+                    part: Part::Payload,
+                    expected: 5,
+                    received: 3,
+                    index: 1,
+                    offset: 9,
+                }
+            ),
+            "{error:?}"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn ten_times_the_default_send_buffer_is_granted_in_full_and_carries_blocks() {
+    within_limit(async {
+        let listener = TcpSocket::new_v4().unwrap();
+        listener.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let listener = listener.listen(1).unwrap();
+
+        let near = TcpSocket::new_v4().unwrap();
+        let default = near.send_buffer_size().unwrap();
+        near.set_send_buffer_size(10 * default).unwrap();
+        let granted = near.send_buffer_size().unwrap();
+        println!("SO_SNDBUF: {default} by default, {granted} granted");
+        assert!(default > 0);
+        assert_eq!(granted, 10 * default);
+
+        let near = near.connect(listener.local_addr().unwrap());
+        let (near, accepted) = tokio::join!(near, listener.accept());
+        let codec = || BlockCodec::exact(51_200).unwrap();
+        carries(near.unwrap(), accepted.unwrap().0, codec, 51_200).await;
+    })
+    .await;
+}
+
+/// Blocks of `len` bytes through a named pipe, which knows nothing of vectored writes.
+async fn through_a_pipe<F>(codec: fn() -> BlockCodec<F>, len: usize)
+where
+    F: Framing + Send + 'static,
+{
+    let (near, far) = pipe().await.unwrap();
+    assert!(!near.is_write_vectored());
+    assert!(!far.is_write_vectored());
+
+    let near = Watched {
+        pipe: near,
+        writes: 0,
+    };
+    let writes = carries(near, far, codec, len).await;
+    if len < 1_000 {
+        // 64 KiB hold every one of the small blocks.
+        assert_eq!(writes, 1);
+    }
+}
+
+/// Sends blocks of `len` bytes from one end to the other, and returns the number of writes.
+async fn carries<W, R, F>(near: W, far: R, codec: fn() -> BlockCodec<F>, len: usize) -> u64
+where
+    W: AsyncWrite + Send + Unpin + 'static,
+    R: AsyncRead + Unpin,
+    F: Framing + Send + 'static,
+{
+    let block = patterned(len);
+    let blocks = vec![block.clone(); BLOCKS];
+    let sending = task::spawn(async move {
+        let mut framed = FramedWrite::new(near, codec());
+        let sent = send_blocks(&mut framed, stream::iter(blocks))
+            .await
+            .unwrap();
+        framed.close().await.unwrap();
+        sent
+    });
+
+    let mut framed = FramedRead::new(far, codec());
+    let mut incoming = recv_blocks(&mut framed).at_least(BLOCKS as u64);
+    while let Some(received) = incoming.next().await.unwrap() {
+        assert!(received == block, "a block differs");
+    }
+    let received = incoming.transfer();
+    let sent = sending.await.unwrap();
+    println!("{sent}\n{received}");
+    assert_eq!(sent.blocks, BLOCKS as u64);
+    assert_eq!(received.blocks, BLOCKS as u64);
+    assert_eq!(received.wire_bytes, sent.wire_bytes);
+    sent.writes
+}
+
+/// Both ends of a new named pipe.
+async fn pipe() -> io::Result<(NamedPipeClient, NamedPipeServer)> {
+    static PIPES: AtomicU32 = AtomicU32::new(0);
+
+    let number = PIPES.fetch_add(1, Ordering::Relaxed);
+    let name = format!(r"\\.\pipe\wholeblock-{}-{number}", process::id());
+    let server = ServerOptions::new()
+        .first_pipe_instance(true)
+        .create(&name)?;
+    let client = ClientOptions::new().open(&name)?;
+    server.connect().await?;
+    Ok((client, server))
+}
+
+/// A block of `len` bytes, of which a shift by less than many would be noticed.
+fn patterned(len: usize) -> Bytes {
+    (0..len).map(|at| (at * 7 + at / 251) as u8).collect()
+}
+
+async fn within_limit(test: impl Future<Output = ()>) {
+    timeout(LIMIT, test).await.expect("it takes too long");
+}
+
+/// A pipe, and the writes that it was asked for.
+struct Watched {
+    pipe: NamedPipeClient,
+    writes: u64,
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.writes += 1;
+        Pin::new(&mut self.pipe).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        panic!(
+            "a pipe was asked for a vectored write of {} slices",
+            bufs.len()
+        );
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.pipe.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.pipe).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.pipe).poll_shutdown(cx)
+    }
+}

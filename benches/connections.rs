@@ -84,7 +84,7 @@ struct Args {
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     rounds: u64,
     /// Payload bytes of a measurement in MiB, all connections together.
-    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 2048, value_parser = clap::value_parser!(u64).range(1..))]
     mib: u64,
     /// What the benchmark asks of itself, in a process of its own.
     #[arg(long, hide = true, value_enum, requires = "contender")]

@@ -50,9 +50,9 @@ impl Contender {
             Self::RawReady => "raw, lying ready",
             Self::TokioRaw => "tokio raw",
             Self::LengthDelimited => "LengthDelimitedCodec",
-            Self::LengthDelimitedBoundary => "LengthDelimitedCodec, boundary 64 KiB",
+            Self::LengthDelimitedBoundary => "LengthDelimitedCodec, boundary 256 KiB",
             Self::SinkStream => "wholeblock, Sink/Stream",
-            Self::SinkStreamBoundary => "wholeblock, Sink/Stream, boundary 64 KiB",
+            Self::SinkStreamBoundary => "wholeblock, Sink/Stream, boundary 256 KiB",
             Self::Next => "wholeblock, next",
             Self::NextBatch => "wholeblock, next_batch",
         }
@@ -65,7 +65,7 @@ impl Contender {
     /// How many bytes the sending `Framed` lets gather, where not as many as unless told.
     fn boundary(self) -> Option<usize> {
         match self {
-            Self::LengthDelimitedBoundary | Self::SinkStreamBoundary => Some(64 * 1024),
+            Self::LengthDelimitedBoundary | Self::SinkStreamBoundary => Some(256 * 1024),
             _ => None,
         }
     }

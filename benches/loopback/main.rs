@@ -30,7 +30,7 @@
 //! `--limit ready` it takes the place of the first. `LengthDelimitedCodec` has no blocks without
 //! headers: beside exact-length framing it runs as it always does. What goes through `Framed` as a
 //! sink leaves whenever tokio-util's 8 KiB are exceeded; for both codecs there is a second line,
-//! with a sender told to let 64 KiB gather by `set_backpressure_boundary`.
+//! with a sender told to let 256 KiB gather by `set_backpressure_boundary`.
 //!
 //! Every round runs every contender once, another one first each time. Prints, for each framing
 //! and block size, a line for each contender: the median over the rounds of its throughput as a

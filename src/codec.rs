@@ -2,21 +2,10 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
 use tracing::trace;
 
-use crate::{BlockError, ConfigError, Exact, Framing, Head, LengthPrefix, Part};
-
-/// Small blocks are read in batches of up to this many bytes. 64 KiB is where larger reads stop
-/// paying for their system call, and two such buffers still fit a core's second-level cache.
-const BATCH: usize = 64 * 1024;
-
-/// The smallest buffer worth keeping: what `Framed` starts with.
-const SMALLEST: usize = 8 * 1024;
-
-/// A buffer that holds one block of the largest retained size has room for its header too.
-const HEADER_ROOM: usize = 64;
-
-/// What a buffer may keep between blocks, in payload bytes, unless configured: enough that blocks
-/// of up to 1 MiB are received without an allocation each.
-const DEFAULT_MAX_RETAINED: usize = 1024 * 1024;
+use crate::{
+    BlockError, ConfigError, Exact, Framing, Head, LengthPrefix, Part,
+    room::{HEADER_ROOM, Room},
+};
 
 /// Turns bytes into whole blocks and back, for [`Framed`](tokio_util::codec::Framed) and its
 /// halves.
@@ -38,12 +27,7 @@ const DEFAULT_MAX_RETAINED: usize = 1024 * 1024;
 #[derive(Debug)]
 pub struct BlockCodec<F> {
     framing: F,
-    /// The most capacity a buffer may keep between blocks.
-    max_retained: usize,
-    /// The largest buffer that arriving bytes have earned so far; 0 before any came.
-    room: usize,
-    /// Whether the last read filled the buffer.
-    filled: bool,
+    room: Room,
     /// Wire length of the last whole block: the best guess at the next one's, before its header.
     last_wire_len: usize,
     /// Whether more is due than to take the next block. One flag for whatever that may be, so
@@ -173,9 +157,7 @@ impl<F: Framing> BlockCodec<F> {
     pub fn new(framing: F) -> Self {
         Self {
             framing,
-            max_retained: DEFAULT_MAX_RETAINED + HEADER_ROOM,
-            room: 0,
-            filled: false,
+            room: Room::default(),
             last_wire_len: 0,
             attend: true,
             left_over: Some(0),
@@ -193,7 +175,7 @@ impl<F: Framing> BlockCodec<F> {
     /// starts with.
     #[must_use]
     pub fn max_retained(mut self, bytes: usize) -> Self {
-        self.max_retained = bytes.max(SMALLEST).saturating_add(HEADER_ROOM);
+        self.room.set_max_retained(bytes);
         self
     }
 
@@ -223,8 +205,8 @@ impl<F: Framing> BlockCodec<F> {
     }
 
     /// The most capacity a buffer may keep between blocks.
-    pub(crate) fn retained_capacity(&self) -> usize {
-        self.max_retained
+    pub(crate) fn max_capacity(&self) -> usize {
+        self.room.max_capacity
     }
 
     pub(crate) fn progress(&self) -> Progress {
@@ -254,7 +236,7 @@ impl<F: Framing> BlockCodec<F> {
         } = extent;
         self.last_wire_len = wire_len;
         self.note_taken(1, wire_len);
-        if wire_len > self.max_retained {
+        if wire_len > self.room.max_capacity {
             return take_all(src, extent);
         }
         src.advance(header_len);
@@ -276,8 +258,7 @@ impl<F: Framing> BlockCodec<F> {
             if bytes > 0 {
                 trace!(bytes, "read");
                 self.progress.reads += 1;
-                self.room = self.room.max(src.capacity());
-                self.filled = src.len() == src.capacity();
+                self.room.note_read(src);
             }
             if left_over > 0 && whole.is_some() {
                 self.progress.in_pieces += 1;
@@ -294,7 +275,7 @@ impl<F: Framing> BlockCodec<F> {
     /// Asks for a read that brings the block at the front, of `wire_len` bytes.
     #[cold]
     fn ask_for(&mut self, wire_len: usize, src: &mut BytesMut) {
-        self.make_room(src, wire_len);
+        self.room.make(src, wire_len);
         self.left_over = Some(src.len());
         self.attend = true;
     }
@@ -355,60 +336,6 @@ impl<F: Framing> BlockCodec<F> {
             Err(bad) => Fault::BadHeader(bad.0),
         }
     }
-
-    /// Makes room for the next read to bring the block at the front, of `need` bytes on the wire,
-    /// as far as arriving bytes have earned it.
-    ///
-    /// `Framed` reads into whatever spare capacity there is, so the capacity decides how far a
-    /// read goes: to the end of one large block, so that nothing has to be moved afterwards, or
-    /// over a batch of small ones.
-    fn make_room(&mut self, src: &mut BytesMut, need: usize) {
-        let filled = std::mem::take(&mut self.filled);
-        if filled {
-            let doubled = self.room.saturating_mul(2).min(need.max(self.batch()));
-            self.room = self.room.max(doubled);
-        }
-
-        let mut want = self.window(need);
-        if src.is_empty() && want > self.max_retained {
-            // Between blocks: nothing of the next one has come, so nothing is kept for it.
-            want = self.batch();
-        }
-
-        let spare = src.capacity() - src.len();
-        let enough = if filled || want <= need {
-            src.capacity() >= want
-        } else {
-            // Reads of less than a quarter of a batch cost more in system calls than moving the
-            // left-over of one block does.
-            src.capacity() >= need && spare >= want / 4
-        };
-        if !enough && !src.try_reclaim(want.saturating_sub(src.len())) {
-            let mut fresh = BytesMut::with_capacity(want);
-            fresh.extend_from_slice(src);
-            *src = fresh;
-        }
-        if want == need && want > BATCH / 2 && src.capacity() > want {
-            // Not a split but a shorter view: `try_reclaim` takes the rest back.
-            drop(src.split_off(want));
-        }
-    }
-
-    /// Bytes to read at once of blocks that are smaller.
-    fn batch(&self) -> usize {
-        BATCH.min(self.max_retained - HEADER_ROOM)
-    }
-
-    /// The capacity to read into for blocks of `need` bytes on the wire: one large block, or as
-    /// many whole small ones as fit a batch, so that a full read leaves nothing over.
-    fn window(&self, need: usize) -> usize {
-        let batch = self.room.min(self.batch());
-        if need > batch {
-            need.min(self.room)
-        } else {
-            batch - batch % need.max(1)
-        }
-    }
 }
 
 impl<F: Framing> Decoder for BlockCodec<F> {
@@ -454,7 +381,7 @@ impl<F: Framing> Encoder<Bytes> for BlockCodec<F> {
     type Error = BlockError;
 
     fn encode(&mut self, block: Bytes, dst: &mut BytesMut) -> Result<(), BlockError> {
-        if is_oversized(dst, self.max_retained.max(block.len() + HEADER_ROOM)) {
+        if is_oversized(dst, self.room.max_capacity.max(block.len() + HEADER_ROOM)) {
             *dst = BytesMut::new();
         }
         self.encode_header(block.len(), dst)?;

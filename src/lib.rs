@@ -94,6 +94,7 @@ mod error;
 mod framing;
 mod queue;
 mod recv;
+mod room;
 mod send;
 mod stall;
 mod transfer;

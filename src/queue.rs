@@ -25,6 +25,9 @@ const CHAIN_FROM: usize = 8 * 1024;
 /// rate, with 128 KiB at 0.95, with 256 KiB at 0.99. One small block more still fits 256 KiB.
 const MAX_JOINED: usize = 248 * 1024;
 
+/// Capacity that is kept while the source has nothing: what `Framed` keeps for the same.
+const RESTING: usize = 8 * 1024;
+
 /// Payload bytes referred to at once. One block more may be, however large.
 const MAX_CHAINED: usize = 1024 * 1024;
 
@@ -173,6 +176,11 @@ impl Queue {
             self.joined.clear();
             (self.written, self.chained_up_to, self.full) = (0, 0, false);
         }
+    }
+
+    /// Gives back what a burst has taken, for there is nothing to do until who knows when.
+    pub(crate) fn rest(&mut self) {
+        self.joined.shrink_to(RESTING);
     }
 
     /// Appends all that has not been written to `buffer`.

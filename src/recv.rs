@@ -309,7 +309,7 @@ impl<R: Incoming> RecvBlocks<'_, R> {
     /// Lets the blocks that were lent go, before the next read.
     fn settle(&mut self) {
         let lent = self.note_settled();
-        let most = self.framed.codec().retained_capacity();
+        let most = self.framed.codec().max_capacity();
         let buffer = self.framed.read_buffer_mut();
         let rest = buffer.len() - lent;
         if lent > 0 && buffer.capacity() > most {
@@ -348,7 +348,7 @@ impl<R: Incoming> Drop for RecvBlocks<'_, R> {
         let _entered = self.span.clone().entered();
         self.finish(None);
         let lent = self.note_settled();
-        let most = self.framed.codec().retained_capacity();
+        let most = self.framed.codec().max_capacity();
         let buffer = self.framed.read_buffer_mut();
         let oversized = buffer.capacity() > most;
         // There may be any number of whole blocks behind, so nothing is moved for these.

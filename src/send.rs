@@ -117,11 +117,7 @@ where
     }
 
     fn poll_transfer(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BlockError>> {
-        while !self.framed.write_buffer_mut().is_empty() {
-            // What `Framed` holds from before goes first.
-            let flushed = Pin::new(&mut *self.framed).poll_flush(cx);
-            ready!(self.watch(flushed, cx))?;
-        }
+        ready!(self.poll_write_buffer(cx))?;
         loop {
             if self.queue.is_empty() {
                 self.fill(cx);
@@ -138,16 +134,32 @@ where
                 ready!(self.watch(flushed.map_err(BlockError::Io), cx))?;
                 self.unflushed = false;
             }
-            match mem::replace(&mut self.state, State::Ended) {
-                State::Ready => self.state = State::Ready,
+            match self.state {
+                State::Ready => {}
                 State::Pending => {
-                    self.state = State::Pending;
+                    self.queue.rest();
                     return Poll::Pending;
                 }
-                State::Ended => return Poll::Ready(Ok(())),
-                State::Failed(error) => return Poll::Ready(Err(error)),
+                State::Ended | State::Failed(_) => break,
             }
         }
+        match mem::replace(&mut self.state, State::Ended) {
+            State::Failed(error) => Poll::Ready(Err(error)),
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Writes what `Framed` holds from before: it goes first.
+    fn poll_write_buffer(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BlockError>> {
+        let held = self.framed.write_buffer_mut().len();
+        if held == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        let flushed = Pin::new(&mut *self.framed).poll_flush(cx);
+        if self.framed.write_buffer_mut().len() < held {
+            self.stall.moved();
+        }
+        self.watch(flushed, cx)
     }
 
     /// Takes what the source has ready, as far as there is room for it.

@@ -224,6 +224,32 @@ async fn a_peer_that_takes_nothing_is_a_stall_and_awaiting_again_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_peer_that_takes_the_write_buffer_slowly_is_not_a_stall() {
+    let (near, far) = tokio::io::duplex(4);
+    let mut framed = Framed::new(near, BlockCodec::length_prefixed());
+    framed
+        .feed(Bytes::from_static(b"from before"))
+        .await
+        .unwrap();
+    let slow = tokio::spawn(async move {
+        let mut far = far;
+        let mut got = Vec::new();
+        while got.len() < 15 + 7 {
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            let mut piece = [0; 4];
+            let len = tokio::io::AsyncReadExt::read(&mut far, &mut piece).await;
+            got.extend_from_slice(&piece[..len.unwrap()]);
+        }
+        got
+    });
+    let sending = send_blocks(&mut framed, stream::iter(["now"]));
+    let sent = sending.stall_timeout(Duration::from_secs(5)).await.unwrap();
+    assert_eq!(sent.blocks, 1);
+    let expected = b"\0\0\0\x0bfrom before\0\0\0\x03now";
+    assert_eq!(slow.await.unwrap(), expected);
+}
+
+#[tokio::test(start_paused = true)]
 async fn waiting_for_the_source_is_not_a_stall() {
     let mut framed = prefixed(Scripted::default());
     let slow = stream::iter(["a", "b"]).then(|block| async move {

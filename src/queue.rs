@@ -105,7 +105,7 @@ impl Queue {
         self.chained_up_to = up_to;
         self.chained_bytes += payload.len();
         self.chained.push_back(Chained { behind, payload });
-        self.full |= self.chained_bytes >= MAX_CHAINED || self.chained.len() >= MAX_SLICES / 2;
+        self.full |= self.chained_bytes >= MAX_CHAINED;
     }
 
     /// Writes once, and adds what that completed to `transfer`.

@@ -44,7 +44,6 @@ impl Stall {
         while timer.as_mut().poll(cx).is_ready() {
             if timer.deadline() >= deadline {
                 self.moved();
-                self.timer = None;
                 return Poll::Ready(timeout);
             }
             timer.as_mut().reset(deadline);

@@ -420,6 +420,24 @@ fn after_a_framing_error_there_are_no_more_blocks() {
 }
 
 #[test]
+fn after_a_framing_error_what_still_comes_is_not_hoarded() {
+    let bytes = [&b"BAD"[..], &[b'W'; 1 << 20]].concat();
+    let io = Scripted::chunked(&bytes, 4_096, false);
+    let mut framed = Framed::new(io, BlockCodec::new(Magic));
+    let mut polls = 0;
+    while polls < 1_000 {
+        assert!(!matches!(ready(framed.next()), Some(Ok(_))));
+        assert!(framed.read_buffer().capacity() <= 64 * 1024);
+        polls += 1;
+    }
+    assert_eq!(
+        framed.get_ref().rooms.last().unwrap().1,
+        0,
+        "all of it was read"
+    );
+}
+
+#[test]
 fn blocks_before_a_bad_header_in_the_same_buffer_are_delivered_first() {
     let blocks = [Bytes::from_static(b"one"), Bytes::from_static(b"two")];
     let bytes = [&wire(Magic, &blocks)[..], b"BAD"].concat();

@@ -83,6 +83,37 @@ fn a_large_block_is_read_up_to_its_end_and_no_further() {
 }
 
 #[test]
+fn a_smaller_block_after_a_larger_one_is_read_up_to_its_end_too() {
+    let mut codec = BlockCodec::length_prefixed();
+    let first = wire(LengthPrefix::u32(), &[vec![1; 300_000].into()]);
+    let second = wire(LengthPrefix::u32(), &[vec![2; 100_000].into()]);
+    let mut buffer = BytesMut::from(&first[..]);
+    drop(codec.decode(&mut buffer).unwrap().unwrap());
+    assert!(codec.decode(&mut buffer).unwrap().is_none());
+    assert_eq!(
+        buffer.capacity(),
+        300_004,
+        "the next may be as long, for all one knows"
+    );
+    buffer.put_slice(&second[..10]);
+    assert!(codec.decode(&mut buffer).unwrap().is_none());
+    assert_eq!(buffer.capacity(), 100_004, "now its header is there");
+}
+
+#[test]
+fn short_reads_do_not_leave_ever_less_room_for_the_next() {
+    for len in [64, 1_000, 7_000, 20_000] {
+        let wire = wire(LengthPrefix::u32(), &vec![vec![1; len].into(); MIB / len]);
+        let io = Scripted::chunked(&wire, 30_000, false);
+        let mut framed = Framed::new(io, BlockCodec::length_prefixed());
+        while ready(framed.next()).is_some() {}
+        let rooms = &framed.get_ref().rooms;
+        let least = rooms[8..].iter().map(|(room, _)| *room).min().unwrap();
+        assert!(least >= 8_000, "{len} bytes: {least} bytes of room");
+    }
+}
+
+#[test]
 fn small_blocks_are_read_in_batches_of_about_64_kib_that_end_with_a_block() {
     let blocks = vec![Bytes::from(vec![1; 64]); 10_000];
     let wire = wire(LengthPrefix::u32(), &blocks);

@@ -60,6 +60,19 @@ impl tokio::io::AsyncRead for Repeating {
     }
 }
 
+/// Calls `$check` with framings, block lengths and read sizes in which a stream is steady.
+macro_rules! with_each_steady_stream {
+    ($check:ident) => {
+        for len in [64, 1_000, 5_000, 20_000, 40_000, 51_200, 100_000, MIB] {
+            for per_read in [usize::MAX, 30_000, 1_460] {
+                $check(Exact::new(len).unwrap(), len, per_read);
+                $check(LengthPrefix::u32(), len, per_read);
+                $check(Varint::new(), len, per_read);
+            }
+        }
+    };
+}
+
 /// Runs `steady` and says how many times it allocated.
 fn allocations(steady: impl FnOnce()) -> usize {
     let region = Region::new(GLOBAL);
@@ -103,13 +116,7 @@ fn no_allocation_per_lent_block_in_steady_state() {
         });
         assert_eq!(allocations, 0, "{len} bytes, {per_read} a read");
     }
-    for len in [64, 1_000, 5_000, 20_000, 40_000, 51_200, 100_000, MIB] {
-        for per_read in [usize::MAX, 30_000, 1_460] {
-            check(Exact::new(len).unwrap(), len, per_read);
-            check(LengthPrefix::u32(), len, per_read);
-            check(Varint::new(), len, per_read);
-        }
-    }
+    with_each_steady_stream!(check);
 }
 
 fn no_allocation_per_owned_block_dropped_before_the_next_read() {
@@ -129,13 +136,7 @@ fn no_allocation_per_owned_block_dropped_before_the_next_read() {
         });
         assert_eq!(allocations, 0, "{len} bytes, {per_read} a read");
     }
-    for len in [64, 1_000, 5_000, 20_000, 40_000, 51_200, 100_000, MIB] {
-        for per_read in [usize::MAX, 30_000, 1_460] {
-            check(Exact::new(len).unwrap(), len, per_read);
-            check(LengthPrefix::u32(), len, per_read);
-            check(Varint::new(), len, per_read);
-        }
-    }
+    with_each_steady_stream!(check);
 }
 
 fn no_allocation_per_sent_block_in_steady_state() {

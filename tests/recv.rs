@@ -292,3 +292,66 @@ proptest! {
         prop_assert_eq!(out, blocks);
     }
 }
+
+proptest! {
+    // Each case moves megabytes.
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn blocks_of_all_sizes_come_through_however_they_are_read_and_kept(
+        lens in prop::collection::vec(
+            prop_oneof![
+                4 => 0usize..200,
+                3 => 1_000usize..80_000,
+                1 => 80_000usize..1_500_000,
+            ],
+            1..40,
+        ),
+        chunk in prop_oneof![1_000usize..5_000, 5_000usize..100_000, Just(usize::MAX)],
+        max_retained in prop_oneof![Just(0usize), Just(100_000), Just(1 << 20)],
+        // Owned and dropped, owned and kept, lent, or lent in a batch.
+        modes in prop::collection::vec(0usize..4, 1..10),
+    ) {
+        let blocks: Vec<Bytes> = lens
+            .iter()
+            .enumerate()
+            .map(|(n, len)| (0..*len).map(|at| (n * 7 + at) as u8).collect())
+            .collect();
+        let bytes = wire(LengthPrefix::u32(), &blocks);
+        let codec = BlockCodec::length_prefixed().max_retained(max_retained);
+        let mut framed = Framed::new(Scripted::chunked(&bytes, chunk, true), codec);
+        let mut expected = blocks.iter();
+        let mut kept = Vec::new();
+        'transfer: for mode in modes.into_iter().cycle() {
+            match mode {
+                0 | 1 => match ready(framed.next()) {
+                    Some(block) => {
+                        let block = block.unwrap();
+                        let expected = expected.next().unwrap();
+                        prop_assert!(block == expected);
+                        if mode == 1 {
+                            kept.push((block, expected));
+                        }
+                    }
+                    None => break 'transfer,
+                },
+                2 => match ready(recv_blocks(&mut framed).next()).unwrap() {
+                    Some(block) => prop_assert!(block == expected.next().unwrap()),
+                    None => break 'transfer,
+                },
+                _ => match ready(recv_blocks(&mut framed).next_batch()).unwrap() {
+                    Some(batch) => {
+                        for block in batch {
+                            prop_assert!(block == expected.next().unwrap());
+                        }
+                    }
+                    None => break 'transfer,
+                },
+            }
+        }
+        prop_assert!(expected.next().is_none(), "all of them came");
+        for (block, expected) in kept {
+            prop_assert!(block == expected, "and nobody wrote over one that was kept");
+        }
+    }
+}

@@ -217,7 +217,7 @@ impl<F: Framing> BlockCodec<F> {
     /// leaves it there.
     pub(crate) fn set_lending(&mut self, on: bool) {
         self.lending = on;
-        self.attend = on || self.left_over.is_some();
+        self.attend = on || self.left_over.is_some() || self.fault.is_some();
     }
 
     /// Takes note of whole blocks, of `wire_len` bytes altogether, that have left the buffer.

@@ -417,24 +417,44 @@ fn after_a_framing_error_there_are_no_more_blocks() {
             }
         }
     }
+
+    // Nor is a block that was called cut off delivered after all, should the transport go on.
+    for lent in [false, true] {
+        let mut framed = Framed::new(Scripted::default().send(&good[..8]), BlockCodec::new(Magic));
+        let error = match lent {
+            false => ready(framed.next()).unwrap().map(drop),
+            true => ready(recv_blocks(&mut framed).next()).map(drop),
+        };
+        assert!(matches!(error, Err(BlockError::Truncated { .. })));
+        *framed.get_mut() = Scripted::default().send(&good[8..]);
+        for _ in 0..20 {
+            let next = ready(framed.next());
+            assert!(!matches!(next, Some(Ok(_))), "{next:?}");
+        }
+    }
 }
 
 #[test]
 fn after_a_framing_error_what_still_comes_is_not_hoarded() {
     let bytes = [&b"BAD"[..], &[b'W'; 1 << 20]].concat();
-    let io = Scripted::chunked(&bytes, 4_096, false);
-    let mut framed = Framed::new(io, BlockCodec::new(Magic));
-    let mut polls = 0;
-    while polls < 1_000 {
-        assert!(!matches!(ready(framed.next()), Some(Ok(_))));
-        assert!(framed.read_buffer().capacity() <= 64 * 1024);
-        polls += 1;
+    for lent_first in [false, true] {
+        let io = Scripted::chunked(&bytes, 4_096, false);
+        let mut framed = Framed::new(io, BlockCodec::new(Magic));
+        if lent_first {
+            assert!(ready(recv_blocks(&mut framed).next()).is_err());
+        }
+        let mut polls = 0;
+        while polls < 1_000 {
+            assert!(!matches!(ready(framed.next()), Some(Ok(_))));
+            assert!(framed.read_buffer().capacity() <= 64 * 1024);
+            polls += 1;
+        }
+        assert_eq!(
+            framed.get_ref().rooms.last().unwrap().1,
+            0,
+            "all of it was read"
+        );
     }
-    assert_eq!(
-        framed.get_ref().rooms.last().unwrap().1,
-        0,
-        "all of it was read"
-    );
 }
 
 #[test]

@@ -97,7 +97,8 @@ pub enum BlockError {
 
 impl From<BlockError> for io::Error {
     fn from(error: BlockError) -> Self {
-        let kind = match &error {
+        let kind = match error {
+            BlockError::Io(error) => return error,
             BlockError::Truncated { .. } | BlockError::TooFew { .. } => {
                 io::ErrorKind::UnexpectedEof
             }
@@ -107,12 +108,6 @@ impl From<BlockError> for io::Error {
             BlockError::WrongSize { .. } => io::ErrorKind::InvalidInput,
             BlockError::Stalled { .. } => io::ErrorKind::TimedOut,
             BlockError::Source(_) => io::ErrorKind::Other,
-            BlockError::Io(_) => {
-                let BlockError::Io(error) = error else {
-                    unreachable!("matched above")
-                };
-                return error;
-            }
         };
         io::Error::new(kind, error)
     }

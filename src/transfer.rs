@@ -41,7 +41,7 @@ impl fmt::Display for Transfer {
         let seconds = self.elapsed.as_secs_f64();
         let bytes = self.payload_bytes as f64;
         write!(f, "{}, ", Counted(self.blocks, "block"))?;
-        scaled(f, bytes, 1e3, &["B", "kB", "MB", "GB", "TB"])?;
+        scaled(f, bytes, &["B", "kB", "MB", "GB", "TB"])?;
         f.write_str(" in ")?;
         match seconds {
             s if s >= 1.0 => write!(f, "{s:.2} s")?,
@@ -50,12 +50,7 @@ impl fmt::Display for Transfer {
         }
         if seconds > 0.0 {
             f.write_str(" (")?;
-            scaled(
-                f,
-                bytes / seconds,
-                1e3,
-                &["B/s", "kB/s", "MB/s", "GB/s", "TB/s"],
-            )?;
+            scaled(f, bytes / seconds, &["B/s", "kB/s", "MB/s", "GB/s", "TB/s"])?;
             f.write_str(")")?;
         }
         if self.reads > 0 {
@@ -73,22 +68,16 @@ impl fmt::Display for Transfer {
     }
 }
 
-/// Writes `value` in the largest of `units`, each `step` times the one before, that keeps it at 1
-/// or more.
-fn scaled(f: &mut fmt::Formatter<'_>, value: f64, step: f64, units: &[&str]) -> fmt::Result {
-    let mut value = value;
-    let mut units = units.iter().peekable();
-    while let Some(unit) = units.next() {
-        if value < step || units.peek().is_none() {
-            let whole = value.fract() == 0.0;
-            return match whole {
-                true => write!(f, "{value:.0} {unit}"),
-                false => write!(f, "{value:.2} {unit}"),
-            };
-        }
-        value /= step;
+/// Writes `value` in the largest of `units`, each 1,000 times the one before, that keeps it at 1 or
+/// more.
+fn scaled(f: &mut fmt::Formatter<'_>, mut value: f64, units: &[&str]) -> fmt::Result {
+    let mut unit = 0;
+    while value >= 1e3 && unit + 1 < units.len() {
+        value /= 1e3;
+        unit += 1;
     }
-    Ok(())
+    let decimals = if value.fract() == 0.0 { 0 } else { 2 };
+    write!(f, "{value:.decimals$} {}", units[unit])
 }
 
 /// A number and what it counts.

@@ -119,9 +119,7 @@ where
     fn poll_transfer(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BlockError>> {
         ready!(self.poll_write_buffer(cx))?;
         loop {
-            if self.queue.is_empty() {
-                self.fill(cx);
-            }
+            self.fill(cx);
             if !self.queue.is_empty() {
                 let io = self.framed.io_mut();
                 let written = self.queue.poll_write(io, cx, &mut self.transfer);
@@ -164,9 +162,10 @@ where
 
     /// Takes what the source has ready, as far as there is room for it.
     fn fill(&mut self, cx: &mut Context<'_>) {
-        if matches!(self.state, State::Ended | State::Failed(_)) {
+        if matches!(self.state, State::Ended | State::Failed(_)) || self.queue.is_full() {
             return;
         }
+        self.queue.make_room();
         let vectored = self.framed.io_mut().is_write_vectored();
         let codec = self.framed.codec();
         self.state = loop {

@@ -50,14 +50,19 @@ fn what_is_sent_is_what_the_sink_would_have_sent() {
     with_each_framing!(check);
 }
 
+/// What one write takes at most, as the queue says it.
+const MAX_WRITE: usize = 60 * 1024;
+
 #[test]
-fn large_payloads_leave_without_a_copy_at_most_64_slices_a_write() {
+fn large_payloads_leave_without_a_copy_many_in_one_vectored_write() {
     let blocks = vec![Bytes::from(vec![7; 10_000]); 100];
     let mut framed = prefixed(Scripted::default());
     let sent = ready(send_blocks(&mut framed, stream::iter(blocks.clone()))).unwrap();
-    assert_eq!(sent.writes, 4, "32 headers and payloads at a time");
+    assert_eq!(sent.writes, (100 * 10_004_u64).div_ceil(MAX_WRITE as u64));
     let io = framed.get_ref();
-    assert_eq!(io.slices, [64, 64, 64, 8]);
+    for (slices, _) in &io.gathered[..16] {
+        assert!((12..=15).contains(slices), "{slices}: 6 blocks, and parts");
+    }
     assert_eq!(io.written, wire(LengthPrefix::u32(), &blocks));
     assert!(
         framed.write_buffer().capacity() <= 8 * 1024,
@@ -66,13 +71,63 @@ fn large_payloads_leave_without_a_copy_at_most_64_slices_a_write() {
 }
 
 #[test]
+fn every_write_is_a_full_one_while_there_is_more() {
+    for len in [
+        0,
+        64,
+        1_000,
+        8_191,
+        10_000,
+        51_200,
+        61_436,
+        300_000,
+        1 << 20,
+    ] {
+        for vectored in [true, false] {
+            let blocks = vec![Bytes::from(vec![7; len]); (2 << 20) / (len + 4) + 3];
+            let mut io = Scripted::default();
+            io.not_vectored = !vectored;
+            let mut framed = prefixed(io);
+            ready(send_blocks(&mut framed, stream::iter(blocks.clone()))).unwrap();
+            let io = framed.get_ref();
+            assert_eq!(io.written, wire(LengthPrefix::u32(), &blocks));
+            let (last, all_but_last) = io.gathered.split_last().unwrap();
+            assert!(last.1 <= MAX_WRITE, "{len}: {last:?}");
+            for (slices, bytes) in all_but_last {
+                assert_eq!(*bytes, MAX_WRITE, "{len}");
+                assert!(*slices <= 64, "{len}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_write_taken_in_part_is_filled_up_again() {
+    let blocks = mixed(60);
+    let expected = wire(LengthPrefix::u32(), &blocks);
+    for vectored in [true, false] {
+        for taken in [7, 1_000, 20_000, 60_000] {
+            let mut io = Scripted::default();
+            io.not_vectored = !vectored;
+            for _ in 0..expected.len() / taken {
+                io = io.take(taken).pause_writes();
+            }
+            let mut framed = prefixed(io);
+            let sent = ready(send_blocks(&mut framed, stream::iter(blocks.clone()))).unwrap();
+            assert_eq!(framed.get_ref().written, expected, "{taken}");
+            assert_eq!((sent.blocks, sent.wire_bytes), (60, expected.len() as u64));
+        }
+    }
+}
+
+#[test]
 fn a_transport_that_is_not_vectored_gets_header_and_payload_joined() {
     let blocks = vec![Bytes::from(vec![7; 50_000]); 3];
     let mut framed = prefixed(Scripted::default().not_vectored());
     ready(send_blocks(&mut framed, stream::iter(blocks.clone()))).unwrap();
     let io = framed.get_ref();
-    assert!(io.slices.iter().all(|slices| *slices == 1));
-    assert!(io.slices.len() <= 3, "no write for a header alone");
+    assert!(io.gathered.iter().all(|(slices, _)| *slices == 1));
+    assert!(io.gathered.len() <= 3, "no write for a header alone");
     assert_eq!(io.written, wire(LengthPrefix::u32(), &blocks));
 }
 
@@ -197,7 +252,7 @@ fn what_is_taken_from_the_source_ahead_of_the_transport_is_bounded() {
             let mut cx = Context::from_waker(std::task::Waker::noop());
             assert!(sending.as_mut().poll(&mut cx).is_pending());
         }
-        let most = 1024 * 1024 + 100_000;
+        let most = MAX_WRITE + len;
         assert!(taken.get() <= most, "{len}: {} bytes", taken.get());
         assert!(framed.write_buffer().len() >= taken.get(), "none is lost");
     }

@@ -33,8 +33,8 @@ pub(crate) struct Scripted {
     silent: bool,
     pub(crate) not_vectored: bool,
     pub(crate) written: Vec<u8>,
-    /// Slices of each write.
-    pub(crate) slices: Vec<usize>,
+    /// Slices each write was given, and bytes it took.
+    pub(crate) gathered: Vec<(usize, usize)>,
     /// Room each read was given, and bytes it brought.
     pub(crate) rooms: Vec<(usize, usize)>,
     pub(crate) flushes: usize,
@@ -109,14 +109,15 @@ impl Scripted {
                 return Poll::Pending;
             }
         };
-        self.slices.push(slices.len());
         let before = self.written.len();
         for slice in slices {
             let taken = slice.len().min(room);
             self.written.extend_from_slice(&slice[..taken]);
             room -= taken;
         }
-        Poll::Ready(Ok(self.written.len() - before))
+        let taken = self.written.len() - before;
+        self.gathered.push((slices.len(), taken));
+        Poll::Ready(Ok(taken))
     }
 }
 

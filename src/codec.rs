@@ -1,16 +1,27 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use tokio_util::codec::{Decoder, Encoder};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::codec::{Decoder, Encoder, Framed};
 use tracing::trace;
 
 use crate::{
     BlockError, ConfigError, Exact, Framing, Head, LengthPrefix, Part,
-    room::{HEADER_ROOM, Room},
+    queue::MAX_WRITE,
+    room::{HEADER_ROOM, Room, SMALLEST},
 };
 
-/// Turns bytes into whole blocks and back, for [`Framed`](tokio_util::codec::Framed) and its
-/// halves.
+/// Bytes that a `Framed` of [`BlockCodec::framed`] gathers before it writes: a block of up to
+/// 4 KiB more still leaves with them as one segment.
+const GATHERED: usize = MAX_WRITE - 4 * 1024;
+
+/// Turns bytes into whole blocks and back, for [`Framed`] and its halves.
 ///
 /// Decodes to `BytesMut`, encodes from `Bytes`; every failure is a [`BlockError`].
+///
+/// [`framed`](Decoder::framed) makes a [`Framed`] that suits it better than `Framed::new` does:
+/// small blocks gather up to 56 KiB (instead of 8) before they are written, which is several times
+/// as fast where they are fed one after another, and the write buffer is not allocated before
+/// there is something to send. `Framed::new` followed by `set_backpressure_boundary` chooses
+/// another boundary.
 ///
 /// # Memory
 ///
@@ -37,8 +48,8 @@ pub struct BlockCodec<F> {
     left_over: Option<usize>,
     /// Say that a block is there, and leave it in the buffer: see `RecvBlocks`.
     lending: bool,
-    /// Why there are no more blocks, once there are not.
-    fault: Option<Fault>,
+    /// Why there are no more blocks, once there are not. Boxed, since most codecs never have one.
+    fault: Option<Box<Fault>>,
     progress: Progress,
 }
 
@@ -247,7 +258,7 @@ impl<F: Framing> BlockCodec<F> {
     /// the front is whole and is to stay there.
     #[cold]
     fn attend(&mut self, src: &mut BytesMut) -> Result<bool, BlockError> {
-        if let Some(fault) = self.fault {
+        if let Some(fault) = &self.fault {
             // What comes after the place was lost is of no use to anyone.
             src.clear();
             return Err(self.error(fault));
@@ -283,14 +294,15 @@ impl<F: Framing> BlockCodec<F> {
     /// Gives up: there are no blocks from here on.
     #[cold]
     fn lose<T>(&mut self, fault: Fault) -> Result<T, BlockError> {
-        self.fault = Some(fault);
+        let error = self.error(&fault);
+        self.fault = Some(Box::new(fault));
         self.attend = true;
-        Err(self.error(fault))
+        Err(error)
     }
 
-    fn error(&self, fault: Fault) -> BlockError {
+    fn error(&self, fault: &Fault) -> BlockError {
         let Progress { index, offset, .. } = self.progress;
-        match fault {
+        match *fault {
             Fault::BadHeader(reason) => BlockError::BadHeader {
                 reason,
                 index,
@@ -361,6 +373,13 @@ impl<F: Framing> Decoder for BlockCodec<F> {
         }
     }
 
+    fn framed<T: AsyncRead + AsyncWrite>(self, io: T) -> Framed<T, Self> {
+        let mut framed = Framed::new(io, self);
+        framed.set_backpressure_boundary(GATHERED);
+        *framed.write_buffer_mut() = BytesMut::new();
+        framed
+    }
+
     fn decode_eof(&mut self, src: &mut BytesMut) -> Result<Option<BytesMut>, BlockError> {
         match look(&self.framing, src) {
             // Nothing more will come, so no room is made for it.
@@ -383,6 +402,9 @@ impl<F: Framing> Encoder<Bytes> for BlockCodec<F> {
     fn encode(&mut self, block: Bytes, dst: &mut BytesMut) -> Result<(), BlockError> {
         if is_oversized(dst, self.room.max_capacity.max(block.len() + HEADER_ROOM)) {
             *dst = BytesMut::new();
+        }
+        if dst.capacity() == 0 {
+            dst.reserve(SMALLEST);
         }
         self.encode_header(block.len(), dst)?;
         dst.extend_from_slice(&block);

@@ -5,7 +5,7 @@ use bytes::BytesMut;
 const BATCH: usize = 64 * 1024;
 
 /// The smallest buffer worth keeping: what `Framed` starts with.
-const SMALLEST: usize = 8 * 1024;
+pub(crate) const SMALLEST: usize = 8 * 1024;
 
 /// A buffer that holds one block of the largest retained size has room for its header too.
 pub(crate) const HEADER_ROOM: usize = 64;

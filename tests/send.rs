@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use support::{Scripted, blocks_for, ready, wire, with_each_framing};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tokio_util::codec::{Framed, FramedWrite};
+use tokio_util::codec::{Decoder, Framed, FramedWrite};
 use wholeblock::{BlockCodec, BlockError, Framing, LengthPrefix, send_blocks, try_send_blocks};
 
 fn prefixed(io: Scripted) -> Framed<Scripted, BlockCodec<LengthPrefix>> {
@@ -129,6 +129,36 @@ fn a_transport_that_is_not_vectored_gets_header_and_payload_joined() {
     assert!(io.gathered.iter().all(|(slices, _)| *slices == 1));
     assert!(io.gathered.len() <= 3, "no write for a header alone");
     assert_eq!(io.written, wire(LengthPrefix::u32(), &blocks));
+}
+
+#[test]
+fn blocks_fed_to_a_framed_of_the_codec_gather_to_one_segment_a_write() {
+    let blocks = vec![Bytes::from(vec![7; 1_000]); 1_000];
+    let mut framed = BlockCodec::length_prefixed().framed(Scripted::default());
+    for block in &blocks {
+        ready(framed.feed(block.clone())).unwrap();
+    }
+    ready(framed.close()).unwrap();
+    let io = framed.get_ref();
+    let (last, all_but_last) = io.gathered.split_last().unwrap();
+    for (_, bytes) in all_but_last {
+        assert!((56 * 1024..=MAX_WRITE).contains(bytes), "{bytes}");
+    }
+    assert!(last.1 <= MAX_WRITE);
+    assert_eq!(io.written, wire(LengthPrefix::u32(), &blocks));
+}
+
+#[test]
+fn a_framed_of_the_codec_has_no_write_buffer_until_something_is_sent() {
+    let io = Scripted::default().send(b"\0\0\0\x02hi");
+    let mut framed = BlockCodec::length_prefixed().framed(io);
+    assert_eq!(ready(framed.next()).unwrap().unwrap(), "hi");
+    assert_eq!(framed.write_buffer().capacity(), 0);
+    for _ in 0..20_000 {
+        ready(framed.send(Bytes::from_static(b"ho"))).unwrap();
+        assert!(framed.write_buffer().capacity() <= 8 * 1024);
+    }
+    assert_eq!(framed.get_ref().written.len(), 20_000 * 6);
 }
 
 #[test]

@@ -14,30 +14,35 @@ use crate::{
     raw, support,
 };
 
+/// How many bytes `BlockCodec::framed` lets gather before it writes.
+pub(crate) const BOUNDARY: usize = 56 * 1024;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Contender {
     RawFilled,
     RawVectored,
-    RawReady,
+    RawCut,
     TokioRaw,
+    TokioOwned,
     LengthDelimited,
     LengthDelimitedBoundary,
+    SinkStreamNew,
     SinkStream,
-    SinkStreamBoundary,
     Next,
     NextBatch,
 }
 
 /// In the order they are numbered by `as usize`.
-pub(crate) const CONTENDERS: [Contender; 10] = [
+pub(crate) const CONTENDERS: [Contender; 11] = [
     Contender::RawFilled,
     Contender::RawVectored,
-    Contender::RawReady,
+    Contender::RawCut,
     Contender::TokioRaw,
+    Contender::TokioOwned,
     Contender::LengthDelimited,
     Contender::LengthDelimitedBoundary,
+    Contender::SinkStreamNew,
     Contender::SinkStream,
-    Contender::SinkStreamBoundary,
     Contender::Next,
     Contender::NextBatch,
 ];
@@ -47,37 +52,31 @@ impl Contender {
         match self {
             Self::RawFilled => "raw, write_all",
             Self::RawVectored => "raw, write_vectored",
-            Self::RawReady => "raw, lying ready",
+            Self::RawCut => "raw, lying ready, 60 KiB a write",
             Self::TokioRaw => "tokio raw",
+            Self::TokioOwned => "tokio raw, owned",
             Self::LengthDelimited => "LengthDelimitedCodec",
-            Self::LengthDelimitedBoundary => "LengthDelimitedCodec, boundary 256 KiB",
+            Self::LengthDelimitedBoundary => "LengthDelimitedCodec, boundary 56 KiB",
+            Self::SinkStreamNew => "wholeblock, Sink/Stream, Framed::new",
             Self::SinkStream => "wholeblock, Sink/Stream",
-            Self::SinkStreamBoundary => "wholeblock, Sink/Stream, boundary 256 KiB",
             Self::Next => "wholeblock, next",
             Self::NextBatch => "wholeblock, next_batch",
         }
     }
 
     pub(crate) fn is_raw(self) -> bool {
-        matches!(self, Self::RawFilled | Self::RawVectored | Self::RawReady)
-    }
-
-    /// How many bytes the sending `Framed` lets gather, where not as many as unless told.
-    fn boundary(self) -> Option<usize> {
-        match self {
-            Self::LengthDelimitedBoundary | Self::SinkStreamBoundary => Some(256 * 1024),
-            _ => None,
-        }
+        matches!(self, Self::RawFilled | Self::RawVectored | Self::RawCut)
     }
 
     pub(crate) fn colour(self) -> RGBColor {
         match self {
-            Self::RawFilled | Self::RawVectored | Self::RawReady => RGBColor(90, 90, 90),
+            Self::RawFilled | Self::RawVectored | Self::RawCut => RGBColor(90, 90, 90),
             Self::TokioRaw => RGBColor(168, 174, 182),
+            Self::TokioOwned => RGBColor(205, 209, 214),
             Self::LengthDelimited => RGBColor(224, 138, 60),
             Self::LengthDelimitedBoundary => RGBColor(240, 190, 140),
-            Self::SinkStream => RGBColor(158, 202, 225),
-            Self::SinkStreamBoundary => RGBColor(107, 174, 214),
+            Self::SinkStreamNew => RGBColor(158, 202, 225),
+            Self::SinkStream => RGBColor(107, 174, 214),
             Self::Next => RGBColor(66, 146, 198),
             Self::NextBatch => RGBColor(8, 69, 148),
         }
@@ -88,15 +87,25 @@ pub(crate) fn measure(contender: Contender, load: Load) -> anyhow::Result<Took> 
     match contender {
         Contender::RawFilled => raw::blocking(load, raw::filled),
         Contender::RawVectored => raw::blocking(load, raw::vectored),
-        Contender::RawReady => raw::blocking(load, raw::ready),
+        Contender::RawCut => raw::blocking(load, raw::cut),
         Contender::TokioRaw => with_tokio(
             load,
             async move |socket| raw::tokio_send(socket, load).await,
             async move |socket| raw::tokio_receive(socket, load).await,
         ),
-        Contender::LengthDelimited | Contender::LengthDelimitedBoundary => {
-            sink_stream(load, contender.boundary(), LengthDelimitedCodec::new)
-        }
+        Contender::TokioOwned => with_tokio(
+            load,
+            async move |socket| raw::tokio_send_copied(socket, load).await,
+            async move |socket| raw::tokio_receive_owned(socket, load).await,
+        ),
+        Contender::LengthDelimited => sink_stream(load, |socket| {
+            Framed::new(socket, LengthDelimitedCodec::new())
+        }),
+        Contender::LengthDelimitedBoundary => sink_stream(load, |socket| {
+            let mut framed = Framed::new(socket, LengthDelimitedCodec::new());
+            framed.set_backpressure_boundary(BOUNDARY);
+            framed
+        }),
         _ if load.prefixed => ours(contender, load, || Ok(LengthPrefix::u32())),
         _ => ours(contender, load, || wholeblock::Exact::new(load.size)),
     }
@@ -120,15 +129,15 @@ fn ours<F: Framing>(
             async |socket| send_whole(socket, codec(), load).await,
             async |socket| receive_batches(socket, codec()).await,
         ),
-        _ => sink_stream(load, contender.boundary(), codec),
+        Contender::SinkStreamNew => sink_stream(load, |socket| Framed::new(socket, codec())),
+        _ => sink_stream(load, |socket| codec().framed(socket)),
     }
 }
 
 /// Both codecs go through this, so that what differs is the codec.
 fn sink_stream<C>(
     load: Load,
-    boundary: Option<usize>,
-    codec: impl Fn() -> C + Sync,
+    framed: impl Fn(TcpStream) -> Framed<TcpStream, C> + Sync,
 ) -> anyhow::Result<Took>
 where
     C: Encoder<Bytes, Error: Debug> + Decoder<Item = BytesMut, Error: Debug>,
@@ -137,10 +146,7 @@ where
         load,
         async |socket| {
             let payload = support::payload(load.size);
-            let mut framed = Framed::new(socket, codec());
-            if let Some(boundary) = boundary {
-                framed.set_backpressure_boundary(boundary);
-            }
+            let mut framed = framed(socket);
             for _ in 0..load.blocks {
                 framed
                     .feed(Bytes::from_static(payload))
@@ -152,7 +158,7 @@ where
                 .map_err(as_anyhow)
         },
         async |socket| {
-            let mut framed = Framed::new(socket, codec());
+            let mut framed = framed(socket);
             let mut seen = 0;
             while let Some(block) = framed.next().await {
                 black_box(&block.map_err(as_anyhow)?[..]);

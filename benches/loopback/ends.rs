@@ -54,6 +54,15 @@ impl Load {
         (vec![0; blocks * self.wire_len()], blocks as u64)
     }
 
+    /// Length of the payload of the block at the front of `bytes`, if it lies there whole.
+    pub(crate) fn payload_len(self, bytes: &[u8]) -> Option<usize> {
+        let len = match bytes.first_chunk().filter(|_| self.prefixed) {
+            Some(prefix) => u32::from_be_bytes(*prefix) as usize,
+            None => self.size,
+        };
+        (bytes.len() >= self.header_len() + len).then_some(len)
+    }
+
     /// Looks at the blocks in `bytes` as a program would that uses them, and counts them.
     pub(crate) fn look(self, bytes: &[u8]) -> u64 {
         let mut rest = bytes;

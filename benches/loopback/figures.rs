@@ -1,7 +1,7 @@
 //! What was measured, in figures.
 
 use crate::{
-    Args, Limit,
+    Args,
     contenders::{CONTENDERS, Contender},
     ends::{Load, Took},
     support::stats::{self, Table},
@@ -31,13 +31,11 @@ pub(crate) struct Line {
 }
 
 impl Figures {
-    pub(crate) fn new(load: Load, took: &[Vec<Took>], limit: Limit) -> Self {
+    pub(crate) fn new(load: Load, took: &[Vec<Took>]) -> Self {
         let of = |contender: Contender| &took[contender as usize];
-        let write_all = match limit {
-            Limit::Filled => Contender::RawFilled,
-            Limit::Ready => Contender::RawReady,
-        };
-        let pairs = of(write_all).iter().zip(of(Contender::RawVectored));
+        let pairs = of(Contender::RawFilled)
+            .iter()
+            .zip(of(Contender::RawVectored));
         let raw: Vec<Took> = pairs
             .clone()
             .map(|(a, b)| if b.wall < a.wall { *b } else { *a })
@@ -46,7 +44,7 @@ impl Figures {
         let line = |contender, own: &[Took]| Line::new(load, contender, own, &raw, peer);
         let mut lines = vec![line(None, &raw)];
         for contender in CONTENDERS {
-            if !contender.is_raw() || contender == Contender::RawReady {
+            if !contender.is_raw() || contender == Contender::RawCut {
                 lines.push(line(Some(contender), of(contender)));
             }
         }

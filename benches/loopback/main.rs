@@ -17,20 +17,25 @@
 //! | raw                    | blocking socket, see below          | `read_exact` into one buffer |
 //! | tokio raw              | `write_all` of 64 KiB batches;      | `read_exact` into one buffer |
 //! |                        | vectored from 4 KiB a block on      |                              |
+//! | tokio raw, owned       | copies blocks into one buffer, and  | `BytesMut::split_to` for     |
+//! |                        | `write_all` from 56 KiB on          | each block                   |
 //! | `LengthDelimitedCodec` | `feed`, `close` on `Framed`         | `next` on `Framed`           |
 //! | Sink/Stream            | `feed`, `close` on `Framed`         | `next` on `Framed`           |
 //! | next                   | `send_blocks`                       | `recv_blocks`, `next`        |
 //! | next_batch             | `send_blocks`                       | `recv_blocks`, `next_batch`  |
 //!
-//! Raw is the limit: the bare loop over a blocking socket. It runs several times a round: with
-//! `write_all` of 64 KiB batches that it fills block by block, as a sender of blocks has to; with
-//! `write_vectored` of headers and payloads, 64 slices at most; and with `write_all` of batches that
-//! lie ready, headers and all, so that nothing at all is done for a block. The better of the first
-//! two is what the rest of the round is compared with, and the third has a line of its own; with
-//! `--limit ready` it takes the place of the first. `LengthDelimitedCodec` has no blocks without
-//! headers: beside exact-length framing it runs as it always does. What goes through `Framed` as a
-//! sink leaves whenever tokio-util's 8 KiB are exceeded; for both codecs there is a second line,
-//! with a sender told to let 256 KiB gather by `set_backpressure_boundary`.
+//! Raw is the limit: the bare loop over a blocking socket. It runs twice a round: with `write_all`
+//! of 64 KiB batches that it fills block by block, as a sender of blocks has to; and with
+//! `write_vectored` of headers and payloads, 64 slices at most. The better of the two is what the
+//! rest of the round is compared with. It can be beaten, by writes that leave no short tail; how far
+//! is what the line "lying ready, 60 KiB a write" shows, for which nothing at all is done for a
+//! block.
+//!
+//! "Tokio raw, owned" is the limit for whatever is a `Sink` of blocks and a `Stream` of `BytesMut`
+//! through one buffer each, as all that goes through `Framed` is: it does no more than that takes.
+//! `LengthDelimitedCodec` has no blocks without headers: beside exact-length framing it runs as it
+//! always does. What it is fed leaves whenever tokio-util's 8 KiB are exceeded; on a second line it
+//! is told to let 56 KiB gather, as `BlockCodec::framed` does for Sink/Stream.
 //!
 //! Every round runs every contender once, another one first each time. Prints, for each framing
 //! and block size, a line for each contender: the median over the rounds of its throughput as a
@@ -71,9 +76,6 @@ pub(crate) struct Args {
     sizes: Vec<usize>,
     #[arg(long, value_enum, default_value_t = Which::Both)]
     framing: Which,
-    /// Which `write_all` loop stands for raw.
-    #[arg(long, value_enum, default_value_t = Limit::Filled)]
-    limit: Limit,
     /// Payload bytes of a measurement, 256MiB say. Unless told, 256 MiB, and less for blocks below
     /// 1 KiB.
     #[arg(long, value_parser = parse_size)]
@@ -94,14 +96,6 @@ enum Which {
     Both,
     Exact,
     Prefixed,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum Limit {
-    /// It fills its batches block by block.
-    Filled,
-    /// Its batches lie ready.
-    Ready,
 }
 
 impl Which {
@@ -157,7 +151,7 @@ fn main() -> anyhow::Result<()> {
                     progress.inc(1);
                 }
             }
-            results.push(Figures::new(load, &took, args.limit));
+            results.push(Figures::new(load, &took));
         }
     }
     progress.finish_and_clear();

@@ -1,15 +1,17 @@
 //! The loops over a bare socket, blocking and of tokio.
 
 use std::{
+    hint::black_box,
     io::{IoSlice, Read, Write},
     net::TcpStream,
 };
 
 use anyhow::ensure;
-use bytes::Buf;
+use bytes::{Buf, BufMut, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
+    contenders::BOUNDARY,
     ends::{Load, Start, Took, time},
     support::{
         self,
@@ -62,11 +64,14 @@ pub(crate) fn filled(mut socket: TcpStream, load: Load, start: Start<'_>) -> any
     Ok(())
 }
 
-pub(crate) fn ready(mut socket: TcpStream, load: Load, start: Start<'_>) -> anyhow::Result<()> {
+/// As much as leaves as one segment, whatever the link: see `MAX_WRITE` in `src/queue.rs`.
+const CUT: usize = 60 * 1024;
+
+pub(crate) fn cut(mut socket: TcpStream, load: Load, start: Start<'_>) -> anyhow::Result<()> {
     let mut blocks = Blocks::new(&support::wire(load.size, load.prefixed), load.blocks);
     start.line_up();
     loop {
-        match blocks.piece(PIECE) {
+        match blocks.piece(CUT) {
             [] => return Ok(()),
             piece => socket.write_all(piece)?,
         }
@@ -158,4 +163,46 @@ pub(crate) async fn tokio_receive(
     let after = socket.read(&mut buffer).await?;
     ensure!(after == 0, "more came than was sent");
     Ok(seen)
+}
+
+/// The least that any sink does which is given blocks and hands on bytes that lie together.
+pub(crate) async fn tokio_send_copied(
+    mut socket: tokio::net::TcpStream,
+    load: Load,
+) -> anyhow::Result<()> {
+    let wire = support::wire(load.size, load.prefixed);
+    let (header, payload) = wire.split_at(load.header_len());
+    let mut buffer = BytesMut::new();
+    for _ in 0..load.blocks {
+        if buffer.len() >= BOUNDARY {
+            socket.write_all(&buffer).await?;
+            buffer.clear();
+        }
+        buffer.put_slice(header);
+        buffer.put_slice(payload);
+    }
+    socket.write_all(&buffer).await?;
+    socket.shutdown().await?;
+    Ok(())
+}
+
+/// The least that any stream does which gives each block as a `BytesMut` of its own.
+pub(crate) async fn tokio_receive_owned(
+    mut socket: tokio::net::TcpStream,
+    load: Load,
+) -> anyhow::Result<u64> {
+    let room = load.read_buffer().0.len();
+    let mut buffer = BytesMut::with_capacity(room);
+    let mut seen = 0;
+    loop {
+        while let Some(len) = load.payload_len(&buffer) {
+            buffer.advance(load.header_len());
+            black_box(&buffer.split_to(len)[..]);
+            seen += 1;
+        }
+        buffer.reserve(room - buffer.len());
+        if socket.read_buf(&mut buffer).await? == 0 {
+            return Ok(seen);
+        }
+    }
 }

@@ -10,7 +10,10 @@ use tokio::{
     io::AsyncReadExt,
     net::{TcpSocket, TcpStream, lookup_host},
 };
-use tokio_util::{codec::Framed, sync::CancellationToken};
+use tokio_util::{
+    codec::{Decoder, Framed},
+    sync::CancellationToken,
+};
 use wholeblock::{BlockCodec, Framing, Transfer, send_blocks};
 
 use super::{
@@ -108,7 +111,7 @@ pub(crate) async fn send(
     bar: ProgressBar,
 ) -> anyhow::Result<Transfer> {
     with_codec!(how.wire, codec => {
-        let mut framed = Framed::new(socket, codec);
+        let mut framed = codec.framed(socket);
         let sent = send_all(&mut framed, &mut log, how, &stop, &bar).await;
         if sent.is_err() {
             reset_on_drop(framed.get_ref());

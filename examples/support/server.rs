@@ -5,7 +5,10 @@ use std::pin::pin;
 use anyhow::{Context, bail};
 use indicatif::ProgressBar;
 use tokio::{io::AsyncReadExt, net::TcpStream};
-use tokio_util::{codec::Framed, sync::CancellationToken};
+use tokio_util::{
+    codec::{Decoder, Framed},
+    sync::CancellationToken,
+};
 use wholeblock::{BlockCodec, Framing, Transfer, recv_blocks};
 
 use super::{BlockFile, StallTimeout, Wire, after, explain, is_reset, reset_on_drop, with_codec};
@@ -34,7 +37,7 @@ pub(crate) async fn receive(
     bar: ProgressBar,
 ) -> anyhow::Result<Received> {
     with_codec!(how.wire, codec => {
-        let mut framed = Framed::new(socket, codec);
+        let mut framed = codec.framed(socket);
         let received = receive_all(&mut framed, &mut file, how, &stop, &bar).await;
         if received.is_err() {
             reset_on_drop(framed.get_ref());

@@ -44,7 +44,7 @@ use tokio::{
     task::JoinSet,
     time::sleep,
 };
-use tokio_util::codec::{Decoder, Encoder, Framed, LengthDelimitedCodec};
+use tokio_util::codec::{Decoder, Encoder, LengthDelimitedCodec};
 use wholeblock::{BlockCodec, LengthPrefix, recv_blocks, send_blocks};
 
 use crate::support::{
@@ -286,7 +286,7 @@ async fn send(contender: Contender, socket: TcpStream, blocks: u64) -> anyhow::R
         }
         Contender::SinkStream => sink(socket, BlockCodec::length_prefixed(), payload, blocks).await,
         Contender::Lent => {
-            let mut framed = Framed::new(socket, BlockCodec::length_prefixed());
+            let mut framed = BlockCodec::length_prefixed().framed(socket);
             let source = stream::iter((0..blocks).map(|_| Bytes::from_static(payload)));
             send_blocks(&mut framed, source).await?;
             Ok(framed.close().await?)
@@ -301,9 +301,9 @@ async fn sink<C>(
     blocks: u64,
 ) -> anyhow::Result<()>
 where
-    C: Encoder<Bytes, Error: Debug>,
+    C: Encoder<Bytes, Error: Debug> + Decoder,
 {
-    let mut framed = Framed::new(socket, codec);
+    let mut framed = codec.framed(socket);
     for _ in 0..blocks {
         framed
             .feed(Bytes::from_static(payload))
@@ -338,7 +338,7 @@ async fn receive_owned<C>(socket: TcpStream, codec: C) -> anyhow::Result<u64>
 where
     C: Decoder<Item = BytesMut, Error: Debug>,
 {
-    let mut framed = Framed::new(socket, codec);
+    let mut framed = codec.framed(socket);
     let mut seen = 0;
     while let Some(block) = framed.next().await {
         let block = block.map_err(|error| anyhow::anyhow!("{error:?}"))?;
@@ -349,7 +349,7 @@ where
 }
 
 async fn receive_lent(socket: TcpStream) -> anyhow::Result<u64> {
-    let mut framed = Framed::new(socket, ours()?);
+    let mut framed = ours()?.framed(socket);
     let mut blocks = recv_blocks(&mut framed);
     let mut seen = 0;
     while let Some(block) = blocks.next().await? {

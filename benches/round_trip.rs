@@ -20,7 +20,7 @@ use tokio::{
     net::TcpStream,
     runtime::{Builder, Runtime},
 };
-use tokio_util::codec::{Decoder, Encoder, Framed, FramedRead, FramedWrite, LengthDelimitedCodec};
+use tokio_util::codec::{Decoder, Encoder, FramedRead, FramedWrite, LengthDelimitedCodec};
 use wholeblock::{BlockCodec, recv_blocks};
 
 use crate::support::stats::{self, Table};
@@ -193,7 +193,7 @@ where
     C: Encoder<Bytes, Error: Debug> + Decoder<Item = BytesMut, Error: Debug>,
 {
     let payload = support::payload(SIZE);
-    let mut framed = Framed::new(socket, codec);
+    let mut framed = codec.framed(socket);
     let mut micros = Vec::with_capacity(trips as usize);
     for _ in 0..trips {
         let started = Instant::now();
@@ -212,7 +212,7 @@ async fn echo<C>(socket: TcpStream, codec: C) -> anyhow::Result<()>
 where
     C: Encoder<Bytes, Error: Debug> + Decoder<Item = BytesMut, Error: Debug>,
 {
-    let mut framed = Framed::new(socket, codec);
+    let mut framed = codec.framed(socket);
     while let Some(block) = framed.next().await {
         let block = block.expect("a block").freeze();
         framed.send(block).await.expect("to send");

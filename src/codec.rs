@@ -283,6 +283,23 @@ impl<F: Framing> BlockCodec<F> {
         Ok(false)
     }
 
+    /// To be called with an unfinished block before the wait for the rest of it.
+    pub(crate) fn rest(&mut self, src: &mut BytesMut) {
+        self.room.rest(src);
+    }
+
+    /// To be called after such a wait, before the next read.
+    pub(crate) fn resume(&mut self, src: &mut BytesMut) {
+        if !self.room.resume(src) {
+            return;
+        }
+        match look(&self.framing, src) {
+            Ok(Front::Payload { wire_len }) => self.room.make(src, wire_len),
+            Ok(Front::Header { at_least }) => self.room.make(src, at_least.max(self.last_wire_len)),
+            Ok(Front::Whole(_)) | Err(_) => {}
+        }
+    }
+
     /// Asks for a read that brings the block at the front, of `wire_len` bytes.
     #[cold]
     fn ask_for(&mut self, wire_len: usize, src: &mut BytesMut) {

@@ -1,6 +1,7 @@
 use std::{
     fmt,
     future::poll_fn,
+    mem,
     ops::Range,
     pin::Pin,
     task::{Context, Poll, ready},
@@ -277,6 +278,7 @@ impl<R: Incoming> RecvBlocks<'_, R> {
 
     /// Waits until a whole block is at the front of the buffer; false at the end of the stream.
     fn poll_arrival(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, BlockError>> {
+        self.with_buffer(BlockCodec::resume);
         let reads = self.framed.codec().progress().reads;
         // Going through `Framed` keeps its own state right: had the bytes been read behind its
         // back, it would wait for more before it looked at them. The mode is on for this poll
@@ -296,14 +298,24 @@ impl<R: Incoming> RecvBlocks<'_, R> {
         }
         match polled {
             Poll::Ready(block) => Poll::Ready(block.transpose().map(|block| block.is_some())),
-            Poll::Pending => self.stall.poll_wait(cx).map(|waited| {
-                Err(BlockError::Stalled {
-                    waited,
-                    index,
-                    offset,
+            Poll::Pending => {
+                self.with_buffer(BlockCodec::rest);
+                self.stall.poll_wait(cx).map(|waited| {
+                    Err(BlockError::Stalled {
+                        waited,
+                        index,
+                        offset,
+                    })
                 })
-            }),
+            }
         }
+    }
+
+    /// Lets the codec do something about the buffer: `Framed` lends only one of the two at a time.
+    fn with_buffer(&mut self, change: impl FnOnce(&mut BlockCodec<R::Framing>, &mut BytesMut)) {
+        let mut buffer = mem::take(self.framed.read_buffer_mut());
+        change(self.framed.codec_mut(), &mut buffer);
+        *self.framed.read_buffer_mut() = buffer;
     }
 
     /// Lets the blocks that were lent go, before the next read.
@@ -324,7 +336,7 @@ impl<R: Incoming> RecvBlocks<'_, R> {
 
     /// Tells the codec about the blocks lent since it was last told, and returns their wire bytes.
     fn note_settled(&mut self) -> usize {
-        let lent = std::mem::take(&mut self.cursor.pos);
+        let lent = mem::take(&mut self.cursor.pos);
         let blocks = self.cursor.blocks - self.settled_blocks;
         self.settled_blocks = self.cursor.blocks;
         self.framed.codec_mut().note_taken(blocks, lent);

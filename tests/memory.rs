@@ -3,7 +3,7 @@
 mod support;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use proptest::prelude::*;
 use support::{Scripted, ready, wire};
 use tokio_util::codec::{Decoder, Framed, FramedRead};
@@ -140,6 +140,116 @@ fn small_blocks_are_read_in_batches_of_about_64_kib_that_end_with_a_block() {
                 .all(|(room, _)| *room == batch),
             "{rooms:?}"
         );
+    }
+}
+
+/// A connection that has received `wire` by lending, and now waits for more.
+fn waiting(wire: &[u8]) -> Framed<Scripted, BlockCodec<LengthPrefix>> {
+    let io = Scripted::default().send(wire).then_silent();
+    let mut framed = Framed::new(io, BlockCodec::length_prefixed());
+    {
+        let mut receiving = recv_blocks(&mut framed);
+        while receiving.next().now_or_never().is_some() {}
+    }
+    framed
+}
+
+#[test]
+fn a_connection_that_waits_for_a_lent_block_holds_no_more_than_when_it_began() {
+    for len in [64, 1_000, 7_000, 20_000, 51_200] {
+        let wire = wire(LengthPrefix::u32(), &vec![vec![1; len].into(); MIB / len]);
+        for cut in [0, 3, 60] {
+            let framed = waiting(&wire[..wire.len() - cut]);
+            assert!(
+                framed
+                    .get_ref()
+                    .rooms
+                    .iter()
+                    .any(|(room, _)| *room > 50_000)
+            );
+            let left_over = if cut == 0 { 0 } else { len + 4 - cut };
+            assert_eq!(framed.read_buffer().len(), left_over);
+            let most = if left_over > 4 * KIB { 64 } else { 8 };
+            assert!(
+                framed.read_buffer().capacity() <= most * KIB,
+                "{len}, {cut}"
+            );
+        }
+    }
+}
+
+#[test]
+fn after_a_wait_a_connection_reads_in_batches_again() {
+    let wire = wire(LengthPrefix::u32(), &vec![vec![1; 64].into(); MIB / 64]);
+    let mut io = Scripted::default();
+    for piece in wire.chunks(200_000) {
+        io = io.pause().send(piece);
+    }
+    let mut framed = Framed::new(io, BlockCodec::length_prefixed());
+    let mut receiving = recv_blocks(&mut framed);
+    while ready(receiving.next()).unwrap().is_some() {}
+    drop(receiving);
+    let rooms = &framed.get_ref().rooms;
+    assert!(
+        rooms[4..].iter().all(|(room, _)| *room > 60_000),
+        "{rooms:?}"
+    );
+}
+
+#[test]
+fn a_connection_is_not_given_room_that_only_others_have_earned() {
+    let wire = wire(LengthPrefix::u32(), &vec![vec![1; 64].into(); MIB / 64]);
+    let _has_left_its_buffer = waiting(&wire);
+    let io = Scripted::default().pause().send(&wire[..20_000]);
+    let mut framed = Framed::new(io, BlockCodec::length_prefixed());
+    let mut receiving = recv_blocks(&mut framed);
+    while ready(receiving.next()).is_ok_and(|block| block.is_some()) {}
+    drop(receiving);
+    let (first, second) = (framed.get_ref().rooms[0], framed.get_ref().rooms[1]);
+    assert!(
+        first.0 <= 8 * KIB && second.0 <= 16 * KIB,
+        "{first:?}, {second:?}"
+    );
+}
+
+#[test]
+fn connections_that_take_turns_on_a_thread_do_not_mix_their_blocks() {
+    for len in [64, 1_000, 4_000, 5_000, 20_000, 51_200, 100_000] {
+        for chunk in [61_440, 30_000, 7_001] {
+            let count = MIB / len;
+            let mut connections: Vec<_> = (0..3_u8)
+                .map(|n| {
+                    let blocks: Vec<Bytes> = (0..count)
+                        .map(|i| vec![n ^ (i as u8) << 2; len].into())
+                        .collect();
+                    let wire = wire(LengthPrefix::u32(), &blocks);
+                    let io = Scripted::chunked(&wire, chunk, true);
+                    (Framed::new(io, BlockCodec::length_prefixed()), blocks)
+                })
+                .collect();
+            let mut turns: Vec<_> = connections
+                .iter_mut()
+                .map(|(framed, blocks)| (recv_blocks(framed), blocks.iter()))
+                .collect();
+            let mut ended = 0;
+            while ended < turns.len() {
+                for (receiving, expected) in &mut turns {
+                    match receiving.next().now_or_never() {
+                        None => {}
+                        Some(Ok(Some(block))) => {
+                            assert_eq!(block, expected.next().unwrap(), "{len}, {chunk}");
+                        }
+                        Some(Ok(None)) => {
+                            assert!(expected.next().is_none(), "{len}, {chunk}");
+                            ended += 1;
+                        }
+                        Some(Err(error)) => panic!("{error}"),
+                    }
+                }
+                // An end is said again each time; only a round in which all say it counts.
+                ended = if ended < turns.len() { 0 } else { ended };
+            }
+        }
     }
 }
 

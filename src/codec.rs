@@ -29,7 +29,9 @@ const GATHERED: usize = MAX_WRITE - 4 * 1024;
 /// made it (8 KiB) and at most doubles each time arriving bytes have filled it: up to 64 KiB for
 /// batches of small blocks, up to its own length for a large block. Only a connection that has
 /// completed a block of n bytes is given room for the next n at once. Between blocks no more than
-/// [`max_retained`](Self::max_retained) is kept.
+/// [`max_retained`](Self::max_retained) is kept. A connection that waits in
+/// [`recv_blocks`](crate::recv_blocks) leaves its 64 KiB to the next one to read on its thread, and
+/// holds 8.
 ///
 /// # After an error
 ///

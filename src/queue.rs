@@ -180,7 +180,6 @@ impl Queue {
 
     /// Gives back what a burst has taken, for there is nothing to do until who knows when.
     pub(crate) fn rest(&mut self) {
-        self.make_room();
         self.joined.shrink_to(RESTING);
     }
 

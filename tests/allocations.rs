@@ -103,6 +103,8 @@ fn rules_about_allocations() {
     no_allocation_per_lent_block_in_steady_state();
     no_allocation_per_owned_block_dropped_before_the_next_read();
     no_allocation_per_sent_block_in_steady_state();
+    a_sender_whose_source_has_nothing_keeps_little();
+    blocks_of_ever_other_lengths_cost_a_sender_little_more_than_their_bytes();
     a_thousand_peers_that_announce_8_mib_and_say_nothing_cost_nothing();
     after_a_16_mib_block_at_most_1_mib_is_kept();
 }
@@ -169,6 +171,29 @@ fn no_allocation_per_sent_block_in_steady_state() {
         let more = of_transfer(len, 80_000) - of_transfer(len, 40_000);
         assert_eq!(more, 0, "{len} bytes");
     }
+}
+
+fn a_sender_whose_source_has_nothing_keeps_little() {
+    let mut framed = FramedWrite::new(tokio::io::sink(), BlockCodec::length_prefixed());
+    let before = GLOBAL.stats();
+    let blocks = std::iter::repeat_n(Bytes::from_static(&[7; 64]), 100_000);
+    let source = stream::iter(blocks).chain(stream::pending());
+    let mut sending = send_blocks(&mut framed, source);
+    assert!((&mut sending).now_or_never().is_none());
+    assert_eq!(sending.transfer().blocks, 100_000);
+    let held = held_since(&before);
+    assert!(held <= 10 * KIB, "{held} bytes");
+}
+
+fn blocks_of_ever_other_lengths_cost_a_sender_little_more_than_their_bytes() {
+    let codec = BlockCodec::new(LengthPrefix::u8());
+    let mut framed = FramedWrite::new(Scripted::default().pause_writes(), codec);
+    let before = GLOBAL.stats();
+    let endless = stream::iter((0..).map(|n| Bytes::from_static(&[7; 1][..n % 2])));
+    let mut sending = send_blocks(&mut framed, endless);
+    assert!((&mut sending).now_or_never().is_none());
+    let held = held_since(&before);
+    assert!(held <= 128 * KIB, "{held} bytes");
 }
 
 fn a_thousand_peers_that_announce_8_mib_and_say_nothing_cost_nothing() {

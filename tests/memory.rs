@@ -212,6 +212,49 @@ fn a_connection_is_not_given_room_that_only_others_have_earned() {
     );
 }
 
+/// The room that each read of `io` was given, where at each wait another connection on the thread
+/// has begun to wait since, which has received `other`.
+fn rooms_beside(other: &[u8], io: Scripted) -> Vec<usize> {
+    let mut framed = Framed::new(io, BlockCodec::length_prefixed());
+    let mut receiving = recv_blocks(&mut framed);
+    loop {
+        match receiving.next().now_or_never() {
+            None => drop(waiting(other)),
+            Some(Ok(Some(_))) => {}
+            Some(Ok(None)) => break,
+            Some(Err(error)) => panic!("{error}"),
+        }
+    }
+    drop(receiving);
+    let rooms = &framed.get_ref().rooms;
+    rooms.iter().map(|(room, _)| *room).collect()
+}
+
+#[test]
+fn what_a_connection_leaves_to_others_is_a_batch_at_most() {
+    let small = wire(LengthPrefix::u32(), &vec![vec![1; 64].into(); MIB / 64]);
+    let large = wire(LengthPrefix::u32(), &vec![vec![1; 500_000].into(); 9]);
+    let io = Scripted::default().send(&small).pause().send(&small);
+    let rooms = rooms_beside(&large, io);
+    assert!(rooms.iter().all(|room| *room <= 64 * KIB), "{rooms:?}");
+}
+
+#[test]
+fn after_a_wait_too_a_large_block_is_read_up_to_its_end_and_no_further() {
+    let small = wire(LengthPrefix::u32(), &vec![vec![1; 64].into(); MIB / 64]);
+    let large = wire(LengthPrefix::u32(), &vec![vec![1; 40_000].into(); 9]);
+    let mut io = Scripted::default().send(&large);
+    for block in large.chunks(40_004) {
+        io = io.pause().send(block);
+    }
+    let rooms = rooms_beside(&small, io);
+    let after_waits = rooms.len() - 10..rooms.len() - 1;
+    assert!(
+        rooms[after_waits].iter().all(|room| *room == 40_004),
+        "{rooms:?}"
+    );
+}
+
 #[test]
 fn connections_that_take_turns_on_a_thread_do_not_mix_their_blocks() {
     for len in [64, 1_000, 4_000, 5_000, 20_000, 51_200, 100_000] {

@@ -9,19 +9,22 @@ use crate::{
     room::{HEADER_ROOM, Room, SMALLEST},
 };
 
-/// Bytes that a `Framed` of [`BlockCodec::framed`] gathers before it writes: a block of up to
-/// 4 KiB more still leaves with them as one segment.
+/// Bytes that a `Framed` of [`BlockCodec::framed`] gathers before it writes, where blocks differ in
+/// length: one of up to 4 KiB more still leaves with them as one segment.
 const GATHERED: usize = MAX_WRITE - 4 * 1024;
 
 /// Turns bytes into whole blocks and back, for [`Framed`] and its halves.
 ///
 /// Decodes to `BytesMut`, encodes from `Bytes`; every failure is a [`BlockError`].
 ///
-/// [`framed`](Decoder::framed) makes a [`Framed`] that suits it better than `Framed::new` does:
-/// small blocks gather up to 56 KiB (instead of 8) before they are written, which is several times
-/// as fast where they are fed one after another, and the write buffer is not allocated before
-/// there is something to send. `Framed::new` followed by `set_backpressure_boundary` chooses
-/// another boundary.
+/// # `framed` or `Framed::new`
+///
+/// `codec.framed(io)` is `Framed::new(io, codec)` with a larger backpressure boundary, and without
+/// a write buffer until something is sent. Small blocks that are fed one after another gather up
+/// to 60 KiB before a write, instead of 8, which is two to three times as fast: as many as fit
+/// where all have one length, else those of 56 KiB and one more. If most of them have 16 to
+/// 56 KiB, that one makes the write too long, and `set_backpressure_boundary(30 * 1024)` is up to
+/// 1.5 times as fast.
 ///
 /// # Memory
 ///
@@ -217,6 +220,18 @@ impl<F: Framing> BlockCodec<F> {
         Ok(())
     }
 
+    /// Bytes worth gathering for one write.
+    fn gathered(&self) -> usize {
+        let lens = self.framing.block_lens();
+        if lens.start() < lens.end() {
+            return GATHERED;
+        }
+        let mut header = Vec::new();
+        self.framing.put_header(*lens.end(), &mut header);
+        let wire_len = header.len() + lens.end();
+        (MAX_WRITE / wire_len.max(1)).max(1) * wire_len
+    }
+
     /// The most capacity a buffer may keep between blocks.
     pub(crate) fn max_capacity(&self) -> usize {
         self.room.max_capacity
@@ -394,7 +409,8 @@ impl<F: Framing> Decoder for BlockCodec<F> {
 
     fn framed<T: AsyncRead + AsyncWrite>(self, io: T) -> Framed<T, Self> {
         let mut framed = Framed::new(io, self);
-        framed.set_backpressure_boundary(GATHERED);
+        let boundary = framed.codec().gathered();
+        framed.set_backpressure_boundary(boundary);
         *framed.write_buffer_mut() = BytesMut::new();
         framed
     }

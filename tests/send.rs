@@ -149,6 +149,25 @@ fn blocks_fed_to_a_framed_of_the_codec_gather_to_one_segment_a_write() {
 }
 
 #[test]
+fn blocks_of_one_length_gather_as_many_as_fit_one_segment() {
+    for (len, at_once) in [
+        (1, 61_440),
+        (1_000, 61),
+        (25_000, 2),
+        (51_200, 1),
+        (100_000, 1),
+    ] {
+        let blocks = vec![Bytes::from(vec![7; len]); 3 * at_once];
+        let mut framed = BlockCodec::exact(len).unwrap().framed(Scripted::default());
+        for block in &blocks {
+            ready(framed.feed(block.clone())).unwrap();
+        }
+        ready(framed.close()).unwrap();
+        assert_eq!(framed.get_ref().gathered, [(1, at_once * len); 3], "{len}");
+    }
+}
+
+#[test]
 fn a_framed_of_the_codec_has_no_write_buffer_until_something_is_sent() {
     let io = Scripted::default().send(b"\0\0\0\x02hi");
     let mut framed = BlockCodec::length_prefixed().framed(io);

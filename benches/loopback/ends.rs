@@ -13,6 +13,10 @@ use anyhow::{bail, ensure};
 
 use crate::support::{memory::PIECE, system};
 
+/// Payload bytes of a measurement: over the first hundred million the system's buffers are still
+/// growing.
+const BYTES_PER_RUN: usize = 512 << 20;
+
 /// What one measurement moves.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Load {
@@ -23,12 +27,7 @@ pub(crate) struct Load {
 
 impl Load {
     pub(crate) fn new(size: usize, prefixed: bool, bytes: Option<usize>) -> Self {
-        let default = match size {
-            // What is paid by the block, not by the byte, would take seconds.
-            ..1024 => 64 << 20,
-            _ => 256 << 20,
-        };
-        let blocks = (bytes.unwrap_or(default) / size).max(1) as u64;
+        let blocks = (bytes.unwrap_or(BYTES_PER_RUN) / size).max(1) as u64;
         Self {
             size,
             prefixed,

@@ -76,8 +76,7 @@ pub(crate) struct Args {
     sizes: Vec<usize>,
     #[arg(long, value_enum, default_value_t = Which::Both)]
     framing: Which,
-    /// Payload bytes of a measurement, 256MiB say. Unless told, 256 MiB, and less for blocks below
-    /// 1 KiB.
+    /// Payload bytes of a measurement, 64MiB say. Unless told, 512 MiB.
     #[arg(long, value_parser = parse_size)]
     bytes_per_run: Option<usize>,
     /// Draw the shares of raw's throughput into this SVG file.

@@ -35,7 +35,7 @@ const SIZE: usize = 64;
 #[command(about = "One 64-byte block there and back over 127.0.0.1")]
 struct Args {
     /// How often each contender has its turn.
-    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 31, value_parser = clap::value_parser!(u64).range(1..))]
     rounds: u64,
     /// Round trips in one turn.
     #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1..))]

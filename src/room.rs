@@ -117,10 +117,19 @@ impl Room {
 
     /// Takes a buffer for a batch again, if there is one and it was earned, and says whether.
     pub(crate) fn resume(&mut self, src: &mut BytesMut) -> bool {
-        if src.capacity() > SMALLEST || self.batch().min(self.earned) <= SMALLEST {
+        let batch = self.batch();
+        if src.capacity() > SMALLEST || batch.min(self.earned) <= SMALLEST {
             return false;
         }
-        let Ok(Some(mut spare)) = SPARE.try_with(Cell::take) else {
+        let spare = SPARE.try_with(|slot| {
+            let spare = slot.take()?;
+            if spare.capacity() > batch {
+                slot.set(Some(spare));
+                return None;
+            }
+            Some(spare)
+        });
+        let Ok(Some(mut spare)) = spare else {
             return false;
         };
         spare.extend_from_slice(src);

@@ -214,8 +214,8 @@ fn a_connection_is_not_given_room_that_only_others_have_earned() {
 
 /// The room that each read of `io` was given, where at each wait another connection on the thread
 /// has begun to wait since, which has received `other`.
-fn rooms_beside(other: &[u8], io: Scripted) -> Vec<usize> {
-    let mut framed = Framed::new(io, BlockCodec::length_prefixed());
+fn rooms_beside(other: &[u8], io: Scripted, codec: BlockCodec<LengthPrefix>) -> Vec<usize> {
+    let mut framed = Framed::new(io, codec);
     let mut receiving = recv_blocks(&mut framed);
     loop {
         match receiving.next().now_or_never() {
@@ -235,8 +235,17 @@ fn what_a_connection_leaves_to_others_is_a_batch_at_most() {
     let small = wire(LengthPrefix::u32(), &vec![vec![1; 64].into(); MIB / 64]);
     let large = wire(LengthPrefix::u32(), &vec![vec![1; 500_000].into(); 9]);
     let io = Scripted::default().send(&small).pause().send(&small);
-    let rooms = rooms_beside(&large, io);
+    let rooms = rooms_beside(&large, io, BlockCodec::length_prefixed());
     assert!(rooms.iter().all(|room| *room <= 64 * KIB), "{rooms:?}");
+}
+
+#[test]
+fn a_connection_that_may_keep_less_does_not_take_what_others_leave() {
+    let small = wire(LengthPrefix::u32(), &vec![vec![1; 64].into(); MIB / 64]);
+    let io = Scripted::default().send(&small).pause().send(&small);
+    let codec = BlockCodec::length_prefixed().max_retained(32 * KIB);
+    let rooms = rooms_beside(&small, io, codec);
+    assert!(rooms.iter().all(|room| *room <= 32 * KIB), "{rooms:?}");
 }
 
 #[test]
@@ -247,7 +256,7 @@ fn after_a_wait_too_a_large_block_is_read_up_to_its_end_and_no_further() {
     for block in large.chunks(40_004) {
         io = io.pause().send(block);
     }
-    let rooms = rooms_beside(&small, io);
+    let rooms = rooms_beside(&small, io, BlockCodec::length_prefixed());
     let after_waits = rooms.len() - 10..rooms.len() - 1;
     assert!(
         rooms[after_waits].iter().all(|room| *room == 40_004),

@@ -47,10 +47,19 @@ impl Load {
         self.blocks as f64 * self.size as f64
     }
 
-    /// A buffer for as many whole blocks as fit a piece, one at least, and for how many.
+    /// As many whole blocks as fit a piece, one at least.
+    fn at_once(self) -> usize {
+        (PIECE / self.wire_len()).max(1)
+    }
+
+    /// Bytes to read at once.
+    pub(crate) fn read_room(self) -> usize {
+        self.at_once() * self.wire_len()
+    }
+
+    /// A buffer to read into, and how many blocks fit it.
     pub(crate) fn read_buffer(self) -> (Vec<u8>, u64) {
-        let blocks = (PIECE / self.wire_len()).max(1);
-        (vec![0; blocks * self.wire_len()], blocks as u64)
+        (vec![0; self.read_room()], self.at_once() as u64)
     }
 
     /// Length of the payload of the block at the front of `bytes`, if it lies there whole.

@@ -191,7 +191,7 @@ pub(crate) async fn tokio_receive_owned(
     mut socket: tokio::net::TcpStream,
     load: Load,
 ) -> anyhow::Result<u64> {
-    let room = load.read_buffer().0.len();
+    let room = load.read_room();
     let mut buffer = BytesMut::with_capacity(room);
     let mut seen = 0;
     loop {

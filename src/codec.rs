@@ -4,7 +4,7 @@ use tokio_util::codec::{Decoder, Encoder, Framed};
 use tracing::trace;
 
 use crate::{
-    BlockError, ConfigError, Exact, Framing, Head, LengthPrefix, Part,
+    BlockError, ConfigError, Exact, Framing, Header, LengthPrefix, Part,
     queue::MAX_WRITE,
     room::{HEADER_ROOM, Room, SMALLEST},
 };
@@ -78,7 +78,7 @@ pub(crate) struct Progress {
 /// where the codec stands.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
-    BadHeader(&'static str),
+    InvalidHeader(&'static str),
     TooLarge {
         announced: u64,
         limit: u64,
@@ -121,13 +121,13 @@ pub(crate) fn whole<F: Framing>(framing: &F, front: &[u8]) -> Option<Extent> {
 
 #[inline]
 fn look<F: Framing>(framing: &F, front: &[u8]) -> Result<Front, Fault> {
-    let (header_len, payload_len) = match framing.head(front) {
-        Ok(Head::Complete {
+    let (header_len, payload_len) = match framing.decode_header(front) {
+        Ok(Header::Complete {
             header_len,
             payload_len,
         }) => (header_len, payload_len),
-        Ok(Head::Incomplete { at_least }) => return Ok(Front::Header { at_least }),
-        Err(bad) => return Err(Fault::BadHeader(bad.0)),
+        Ok(Header::Incomplete { at_least }) => return Ok(Front::Header { at_least }),
+        Err(bad) => return Err(Fault::InvalidHeader(bad.0)),
     };
     let lens = framing.block_lens();
     let announced = usize::try_from(payload_len).unwrap_or(usize::MAX);
@@ -138,7 +138,9 @@ fn look<F: Framing>(framing: &F, front: &[u8]) -> Result<Front, Fault> {
         });
     }
     if announced < *lens.start() {
-        return Err(Fault::BadHeader("it announces less than a block may have"));
+        return Err(Fault::InvalidHeader(
+            "it announces less than a block may have",
+        ));
     }
     let wire_len = header_len + announced;
     Ok(if wire_len <= front.len() {
@@ -219,7 +221,7 @@ impl<F: Framing> BlockCodec<F> {
                 actual: len,
             });
         }
-        self.framing.put_header(len, dst);
+        self.framing.encode_header(len, dst);
         Ok(())
     }
 
@@ -230,7 +232,7 @@ impl<F: Framing> BlockCodec<F> {
             return GATHERED;
         }
         let mut header = Vec::new();
-        self.framing.put_header(*lens.end(), &mut header);
+        self.framing.encode_header(*lens.end(), &mut header);
         let wire_len = header.len() + lens.end();
         (MAX_WRITE / wire_len.max(1)).max(1) * wire_len
     }
@@ -365,7 +367,7 @@ impl<F: Framing> BlockCodec<F> {
     fn error(&self, fault: &Fault) -> BlockError {
         let Progress { index, offset, .. } = self.progress;
         match *fault {
-            Fault::BadHeader(reason) => BlockError::BadHeader {
+            Fault::InvalidHeader(reason) => BlockError::InvalidHeader {
                 reason,
                 index,
                 offset,
@@ -393,8 +395,8 @@ impl<F: Framing> BlockCodec<F> {
     /// What is missing from a stream that ended with `front`.
     fn truncation(&self, front: &[u8]) -> Fault {
         let received = front.len() as u64;
-        match self.framing.head(front) {
-            Ok(Head::Complete {
+        match self.framing.decode_header(front) {
+            Ok(Header::Complete {
                 header_len,
                 payload_len,
             }) => Fault::Truncated {
@@ -402,12 +404,12 @@ impl<F: Framing> BlockCodec<F> {
                 expected: payload_len,
                 received: received - header_len as u64,
             },
-            Ok(Head::Incomplete { at_least }) => Fault::Truncated {
+            Ok(Header::Incomplete { at_least }) => Fault::Truncated {
                 part: Part::Header,
                 expected: at_least as u64,
                 received,
             },
-            Err(bad) => Fault::BadHeader(bad.0),
+            Err(bad) => Fault::InvalidHeader(bad.0),
         }
     }
 }

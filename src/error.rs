@@ -45,8 +45,8 @@ pub enum BlockError {
     },
 
     /// A header is malformed.
-    #[error("bad header in block {index}, which begins at byte {offset}: {reason}")]
-    BadHeader {
+    #[error("invalid header in block {index}, which begins at byte {offset}: {reason}")]
+    InvalidHeader {
         /// What the framing said is wrong.
         reason: &'static str,
         /// The block.
@@ -102,7 +102,7 @@ impl From<BlockError> for io::Error {
             BlockError::Truncated { .. } | BlockError::TooFew { .. } => {
                 io::ErrorKind::UnexpectedEof
             }
-            BlockError::TooLarge { .. } | BlockError::BadHeader { .. } => {
+            BlockError::TooLarge { .. } | BlockError::InvalidHeader { .. } => {
                 io::ErrorKind::InvalidData
             }
             BlockError::WrongSize { .. } => io::ErrorKind::InvalidInput,

@@ -30,7 +30,7 @@ pub(crate) const LARGEST_LIMIT: usize = isize::MAX as usize / 2;
 ///
 /// ```
 /// use bytes::BufMut;
-/// use wholeblock::{BadHeader, BlockCodec, Framing, Head};
+/// use wholeblock::{InvalidHeader, BlockCodec, Framing, Header};
 ///
 /// /// `'W' 'B'`, then the payload's length as a big-endian u16.
 /// #[derive(Clone)]
@@ -41,18 +41,18 @@ pub(crate) const LARGEST_LIMIT: usize = isize::MAX as usize / 2;
 ///         0..=usize::from(u16::MAX)
 ///     }
 ///
-///     fn head(&self, front: &[u8]) -> Result<Head, BadHeader> {
+///     fn decode_header(&self, front: &[u8]) -> Result<Header, InvalidHeader> {
 ///         match *front {
-///             [b'W', b'B', hi, lo, ..] => Ok(Head::Complete {
+///             [b'W', b'B', hi, lo, ..] => Ok(Header::Complete {
 ///                 header_len: 4,
 ///                 payload_len: u64::from(u16::from_be_bytes([hi, lo])),
 ///             }),
-///             [] | [b'W'] | [b'W', b'B', ..] => Ok(Head::Incomplete { at_least: 4 }),
-///             _ => Err(BadHeader("it does not start with WB")),
+///             [] | [b'W'] | [b'W', b'B', ..] => Ok(Header::Incomplete { at_least: 4 }),
+///             _ => Err(InvalidHeader("it does not start with WB")),
 ///         }
 ///     }
 ///
-///     fn put_header(&self, payload_len: usize, dst: &mut impl BufMut) {
+///     fn encode_header(&self, payload_len: usize, dst: &mut impl BufMut) {
 ///         dst.put_slice(b"WB");
 ///         dst.put_u16(payload_len as u16); // in `block_lens`, so it fits
 ///     }
@@ -76,18 +76,18 @@ pub trait Framing: Clone {
     ///
     /// # Errors
     ///
-    /// [`BadHeader`] as soon as no further byte could make this header a good one.
-    fn head(&self, front: &[u8]) -> Result<Head, BadHeader>;
+    /// [`InvalidHeader`] as soon as no further byte could make this header a good one.
+    fn decode_header(&self, front: &[u8]) -> Result<Header, InvalidHeader>;
 
     /// Appends the header of a payload of `payload_len` bytes to `dst`.
     ///
     /// `payload_len` is within [`block_lens`](Self::block_lens).
-    fn put_header(&self, payload_len: usize, dst: &mut impl BufMut);
+    fn encode_header(&self, payload_len: usize, dst: &mut impl BufMut);
 }
 
-/// What [`Framing::head`] made of the bytes at the front.
+/// What [`Framing::decode_header`] made of the bytes at the front.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Head {
+pub enum Header {
     /// The header is not all there.
     Incomplete {
         /// The shortest the whole header can be, in bytes; more than have arrived.
@@ -104,6 +104,6 @@ pub enum Head {
 
 /// A header that no framing rule allows, and what is wrong with it.
 ///
-/// Completes the sentence "bad header in block 3: …".
+/// Completes the sentence "invalid header in block 3: …".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BadHeader(pub &'static str);
+pub struct InvalidHeader(pub &'static str);

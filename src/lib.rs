@@ -104,7 +104,7 @@ mod transfer;
 pub use self::{
     codec::BlockCodec,
     error::{BlockError, ConfigError, Part},
-    framing::{BadHeader, Exact, Framing, Head, LengthPrefix, Varint},
+    framing::{Exact, Framing, Header, InvalidHeader, LengthPrefix, Varint},
     recv::{Batch, Incoming, RecvBlocks, recv_blocks},
     send::{Outgoing, SendBlocks, send_blocks, try_send_blocks},
     transfer::Transfer,

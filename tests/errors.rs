@@ -44,12 +44,12 @@ fn every_error_prints_its_numbers_and_becomes_an_io_error_of_the_right_kind() {
             io::ErrorKind::InvalidData,
         ),
         (
-            BlockError::BadHeader {
+            BlockError::InvalidHeader {
                 reason: "its varint overflows 64 bits",
                 index,
                 offset,
             },
-            "bad header in block 3, which begins at byte 153600: its varint overflows 64 bits",
+            "invalid header in block 3, which begins at byte 153600: its varint overflows 64 bits",
             io::ErrorKind::InvalidData,
         ),
         (

@@ -348,7 +348,7 @@ fn a_malformed_header_is_refused_at_the_byte_where_that_is_certain() {
         let error = codec.decode(&mut buffer).unwrap_err();
         assert_eq!(
             error.to_string(),
-            format!("bad header in block 0, which begins at byte 0: {reason}")
+            format!("invalid header in block 0, which begins at byte 0: {reason}")
         );
     }
     let endless = [0xff; 10];
@@ -395,7 +395,7 @@ fn after_a_framing_error_there_are_no_more_blocks() {
             let error = again.unwrap_err();
             let same = matches!(
                 error,
-                BlockError::BadHeader {
+                BlockError::InvalidHeader {
                     index: 1,
                     offset: 10,
                     ..
@@ -466,5 +466,5 @@ fn blocks_before_a_bad_header_in_the_same_buffer_are_delivered_first() {
     let batch = ready(receiving.next_batch()).unwrap().unwrap();
     assert_eq!(batch.collect::<Vec<_>>(), [b"one", b"two"]);
     let error = ready(receiving.next_batch()).unwrap_err();
-    assert!(matches!(error, BlockError::BadHeader { index: 2, .. }));
+    assert!(matches!(error, BlockError::InvalidHeader { index: 2, .. }));
 }

@@ -2,7 +2,7 @@ use std::ops::RangeInclusive;
 
 use bytes::BufMut;
 
-use super::{BadHeader, Framing, Head, LARGEST_LIMIT};
+use super::{Framing, Header, InvalidHeader, LARGEST_LIMIT};
 use crate::ConfigError;
 
 /// Every block has the same length, and nothing else is on the wire.
@@ -45,13 +45,13 @@ impl Framing for Exact {
     }
 
     #[inline]
-    fn head(&self, _front: &[u8]) -> Result<Head, BadHeader> {
-        Ok(Head::Complete {
+    fn decode_header(&self, _front: &[u8]) -> Result<Header, InvalidHeader> {
+        Ok(Header::Complete {
             header_len: 0,
             payload_len: self.len as u64,
         })
     }
 
     #[inline]
-    fn put_header(&self, _payload_len: usize, _dst: &mut impl BufMut) {}
+    fn encode_header(&self, _payload_len: usize, _dst: &mut impl BufMut) {}
 }

@@ -2,7 +2,7 @@ use std::ops::RangeInclusive;
 
 use bytes::BufMut;
 
-use super::{BadHeader, DEFAULT_MAX_BLOCK_LEN, Framing, Head, LARGEST_LIMIT};
+use super::{DEFAULT_MAX_BLOCK_LEN, Framing, Header, InvalidHeader, LARGEST_LIMIT};
 use crate::ConfigError;
 
 /// An unsigned integer of 1 to 8 bytes says how long the payload after it is.
@@ -158,19 +158,19 @@ impl Framing for LengthPrefix {
     }
 
     #[inline]
-    fn head(&self, front: &[u8]) -> Result<Head, BadHeader> {
+    fn decode_header(&self, front: &[u8]) -> Result<Header, InvalidHeader> {
         if self.is_default_form {
             return Ok(match front.first_chunk::<4>() {
-                Some(prefix) => Head::Complete {
+                Some(prefix) => Header::Complete {
                     header_len: 4,
                     payload_len: u32::from_be_bytes(*prefix).into(),
                 },
-                None => Head::Incomplete { at_least: 4 },
+                None => Header::Incomplete { at_least: 4 },
             });
         }
         let width = usize::from(self.width);
         if front.len() < width {
-            return Ok(Head::Incomplete { at_least: width });
+            return Ok(Header::Incomplete { at_least: width });
         }
         // Any width is one load of 8 bytes, of which those behind the prefix are shifted out.
         let loaded = match front.first_chunk::<8>() {
@@ -184,16 +184,18 @@ impl Framing for LengthPrefix {
             u64::from_be_bytes(loaded) >> behind
         };
         match said.checked_sub(self.counted_header()) {
-            Some(payload_len) => Ok(Head::Complete {
+            Some(payload_len) => Ok(Header::Complete {
                 header_len: width,
                 payload_len,
             }),
-            None => Err(BadHeader("its length is less than the prefix it includes")),
+            None => Err(InvalidHeader(
+                "its length is less than the prefix it includes",
+            )),
         }
     }
 
     #[inline]
-    fn put_header(&self, payload_len: usize, dst: &mut impl BufMut) {
+    fn encode_header(&self, payload_len: usize, dst: &mut impl BufMut) {
         if self.is_default_form {
             return dst.put_u32(payload_len as u32);
         }

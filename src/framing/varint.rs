@@ -2,7 +2,7 @@ use std::ops::RangeInclusive;
 
 use bytes::BufMut;
 
-use super::{BadHeader, DEFAULT_MAX_BLOCK_LEN, Framing, Head, LARGEST_LIMIT};
+use super::{DEFAULT_MAX_BLOCK_LEN, Framing, Header, InvalidHeader, LARGEST_LIMIT};
 use crate::ConfigError;
 
 /// The longest a varint gets: ten groups of 7 bits hold the 64 bits of a u64.
@@ -64,11 +64,11 @@ impl Framing for Varint {
     }
 
     #[inline]
-    fn head(&self, front: &[u8]) -> Result<Head, BadHeader> {
+    fn decode_header(&self, front: &[u8]) -> Result<Header, InvalidHeader> {
         let mut payload_len = 0;
         for (at, &byte) in front.iter().take(MAX_VARINT_LEN).enumerate() {
             if at == MAX_VARINT_LEN - 1 && byte > 1 {
-                return Err(BadHeader(if byte & 0x80 == 0 {
+                return Err(InvalidHeader(if byte & 0x80 == 0 {
                     "its varint overflows 64 bits"
                 } else {
                     "its varint does not end within 10 bytes"
@@ -76,19 +76,19 @@ impl Framing for Varint {
             }
             payload_len |= u64::from(byte & 0x7f) << (7 * at);
             if byte & 0x80 == 0 {
-                return Ok(Head::Complete {
+                return Ok(Header::Complete {
                     header_len: at + 1,
                     payload_len,
                 });
             }
         }
-        Ok(Head::Incomplete {
+        Ok(Header::Incomplete {
             at_least: front.len() + 1,
         })
     }
 
     #[inline]
-    fn put_header(&self, payload_len: usize, dst: &mut impl BufMut) {
+    fn encode_header(&self, payload_len: usize, dst: &mut impl BufMut) {
         let mut rest = payload_len as u64;
         while rest > 0x7f {
             dst.put_u8(rest as u8 | 0x80);

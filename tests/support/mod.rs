@@ -19,7 +19,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures::{FutureExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::codec::{Encoder, Framed};
-use wholeblock::{BadHeader, BlockCodec, BlockError, Framing, Head};
+use wholeblock::{BlockCodec, BlockError, Framing, Header, InvalidHeader};
 
 /// A transport that does as it is told, and keeps account of what was asked of it.
 ///
@@ -194,21 +194,21 @@ impl Framing for Magic {
         0..=Self::MAX
     }
 
-    fn head(&self, front: &[u8]) -> Result<Head, BadHeader> {
+    fn decode_header(&self, front: &[u8]) -> Result<Header, InvalidHeader> {
         let known = front.len().min(3);
         if front[..known] != b"WB\x01"[..known] {
-            return Err(BadHeader("it does not start with WB, version 1"));
+            return Err(InvalidHeader("it does not start with WB, version 1"));
         }
         Ok(match *front {
-            [_, _, _, a, b, c, ..] => Head::Complete {
+            [_, _, _, a, b, c, ..] => Header::Complete {
                 header_len: 6,
                 payload_len: u64::from(u32::from_be_bytes([0, a, b, c])),
             },
-            _ => Head::Incomplete { at_least: 6 },
+            _ => Header::Incomplete { at_least: 6 },
         })
     }
 
-    fn put_header(&self, payload_len: usize, dst: &mut impl BufMut) {
+    fn encode_header(&self, payload_len: usize, dst: &mut impl BufMut) {
         dst.put_slice(b"WB\x01");
         dst.put_uint(payload_len as u64, 3);
     }
@@ -286,6 +286,6 @@ pub(crate) fn ready<T>(future: impl Future<Output = T>) -> T {
 /// Bytes of the header before a payload of `len` bytes.
 pub(crate) fn header_len<F: Framing>(framing: &F, len: usize) -> usize {
     let mut header = BytesMut::new();
-    framing.put_header(len, &mut header);
+    framing.encode_header(len, &mut header);
     header.len()
 }

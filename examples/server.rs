@@ -7,9 +7,9 @@
 //! cargo run --release --example client
 //!
 //! listening on 127.0.0.1:8800
-//! received from 127.0.0.1:51324: 100 blocks, 5.12 MB in 3.1 ms (...), 143 reads, 43 blocks arrived in pieces
-//! 43 blocks arrived in pieces, each over more than one read; a program that took each completed
-//! read for a block would have counted 143 blocks where 100 were sent
+//! received from 127.0.0.1:51324: 100 blocks, 5.12 MB in 3.1 ms (...), 143 reads, 43 fragmented blocks
+//! 43 blocks were fragmented: each arrived over more than one read; a program that took each
+//! completed read for a block would have counted 143 blocks where 100 were sent
 //! ```
 //!
 //! Every line of `s.txt` is a whole block, whatever becomes of the connection. The exit status is 0
@@ -41,7 +41,7 @@ use tokio::{
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
-use wholeblock::Transfer;
+use wholeblock::TransferStats;
 
 use support::{
     BlockFile, StallTimeout, Wire, after, cannot_write, complain, host_and_port, is_reset,
@@ -206,7 +206,7 @@ impl Server {
     fn lose(&mut self, error: io::Error) -> anyhow::Result<()> {
         self.accepted += 1;
         let error = anyhow!("the client broke the connection off: {error}");
-        let error = error.context(after(&Transfer::default()));
+        let error = error.context(after(&TransferStats::default()));
         self.fail(&format!("connection {}", self.accepted), error)
     }
 
@@ -219,14 +219,14 @@ impl Server {
         } = served;
         let single = self.args.connections == 1;
         match result {
-            Ok(Received { transfer, warning }) => {
+            Ok(Received { stats, warning }) => {
                 let name = if single {
                     String::new()
                 } else {
                     format!("connection {number}: ")
                 };
-                say(format_args!("{name}received from {peer}: {transfer}"));
-                say(format_args!("{name}{}", lesson(&transfer)));
+                say(format_args!("{name}received from {peer}: {stats}"));
+                say(format_args!("{name}{}", lesson(&stats)));
                 if let Some(warning) = warning {
                     complain(format_args!("warning: {name}{warning}"));
                 }

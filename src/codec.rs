@@ -71,7 +71,7 @@ pub(crate) struct Progress {
     /// added to as one vector, which takes twice as long.)
     pub(crate) offset: u64,
     /// Whole blocks that took more than one read.
-    pub(crate) in_pieces: u64,
+    pub(crate) fragmented_blocks: u64,
 }
 
 /// What ends a stream of blocks before its end. A `BlockError` without its place, which is
@@ -322,7 +322,7 @@ impl<F: Framing> BlockCodec<F> {
                 self.room.note_read(src);
             }
             if left_over > 0 && whole.is_some() {
-                self.progress.in_pieces += 1;
+                self.progress.fragmented_blocks += 1;
             }
         }
         if let Some(extent) = whole {

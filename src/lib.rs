@@ -58,9 +58,9 @@
 //!     while let Some(block) = blocks.next().await? {
 //!         assert_eq!(block.len(), 51_200);
 //!     }
-//!     println!("received {}", blocks.transfer());
+//!     println!("received {}", blocks.stats());
 //!     println!("sent     {}", sender.await??);
-//!     # assert_eq!(blocks.transfer().blocks, 100);
+//!     # assert_eq!(blocks.stats().blocks, 100);
 //!     Ok(())
 //! }
 //! ```
@@ -99,7 +99,7 @@ mod recv;
 mod room;
 mod send;
 mod stall;
-mod transfer;
+mod stats;
 
 pub use self::{
     codec::BlockCodec,
@@ -107,7 +107,7 @@ pub use self::{
     framing::{Exact, Framing, Header, InvalidHeader, LengthPrefix, Varint},
     recv::{Batch, Incoming, RecvBlocks, recv_blocks},
     send::{Outgoing, SendBlocks, send_blocks, try_send_blocks},
-    transfer::Transfer,
+    stats::TransferStats,
 };
 
 /// The README's programs are compiled and run with the documentation's.

@@ -9,7 +9,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::AsyncWrite;
 use tracing::trace;
 
-use crate::{BlockCodec, BlockError, Framing, Transfer};
+use crate::{BlockCodec, BlockError, Framing, TransferStats};
 
 /// Payload bytes from which on a block is referred to instead of copied. Over loopback, blocks of
 /// 2,500 bytes went at 0.95 of the rate if referred to, of 5,000 at 1.09, of 7,500 at 1.16, of
@@ -109,12 +109,12 @@ impl Queue {
         self.chained.push_back(Chained { behind, payload });
     }
 
-    /// Writes once, and adds what that completed to `transfer`.
+    /// Writes once, and adds what that completed to `stats`.
     pub(crate) fn poll_write<T: AsyncWrite + Unpin>(
         &mut self,
         io: &mut T,
         cx: &mut Context<'_>,
-        transfer: &mut Transfer,
+        stats: &mut TransferStats,
     ) -> Poll<io::Result<()>> {
         let io = Pin::new(io);
         let written = if self.chained.is_empty() {
@@ -129,9 +129,9 @@ impl Queue {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
         trace!(bytes = written, "written");
-        transfer.writes += 1;
+        stats.writes += 1;
         self.advance(written);
-        self.runs.advance(written, transfer);
+        self.runs.advance(written, stats);
         Poll::Ready(Ok(()))
     }
 
@@ -231,34 +231,34 @@ impl Runs {
             .push_back(std::mem::replace(&mut self.last, begun));
     }
 
-    /// Adds the blocks that `written` further bytes completed to `transfer`.
-    fn advance(&mut self, written: usize, transfer: &mut Transfer) {
+    /// Adds the blocks that `written` further bytes completed to `stats`.
+    fn advance(&mut self, written: usize, stats: &mut TransferStats) {
         let mut written = self.written_of_first + written;
         while let Some(run) = self.earlier.front_mut() {
-            run.advance(&mut written, transfer);
+            run.advance(&mut written, stats);
             if run.count > 0 {
                 break;
             }
             self.earlier.pop_front();
         }
         if self.earlier.is_empty() {
-            self.last.advance(&mut written, transfer);
+            self.last.advance(&mut written, stats);
         }
         self.written_of_first = written;
     }
 }
 
 impl Run {
-    /// Moves the blocks that `written` bytes complete from here to `transfer`.
-    fn advance(&mut self, written: &mut usize, transfer: &mut Transfer) {
+    /// Moves the blocks that `written` bytes complete from here to `stats`.
+    fn advance(&mut self, written: &mut usize, stats: &mut TransferStats) {
         // No blocks yet, or blocks of no bytes at all, have no length to divide by.
         let whole = written.checked_div(self.wire_len).unwrap_or(usize::MAX);
         let whole = self.count.min(whole as u64);
         let wire_len = whole as usize * self.wire_len;
         *written -= wire_len;
         self.count -= whole;
-        transfer.blocks += whole;
-        transfer.payload_bytes += whole * self.payload_len as u64;
-        transfer.wire_bytes += wire_len as u64;
+        stats.blocks += whole;
+        stats.payload_bytes += whole * self.payload_len as u64;
+        stats.wire_bytes += wire_len as u64;
     }
 }

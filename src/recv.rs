@@ -15,7 +15,7 @@ use tokio_util::codec::{Framed, FramedRead};
 use tracing::{Span, debug, debug_span};
 
 use crate::{
-    BlockCodec, BlockError, Framing, Transfer,
+    BlockCodec, BlockError, Framing, TransferStats,
     codec::{Extent, Progress, whole},
     stall::Stall,
 };
@@ -41,8 +41,8 @@ use crate::{
 /// while let Some(block) = blocks.next().await? {
 ///     println!("{} bytes", block.len());
 /// }
-/// println!("{}", blocks.transfer());
-/// # assert_eq!(blocks.transfer().payload_bytes, 5);
+/// println!("{}", blocks.stats());
+/// # assert_eq!(blocks.stats().payload_bytes, 5);
 /// # Ok(())
 /// # }
 /// ```
@@ -229,17 +229,17 @@ impl<R: Incoming> RecvBlocks<'_, R> {
 
     /// What has been received so far.
     #[must_use]
-    pub fn transfer(&self) -> Transfer {
+    pub fn stats(&self) -> TransferStats {
         let now = self.framed.codec().progress();
         let elapsed = || self.started.map(|started| started.elapsed());
-        Transfer {
+        TransferStats {
             blocks: self.cursor.blocks,
             payload_bytes: self.cursor.payload_bytes,
             wire_bytes: now.offset - self.before.offset + self.cursor.pos as u64,
             reads: now.reads - self.before.reads,
-            in_pieces: now.in_pieces - self.before.in_pieces,
+            fragmented_blocks: now.fragmented_blocks - self.before.fragmented_blocks,
             elapsed: self.elapsed.or_else(elapsed).unwrap_or_default(),
-            ..Transfer::default()
+            ..TransferStats::default()
         }
     }
 
@@ -346,10 +346,10 @@ impl<R: Incoming> RecvBlocks<'_, R> {
     fn finish(&mut self, error: Option<&BlockError>) {
         if let (None, Some(started)) = (self.elapsed, self.started) {
             self.elapsed = Some(started.elapsed());
-            let transfer = self.transfer();
+            let stats = self.stats();
             match error {
-                None => debug!(%transfer, "received"),
-                Some(error) => debug!(%transfer, %error, "receiving failed"),
+                None => debug!(%stats, "received"),
+                Some(error) => debug!(%stats, %error, "receiving failed"),
             }
         }
     }
@@ -374,7 +374,7 @@ impl<R: Incoming> Drop for RecvBlocks<'_, R> {
 impl<R: Incoming> fmt::Debug for RecvBlocks<'_, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RecvBlocks")
-            .field("transfer", &self.transfer())
+            .field("stats", &self.stats())
             .field("stop_after", &self.cursor.stop_after)
             .field("at_least", &self.at_least)
             .finish_non_exhaustive()

@@ -15,7 +15,7 @@ use tokio_util::codec::{Framed, FramedWrite};
 use tracing::{Span, debug, debug_span};
 
 use self::sealed::Source;
-use crate::{BlockCodec, BlockError, Framing, Transfer, queue::Queue, stall::Stall};
+use crate::{BlockCodec, BlockError, Framing, TransferStats, queue::Queue, stall::Stall};
 
 /// Sends every block of `source`, many in one system call, large payloads without a copy.
 ///
@@ -23,7 +23,7 @@ use crate::{BlockCodec, BlockError, Framing, Transfer, queue::Queue, stall::Stal
 /// `source` are anything that becomes [`Bytes`] without copying: `Bytes`, `BytesMut`, `Vec<u8>`,
 /// `String`, `&'static [u8]`. For a source that can fail, see [`try_send_blocks`].
 ///
-/// Await it for the [`Transfer`], once all has been handed to the transport and flushed. The
+/// Await it for the [`TransferStats`], once all has been handed to the transport and flushed. The
 /// transport is left open.
 ///
 /// ```
@@ -73,7 +73,7 @@ where
 /// A transfer under way; made by [`send_blocks`] and [`try_send_blocks`], and run by awaiting it.
 ///
 /// To know after a failure how much was sent, await `&mut sending` and then look at
-/// [`transfer`](Self::transfer).
+/// [`stats`](Self::stats).
 #[must_use = "nothing is sent until this is awaited"]
 pub struct SendBlocks<'a, W: Outgoing, S> {
     framed: &'a mut W,
@@ -83,7 +83,7 @@ pub struct SendBlocks<'a, W: Outgoing, S> {
     /// Whether the transport may hold bytes that it has not passed on.
     unflushed: bool,
     stall: Stall,
-    transfer: Transfer,
+    stats: TransferStats,
     started: Option<Instant>,
     span: Span,
 }
@@ -110,7 +110,7 @@ where
             state: State::Ready,
             unflushed: true,
             stall: Stall::default(),
-            transfer: Transfer::default(),
+            stats: TransferStats::default(),
             started: None,
             span: debug_span!("send_blocks"),
         }
@@ -122,7 +122,7 @@ where
             self.fill(cx);
             if !self.queue.is_empty() {
                 let io = self.framed.io_mut();
-                let written = self.queue.poll_write(io, cx, &mut self.transfer);
+                let written = self.queue.poll_write(io, cx, &mut self.stats);
                 ready!(self.watch(written.map_err(BlockError::Io), cx))?;
                 self.unflushed = true;
                 continue;
@@ -195,8 +195,8 @@ where
             return self.stall.poll_wait(cx).map(|waited| {
                 Err(BlockError::Stalled {
                     waited,
-                    index: self.transfer.blocks,
-                    offset: self.transfer.wire_bytes,
+                    index: self.stats.blocks,
+                    offset: self.stats.wire_bytes,
                 })
             });
         };
@@ -221,8 +221,8 @@ impl<W: Outgoing, S> SendBlocks<'_, W, S> {
 
     /// What has been handed to the transport so far: whole blocks only.
     #[must_use]
-    pub fn transfer(&self) -> Transfer {
-        self.transfer
+    pub fn stats(&self) -> TransferStats {
+        self.stats
     }
 }
 
@@ -231,7 +231,7 @@ where
     W: Outgoing,
     S: Source,
 {
-    type Output = Result<Transfer, BlockError>;
+    type Output = Result<TransferStats, BlockError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let _entered = self.span.clone().entered();
@@ -240,13 +240,13 @@ where
             Instant::now()
         });
         let result = ready!(self.poll_transfer(cx));
-        self.transfer.elapsed = started.elapsed();
-        let transfer = self.transfer;
+        self.stats.elapsed = started.elapsed();
+        let stats = self.stats;
         match &result {
-            Ok(()) => debug!(%transfer, "sent"),
-            Err(error) => debug!(%transfer, %error, "sending failed"),
+            Ok(()) => debug!(%stats, "sent"),
+            Err(error) => debug!(%stats, %error, "sending failed"),
         }
-        Poll::Ready(result.map(|()| transfer))
+        Poll::Ready(result.map(|()| stats))
     }
 }
 
@@ -261,7 +261,7 @@ impl<W: Outgoing, S> Drop for SendBlocks<'_, W, S> {
 impl<W: Outgoing, S> fmt::Debug for SendBlocks<'_, W, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SendBlocks")
-            .field("transfer", &self.transfer)
+            .field("stats", &self.stats)
             .field("source", &self.state)
             .finish_non_exhaustive()
     }

@@ -180,7 +180,7 @@ fn a_sender_whose_source_has_nothing_keeps_little() {
     let source = stream::iter(blocks).chain(stream::pending());
     let mut sending = send_blocks(&mut framed, source);
     assert!((&mut sending).now_or_never().is_none());
-    assert_eq!(sending.transfer().blocks, 100_000);
+    assert_eq!(sending.stats().blocks, 100_000);
     let held = held_since(&before);
     assert!(held <= 10 * KIB, "{held} bytes");
 }

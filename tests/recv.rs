@@ -71,7 +71,7 @@ fn a_batch_that_is_left_in_the_middle_leaves_the_rest() {
     assert_eq!(ready(receiving.next()).unwrap().unwrap(), blocks[2]);
     let batch = ready(receiving.next_batch()).unwrap().unwrap();
     assert_eq!(batch.collect::<Vec<_>>(), blocks[3..]);
-    assert_eq!(receiving.transfer().blocks, 6);
+    assert_eq!(receiving.stats().blocks, 6);
     assert!(receiving.next_batch().now_or_never().is_none());
 }
 
@@ -101,7 +101,7 @@ fn it_stops_after_the_number_it_was_told_and_leaves_what_follows() {
         assert_eq!(ready(receiving.next()).unwrap().unwrap(), blocks[1]);
         assert!(ready(receiving.next()).unwrap().is_none());
         assert!(ready(receiving.next_batch()).unwrap().is_none());
-        assert_eq!(receiving.transfer().blocks, 2);
+        assert_eq!(receiving.stats().blocks, 2);
         drop(receiving);
 
         let mut receiving = recv_blocks(&mut framed).stop_after(2);
@@ -160,14 +160,14 @@ fn the_transfer_counts_blocks_bytes_reads_and_blocks_in_pieces() {
 
     let mut receiving = recv_blocks(&mut framed);
     while ready(receiving.next()).unwrap().is_some() {}
-    let transfer = receiving.transfer();
-    assert_eq!(transfer.blocks, 3, "the first was taken before");
-    assert_eq!((transfer.payload_bytes, transfer.wire_bytes), (21, 33));
-    assert_eq!(transfer.reads, 2, "two were before");
-    assert_eq!(transfer.in_pieces, 1, "block 2; block 0 was before");
-    assert_eq!(transfer.writes, 0);
-    assert!(transfer.elapsed > Duration::ZERO);
-    assert_eq!(receiving.transfer(), transfer, "it stands still at the end");
+    let stats = receiving.stats();
+    assert_eq!(stats.blocks, 3, "the first was taken before");
+    assert_eq!((stats.payload_bytes, stats.wire_bytes), (21, 33));
+    assert_eq!(stats.reads, 2, "two were before");
+    assert_eq!(stats.fragmented_blocks, 1, "block 2; block 0 was before");
+    assert_eq!(stats.writes, 0);
+    assert!(stats.elapsed > Duration::ZERO);
+    assert_eq!(receiving.stats(), stats, "it stands still at the end");
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn an_error_of_the_transport_comes_through_as_it_is() {
     assert_eq!(ready(receiving.next()).unwrap().unwrap(), b"ab");
     let error = ready(receiving.next()).unwrap_err();
     assert!(matches!(&error, BlockError::Io(e) if e.kind() == io::ErrorKind::ConnectionReset));
-    assert_eq!(receiving.transfer().blocks, 1);
+    assert_eq!(receiving.stats().blocks, 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -218,7 +218,7 @@ fn it_flushes_what_it_holds_whenever_its_source_has_nothing_ready() {
         let mut sending = pin!(send_blocks(&mut framed, UnboundedReceiverStream::new(rx)));
         tx.send(Bytes::from_static(b"now")).unwrap();
         assert!(sending.as_mut().now_or_never().is_none());
-        assert_eq!(sending.transfer().blocks, 1, "sent, not held back");
+        assert_eq!(sending.stats().blocks, 1, "sent, not held back");
     }
     assert_eq!(framed.get_ref().written, b"\0\0\0\x03now");
     assert_eq!(framed.get_ref().flushes, 1);
@@ -235,7 +235,7 @@ fn a_block_of_the_wrong_size_is_refused_after_all_before_it_were_sent() {
         error.to_string(),
         "a block of 6 bytes cannot be sent: the framing carries exactly 5"
     );
-    assert_eq!(sending.transfer().blocks, 2);
+    assert_eq!(sending.stats().blocks, 2);
     drop(sending);
     assert_eq!(framed.get_ref().written, b"rightright");
     ready(framed.send(Bytes::from_static(b"still"))).unwrap();
@@ -267,9 +267,9 @@ fn after_a_failed_write_the_transfer_says_how_many_blocks_were_wholly_handed_ove
         let mut sending = send_blocks(&mut framed, stream::iter(blocks));
         let error = ready(&mut sending).unwrap_err();
         assert!(matches!(&error, BlockError::Io(e) if e.kind() == io::ErrorKind::BrokenPipe));
-        assert_eq!(sending.transfer().blocks, whole, "{taken} bytes taken");
-        assert_eq!(sending.transfer().payload_bytes, whole * 3);
-        assert_eq!(sending.transfer().wire_bytes, whole * 7);
+        assert_eq!(sending.stats().blocks, whole, "{taken} bytes taken");
+        assert_eq!(sending.stats().payload_bytes, whole * 3);
+        assert_eq!(sending.stats().wire_bytes, whole * 7);
     }
     // And by the slice: 4 + 10,000 bytes each.
     for (taken, whole) in [(10_003, 0), (10_004, 1), (20_007, 1), (20_008, 2)] {
@@ -278,7 +278,7 @@ fn after_a_failed_write_the_transfer_says_how_many_blocks_were_wholly_handed_ove
         let blocks = vec![Bytes::from(vec![0; 10_000]); 3];
         let mut sending = send_blocks(&mut framed, stream::iter(blocks));
         assert!(ready(&mut sending).is_err());
-        assert_eq!(sending.transfer().blocks, whole, "{taken} bytes taken");
+        assert_eq!(sending.stats().blocks, whole, "{taken} bytes taken");
     }
 }
 
@@ -413,7 +413,7 @@ proptest! {
         for _ in 0..polls {
             done = done || (&mut sending).now_or_never().is_some();
         }
-        let handed = sending.transfer().blocks as usize;
+        let handed = sending.stats().blocks as usize;
         drop(sending);
 
         let mut whole = 0;

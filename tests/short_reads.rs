@@ -31,7 +31,7 @@ use tokio::{
 };
 use tokio_util::codec::{Encoder, FramedRead, FramedWrite};
 use wholeblock::{
-    BlockCodec, BlockError, Exact, Framing, LengthPrefix, Transfer, recv_blocks, send_blocks,
+    BlockCodec, BlockError, Exact, Framing, LengthPrefix, TransferStats, recv_blocks, send_blocks,
 };
 
 const BLOCKS: usize = 100;
@@ -122,7 +122,7 @@ where
         assert!(block == expected.next().unwrap(), "block {index} differs");
         task::yield_now().await; // lets the sender fill the buffers first
     }
-    let received = incoming.transfer();
+    let received = incoming.stats();
     drop(incoming);
     println!("{received}");
 
@@ -137,7 +137,10 @@ where
     assert_eq!(received.reads, watched.reads);
     assert_eq!(received.wire_bytes, *watched.arrived.borrow());
     assert!(received.reads > received.blocks, "{received}");
-    assert!(received.in_pieces > received.blocks / 2, "{received}");
+    assert!(
+        received.fragmented_blocks > received.blocks / 2,
+        "{received}"
+    );
 }
 
 /// Blocks of `lens` bytes through the plain `Stream`.
@@ -266,7 +269,7 @@ async fn start<F>(
     blocks: &[Bytes],
 ) -> (
     FramedRead<Watched, BlockCodec<F>>,
-    task::JoinHandle<Result<Transfer, BlockError>>,
+    task::JoinHandle<Result<TransferStats, BlockError>>,
 )
 where
     F: Framing + Send + 'static,
@@ -284,7 +287,7 @@ async fn send<F: Framing>(
     codec: BlockCodec<F>,
     blocks: Vec<Bytes>,
     full: oneshot::Sender<()>,
-) -> Result<Transfer, BlockError> {
+) -> Result<TransferStats, BlockError> {
     let mut framed = FramedWrite::new(socket, codec);
     let mut sending = send_blocks(&mut framed, stream::iter(blocks));
     let mut full = Some(full);

@@ -60,7 +60,7 @@ where
             assert_eq!(block, expected[at], "block {at}");
             at += 1;
         }
-        let received = receiving.transfer();
+        let received = receiving.stats();
         drop(receiving);
         for block in expected {
             framed.feed(block).await?;

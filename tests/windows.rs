@@ -189,7 +189,7 @@ where
     while let Some(received) = incoming.next().await.unwrap() {
         assert!(received == block, "a block differs");
     }
-    let received = incoming.transfer();
+    let received = incoming.stats();
     let sent = sending.await.unwrap();
     println!("{sent}\n{received}");
     assert_eq!(sent.blocks, BLOCKS as u64);

@@ -14,7 +14,7 @@ use tokio_util::{
     codec::{Decoder, Framed},
     sync::CancellationToken,
 };
-use wholeblock::{BlockCodec, Framing, Transfer, send_blocks};
+use wholeblock::{BlockCodec, Framing, TransferStats, send_blocks};
 
 use super::{
     BlockFile, StallTimeout, Wire, after, complain, explain, is_reset, reset_on_drop, say,
@@ -109,7 +109,7 @@ pub(crate) async fn send(
     how: Sending,
     stop: CancellationToken,
     bar: ProgressBar,
-) -> anyhow::Result<Transfer> {
+) -> anyhow::Result<TransferStats> {
     with_codec!(how.wire, codec => {
         let mut framed = codec.framed(socket);
         let sent = send_all(&mut framed, &mut log, how, &stop, &bar).await;
@@ -127,8 +127,8 @@ async fn send_all<F: Framing>(
     how: Sending,
     stop: &CancellationToken,
     bar: &ProgressBar,
-) -> anyhow::Result<Transfer> {
-    let mut sent = Transfer::default();
+) -> anyhow::Result<TransferStats> {
+    let mut sent = TransferStats::default();
     let handed_over = send_in_groups(framed, log, how, stop, bar, &mut sent).await;
     // The log is kept up to a failure too.
     let logged = log.flush().await;
@@ -150,7 +150,7 @@ async fn send_in_groups<F: Framing>(
     how: Sending,
     stop: &CancellationToken,
     bar: &ProgressBar,
-    sent: &mut Transfer,
+    sent: &mut TransferStats,
 ) -> anyhow::Result<()> {
     let size = how.wire.block_size();
     let letters = [b'a', b'b', b'c'].map(|letter| Bytes::from(vec![letter; size]));
@@ -172,7 +172,7 @@ async fn send_in_groups<F: Framing>(
             result = &mut sending => result.map_err(|error| explain(error, "server")),
         };
         // Also of a group that failed half-way, some blocks were handed over.
-        let group = sending.transfer();
+        let group = sending.stats();
         drop(sending);
         add(sent, &group);
         sent.elapsed = started.elapsed();
@@ -188,7 +188,7 @@ async fn send_in_groups<F: Framing>(
     Ok(())
 }
 
-fn add(sum: &mut Transfer, group: &Transfer) {
+fn add(sum: &mut TransferStats, group: &TransferStats) {
     sum.blocks += group.blocks;
     sum.payload_bytes += group.payload_bytes;
     sum.wire_bytes += group.wire_bytes;

@@ -26,7 +26,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
-use wholeblock::{BlockError, Transfer};
+use wholeblock::{BlockError, TransferStats};
 
 /// Largest `--block-size`: the client prepares three blocks, and what it is asked for by mistake
 /// should be refused, not exhaust the memory.
@@ -214,8 +214,8 @@ pub(crate) fn progress_bar(blocks: Option<u64>) -> ProgressBar {
 }
 
 /// Where a transfer stood when something went wrong, for the front of an error.
-pub(crate) fn after(transfer: &Transfer) -> String {
-    let (blocks, bytes) = (transfer.blocks, transfer.wire_bytes);
+pub(crate) fn after(stats: &TransferStats) -> String {
+    let (blocks, bytes) = (stats.blocks, stats.wire_bytes);
     let plural = if blocks == 1 { "" } else { "s" };
     format!("after {blocks} whole block{plural} ({bytes} bytes)")
 }

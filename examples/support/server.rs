@@ -9,7 +9,7 @@ use tokio_util::{
     codec::{Decoder, Framed},
     sync::CancellationToken,
 };
-use wholeblock::{BlockCodec, Framing, Transfer, recv_blocks};
+use wholeblock::{BlockCodec, Framing, TransferStats, recv_blocks};
 
 use super::{BlockFile, StallTimeout, Wire, after, explain, is_reset, reset_on_drop, with_codec};
 
@@ -23,7 +23,7 @@ pub(crate) struct Receiving {
 
 #[derive(Debug)]
 pub(crate) struct Received {
-    pub(crate) transfer: Transfer,
+    pub(crate) stats: TransferStats,
     /// What was not as it should be, though every block is there.
     pub(crate) warning: Option<String>,
 }
@@ -57,21 +57,21 @@ async fn receive_all<F: Framing>(
     let received = receive_blocks(framed, file, how, stop, bar).await;
     // The blocks before a failure are kept too.
     let flushed = file.flush().await;
-    let transfer = received?;
+    let stats = received?;
     flushed?;
 
     let mut warning = None;
     if let Some(blocks) = how.blocks {
         tokio::select! {
             end = wait_for_end(framed, blocks, how.stall_timeout) => {
-                warning = end.with_context(|| after(&transfer))?;
+                warning = end.with_context(|| after(&stats))?;
             }
             () = stop.cancelled() => {
-                bail!("stopped by Ctrl-C {}, before the client's end", after(&transfer));
+                bail!("stopped by Ctrl-C {}, before the client's end", after(&stats));
             }
         }
     }
-    Ok(Received { transfer, warning })
+    Ok(Received { stats, warning })
 }
 
 async fn receive_blocks<F: Framing>(
@@ -80,7 +80,7 @@ async fn receive_blocks<F: Framing>(
     how: Receiving,
     stop: &CancellationToken,
     bar: &ProgressBar,
-) -> anyhow::Result<Transfer> {
+) -> anyhow::Result<TransferStats> {
     let mut blocks = recv_blocks(framed);
     if let Some(count) = how.blocks {
         blocks = blocks.stop_after(count).at_least(count);
@@ -94,14 +94,14 @@ async fn receive_blocks<F: Framing>(
         // Only the wait can be interrupted: a block that is here is written whole.
         let next = tokio::select! {
             biased;
-            () = &mut stopped => bail!("stopped by Ctrl-C {}", after(&blocks.transfer())),
+            () = &mut stopped => bail!("stopped by Ctrl-C {}", after(&blocks.stats())),
             next = blocks.next() => next,
         };
         match next {
             Ok(Some(block)) => file.write(block).await?,
-            Ok(None) => return Ok(blocks.transfer()),
+            Ok(None) => return Ok(blocks.stats()),
             Err(error) => {
-                return Err(explain(error, "client").context(after(&blocks.transfer())));
+                return Err(explain(error, "client").context(after(&blocks.stats())));
             }
         }
         bar.inc(1);
@@ -137,17 +137,19 @@ async fn wait_for_end<F>(
 }
 
 /// What the counts say to somebody who has not met short reads before.
-pub(crate) fn lesson(transfer: &Transfer) -> String {
-    let Transfer {
+pub(crate) fn lesson(stats: &TransferStats) -> String {
+    let TransferStats {
         blocks,
         reads,
-        in_pieces,
+        fragmented_blocks,
         ..
-    } = *transfer;
-    let pieces = match in_pieces {
-        0 => "no block arrived in pieces".to_owned(),
-        1 => "1 block arrived in pieces, over more than one read".to_owned(),
-        _ => format!("{in_pieces} blocks arrived in pieces, each over more than one read"),
+    } = *stats;
+    let pieces = match fragmented_blocks {
+        0 => "no block was fragmented".to_owned(),
+        1 => "1 block was fragmented: it arrived over more than one read".to_owned(),
+        _ => format!(
+            "{fragmented_blocks} blocks were fragmented: each arrived over more than one read"
+        ),
     };
     format!(
         "{pieces}; a program that took each completed read for a block would have counted {reads} \

@@ -1,25 +1,25 @@
 use std::{fmt, time::Duration};
 
-/// What a transfer moved, and in how many pieces.
+/// What a transfer moved, and in how many reads or writes.
 ///
 /// Prints as one line:
 ///
 /// ```
 /// # use std::time::Duration;
-/// # let mut transfer = wholeblock::Transfer::default();
-/// # transfer.blocks = 100;
-/// # transfer.payload_bytes = 5_120_000;
-/// # transfer.reads = 143;
-/// # transfer.in_pieces = 43;
-/// # transfer.elapsed = Duration::from_micros(3_100);
+/// # let mut stats = wholeblock::TransferStats::default();
+/// # stats.blocks = 100;
+/// # stats.payload_bytes = 5_120_000;
+/// # stats.reads = 143;
+/// # stats.fragmented_blocks = 43;
+/// # stats.elapsed = Duration::from_micros(3_100);
 /// assert_eq!(
-///     transfer.to_string(),
-///     "100 blocks, 5.12 MB in 3.10 ms (1.65 GB/s), 143 reads, 43 blocks arrived in pieces",
+///     stats.to_string(),
+///     "100 blocks, 5.12 MB in 3.10 ms (1.65 GB/s), 143 reads, 43 fragmented blocks",
 /// );
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Transfer {
+pub struct TransferStats {
     /// Whole blocks received, or wholly handed to the transport.
     pub blocks: u64,
     /// Bytes of their payloads.
@@ -30,13 +30,13 @@ pub struct Transfer {
     pub reads: u64,
     /// Writes that took bytes; 0 for a receiver.
     pub writes: u64,
-    /// Blocks that took more than one read to arrive; 0 for a sender.
-    pub in_pieces: u64,
+    /// Blocks that arrived over more than one read; 0 for a sender.
+    pub fragmented_blocks: u64,
     /// From the first wait for a block, or the first block taken from the source, to the end.
     pub elapsed: Duration,
 }
 
-impl fmt::Display for Transfer {
+impl fmt::Display for TransferStats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.elapsed.as_secs_f64();
         let bytes = self.payload_bytes as f64;
@@ -54,12 +54,8 @@ impl fmt::Display for Transfer {
             f.write_str(")")?;
         }
         if self.reads > 0 {
-            let pieces = Counted(self.in_pieces, "block");
-            write!(
-                f,
-                ", {}, {pieces} arrived in pieces",
-                Counted(self.reads, "read")
-            )?;
+            let fragmented = Counted(self.fragmented_blocks, "fragmented block");
+            write!(f, ", {}, {fragmented}", Counted(self.reads, "read"))?;
         }
         if self.writes > 0 {
             write!(f, ", {}", Counted(self.writes, "write"))?;

@@ -105,8 +105,8 @@ pub use self::{
     codec::BlockCodec,
     error::{BlockError, ConfigError, Part},
     framing::{Exact, Framing, Header, InvalidHeader, LengthPrefix, Varint},
-    recv::{Batch, Incoming, RecvBlocks, recv_blocks},
-    send::{Outgoing, SendBlocks, send_blocks, try_send_blocks},
+    recv::{AsFramedRead, Batch, RecvBlocks, recv_blocks},
+    send::{AsFramedWrite, SendBlocks, send_blocks, try_send_blocks},
     stats::TransferStats,
 };
 

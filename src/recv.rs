@@ -46,7 +46,7 @@ use crate::{
 /// # Ok(())
 /// # }
 /// ```
-pub fn recv_blocks<R: Incoming>(framed: &mut R) -> RecvBlocks<'_, R> {
+pub fn recv_blocks<R: AsFramedRead>(framed: &mut R) -> RecvBlocks<'_, R> {
     RecvBlocks {
         span: debug_span!("recv_blocks"),
         before: framed.codec().progress(),
@@ -73,7 +73,7 @@ pub fn recv_blocks<R: Incoming>(framed: &mut R) -> RecvBlocks<'_, R> {
 /// be dropped at any time: a block that was not lent stays in `framed`, whole or in part, and is
 /// the next one out of it.
 #[must_use = "nothing is received until `next` is called"]
-pub struct RecvBlocks<'a, R: Incoming> {
+pub struct RecvBlocks<'a, R: AsFramedRead> {
     framed: &'a mut R,
     cursor: Cursor,
     /// Of the blocks lent, those that have left the buffer.
@@ -127,7 +127,7 @@ impl Cursor {
     }
 }
 
-impl<R: Incoming> RecvBlocks<'_, R> {
+impl<R: AsFramedRead> RecvBlocks<'_, R> {
     /// Ends after `blocks` blocks and reads nothing after them: what has arrived beyond stays in
     /// `framed` for whoever reads next.
     pub fn stop_after(mut self, blocks: u64) -> Self {
@@ -355,7 +355,7 @@ impl<R: Incoming> RecvBlocks<'_, R> {
     }
 }
 
-impl<R: Incoming> Drop for RecvBlocks<'_, R> {
+impl<R: AsFramedRead> Drop for RecvBlocks<'_, R> {
     fn drop(&mut self) {
         let _entered = self.span.clone().entered();
         self.finish(None);
@@ -371,7 +371,7 @@ impl<R: Incoming> Drop for RecvBlocks<'_, R> {
     }
 }
 
-impl<R: Incoming> fmt::Debug for RecvBlocks<'_, R> {
+impl<R: AsFramedRead> fmt::Debug for RecvBlocks<'_, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RecvBlocks")
             .field("stats", &self.stats())
@@ -440,12 +440,15 @@ impl<F> fmt::Debug for Batch<'_, F> {
 /// What [`recv_blocks`] receives from: [`Framed`] or [`FramedRead`] with a [`BlockCodec`].
 ///
 /// Sealed: what it takes to lend blocks in place is between these two and the codec.
-pub trait Incoming: Stream<Item = Result<BytesMut, BlockError>> + Unpin + sealed::Incoming {}
+pub trait AsFramedRead:
+    Stream<Item = Result<BytesMut, BlockError>> + Unpin + sealed::AsFramedRead
+{
+}
 
 mod sealed {
     use super::{BlockCodec, BytesMut, Framing};
 
-    pub trait Incoming {
+    pub trait AsFramedRead {
         type Framing: Framing;
         fn codec(&self) -> &BlockCodec<Self::Framing>;
         fn codec_mut(&mut self) -> &mut BlockCodec<Self::Framing>;
@@ -454,11 +457,11 @@ mod sealed {
     }
 }
 
-macro_rules! incoming {
+macro_rules! as_framed_read {
     ($framed:ident, $codec:ident, $codec_mut:ident) => {
-        impl<T: AsyncRead + Unpin, F: Framing> Incoming for $framed<T, BlockCodec<F>> {}
+        impl<T: AsyncRead + Unpin, F: Framing> AsFramedRead for $framed<T, BlockCodec<F>> {}
 
-        impl<T, F: Framing> sealed::Incoming for $framed<T, BlockCodec<F>> {
+        impl<T, F: Framing> sealed::AsFramedRead for $framed<T, BlockCodec<F>> {
             type Framing = F;
 
             #[inline]
@@ -482,5 +485,5 @@ macro_rules! incoming {
     };
 }
 
-incoming!(Framed, codec, codec_mut);
-incoming!(FramedRead, decoder, decoder_mut);
+as_framed_read!(Framed, codec, codec_mut);
+as_framed_read!(FramedRead, decoder, decoder_mut);

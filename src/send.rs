@@ -52,22 +52,22 @@ use crate::{BlockCodec, BlockError, Framing, TransferStats, queue::Queue, stall:
 /// dropped, with `mem::forget`, it takes what it has queued with it.)
 pub fn send_blocks<W, S>(framed: &mut W, source: S) -> SendBlocks<'_, W, impl Source>
 where
-    W: Outgoing,
+    W: AsFramedWrite,
     S: Stream<Item: Into<Bytes>>,
 {
-    SendBlocks::new(framed, Sure(Box::pin(source)))
+    SendBlocks::new(framed, Infallible(Box::pin(source)))
 }
 
 /// [`send_blocks`] from a source that can fail: its first error ends the transfer, after the
 /// blocks before it have been sent, as [`BlockError::Source`].
 pub fn try_send_blocks<W, S, B, E>(framed: &mut W, source: S) -> SendBlocks<'_, W, impl Source>
 where
-    W: Outgoing,
+    W: AsFramedWrite,
     S: Stream<Item = Result<B, E>>,
     B: Into<Bytes>,
     E: Into<Box<dyn Error + Send + Sync>>,
 {
-    SendBlocks::new(framed, Unsure(Box::pin(source)))
+    SendBlocks::new(framed, Fallible(Box::pin(source)))
 }
 
 /// A transfer under way; made by [`send_blocks`] and [`try_send_blocks`], and run by awaiting it.
@@ -75,7 +75,7 @@ where
 /// To know after a failure how much was sent, await `&mut sending` and then look at
 /// [`stats`](Self::stats).
 #[must_use = "nothing is sent until this is awaited"]
-pub struct SendBlocks<'a, W: Outgoing, S> {
+pub struct SendBlocks<'a, W: AsFramedWrite, S> {
     framed: &'a mut W,
     source: S,
     state: State,
@@ -99,7 +99,7 @@ enum State {
 
 impl<'a, W, S> SendBlocks<'a, W, S>
 where
-    W: Outgoing,
+    W: AsFramedWrite,
     S: Source,
 {
     fn new(framed: &'a mut W, source: S) -> Self {
@@ -205,7 +205,7 @@ where
     }
 }
 
-impl<W: Outgoing, S> SendBlocks<'_, W, S> {
+impl<W: AsFramedWrite, S> SendBlocks<'_, W, S> {
     /// A wait of `timeout` in which the transport takes not a byte is a [`BlockError::Stalled`].
     /// Waiting for the source does not count. Nothing is lost by it: await again to wait again.
     ///
@@ -228,7 +228,7 @@ impl<W: Outgoing, S> SendBlocks<'_, W, S> {
 
 impl<W, S> Future for SendBlocks<'_, W, S>
 where
-    W: Outgoing,
+    W: AsFramedWrite,
     S: Source,
 {
     type Output = Result<TransferStats, BlockError>;
@@ -250,7 +250,7 @@ where
     }
 }
 
-impl<W: Outgoing, S> Drop for SendBlocks<'_, W, S> {
+impl<W: AsFramedWrite, S> Drop for SendBlocks<'_, W, S> {
     fn drop(&mut self) {
         if !self.queue.is_empty() {
             self.queue.spill(self.framed.write_buffer_mut());
@@ -258,7 +258,7 @@ impl<W: Outgoing, S> Drop for SendBlocks<'_, W, S> {
     }
 }
 
-impl<W: Outgoing, S> fmt::Debug for SendBlocks<'_, W, S> {
+impl<W: AsFramedWrite, S> fmt::Debug for SendBlocks<'_, W, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SendBlocks")
             .field("stats", &self.stats)
@@ -268,9 +268,9 @@ impl<W: Outgoing, S> fmt::Debug for SendBlocks<'_, W, S> {
 }
 
 /// A stream of blocks that cannot fail.
-struct Sure<S>(Pin<Box<S>>);
+struct Infallible<S>(Pin<Box<S>>);
 
-impl<S: Stream<Item: Into<Bytes>>> Source for Sure<S> {
+impl<S: Stream<Item: Into<Bytes>>> Source for Infallible<S> {
     #[inline]
     fn poll_block(
         &mut self,
@@ -283,9 +283,9 @@ impl<S: Stream<Item: Into<Bytes>>> Source for Sure<S> {
 }
 
 /// A stream of blocks that can fail.
-struct Unsure<S>(Pin<Box<S>>);
+struct Fallible<S>(Pin<Box<S>>);
 
-impl<S, B, E> Source for Unsure<S>
+impl<S, B, E> Source for Fallible<S>
 where
     S: Stream<Item = Result<B, E>>,
     B: Into<Bytes>,
@@ -307,7 +307,7 @@ where
 /// What [`send_blocks`] sends through: [`Framed`] or [`FramedWrite`] with a [`BlockCodec`].
 ///
 /// Sealed: what it takes to write past the write buffer is between these two and the codec.
-pub trait Outgoing: Sink<Bytes, Error = BlockError> + Unpin + sealed::Outgoing {}
+pub trait AsFramedWrite: Sink<Bytes, Error = BlockError> + Unpin + sealed::AsFramedWrite {}
 
 mod sealed {
     use super::{AsyncWrite, BlockCodec, BlockError, Bytes, BytesMut, Context, Framing, Poll};
@@ -322,7 +322,7 @@ mod sealed {
         ) -> Poll<Option<Result<(), BlockError>>>;
     }
 
-    pub trait Outgoing {
+    pub trait AsFramedWrite {
         type Framing: Framing;
         type Io: AsyncWrite + Unpin;
         fn codec(&self) -> &BlockCodec<Self::Framing>;
@@ -331,11 +331,13 @@ mod sealed {
     }
 }
 
-macro_rules! outgoing {
+macro_rules! as_framed_write {
     ($framed:ident, $codec:ident) => {
-        impl<T: AsyncWrite + Unpin, F: Framing> Outgoing for $framed<T, BlockCodec<F>> {}
+        impl<T: AsyncWrite + Unpin, F: Framing> AsFramedWrite for $framed<T, BlockCodec<F>> {}
 
-        impl<T: AsyncWrite + Unpin, F: Framing> sealed::Outgoing for $framed<T, BlockCodec<F>> {
+        impl<T: AsyncWrite + Unpin, F: Framing> sealed::AsFramedWrite
+            for $framed<T, BlockCodec<F>>
+        {
             type Framing = F;
             type Io = T;
 
@@ -355,5 +357,5 @@ macro_rules! outgoing {
     };
 }
 
-outgoing!(Framed, codec);
-outgoing!(FramedWrite, encoder);
+as_framed_write!(Framed, codec);
+as_framed_write!(FramedWrite, encoder);

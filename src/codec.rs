@@ -1,31 +1,55 @@
+//! The codec: a `Decoder` that is a state machine over the read buffer, and the `Encoder` that is
+//! its inverse.
+
+use std::fmt;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::codec::{Decoder, Encoder, Framed};
 use tracing::trace;
 
 use crate::{
-    BlockError, ConfigError, Exact, Framing, Header, LengthPrefix, Part,
+    BlockError, ConfigError, Exact, Framing, LengthPrefix, Part,
+    frame::{FrameLen, Parsed, parse_frame},
     queue::MAX_WRITE,
-    room::{HEADER_ROOM, Room, SMALLEST},
+    read_buf::{HEADER_SLACK, INITIAL_CAPACITY, ReadBufPolicy, reclaim_exceeds},
 };
 
-/// Bytes that a `Framed` of [`BlockCodec::framed`] gathers before it writes, where blocks differ in
-/// length: one of up to 4 KiB more still leaves with them as one segment.
-const GATHERED: usize = MAX_WRITE - 4 * 1024;
+/// Backpressure boundary of a `Framed` of [`BlockCodec::framed`], where blocks differ in length:
+/// one block of up to 4 KiB more still leaves with those before it as one segment.
+const WRITE_BOUNDARY: usize = MAX_WRITE - 4 * 1024;
 
 /// Turns bytes into whole blocks and back, for [`Framed`] and its halves.
 ///
 /// Decodes to `BytesMut`, encodes from `Bytes`; every failure is a [`BlockError`].
 ///
-/// # `framed` or `Framed::new`
+/// ```
+/// use bytes::Bytes;
+/// use futures::{SinkExt, StreamExt};
+/// use tokio_util::codec::Framed;
+/// use wholeblock::{BlockCodec, BlockError};
 ///
-/// `codec.framed(io)` is `Framed::new(io, codec)` with a larger backpressure boundary, and without
-/// a write buffer until something is sent. Small blocks that are fed one after another gather up
-/// to 60 KiB before a write, instead of 8: as many as fit where all have one length, else those of
-/// 56 KiB and one more. Where the writes are the limit that tells: three times as fast for blocks
-/// of 1 KiB over loopback, and as fast as before for 64 bytes. If most blocks have 16 to 56 KiB,
-/// the one more makes the write too long, and `set_backpressure_boundary(30 * 1024)` is up to 1.5
-/// times as fast.
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), BlockError> {
+/// let (near, far) = tokio::io::duplex(1024); // or a TcpStream, TLS, a named pipe …
+///
+/// let mut near = Framed::new(near, BlockCodec::length_prefixed());
+/// near.send(Bytes::from("hello")).await?; // 00 00 00 05 h e l l o
+///
+/// let mut far = Framed::new(far, BlockCodec::length_prefixed());
+/// let block = far.next().await.expect("not the end yet")?;
+/// assert_eq!(block, "hello");
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Backpressure boundary
+///
+/// `codec.framed(io)` raises `Framed`'s backpressure boundary from 8 KiB to 56 KiB (for blocks of
+/// one length: the most whole blocks that fit 60 KiB), and allocates no write buffer before
+/// something is sent. Small blocks that are fed one after another then leave in fewer writes: three
+/// times as fast for 1 KiB blocks over loopback. For blocks of 16 to 56 KiB that differ in length,
+/// prefer `set_backpressure_boundary(30 * 1024)`.
 ///
 /// # Memory
 ///
@@ -35,122 +59,92 @@ const GATHERED: usize = MAX_WRITE - 4 * 1024;
 /// completed a block of n bytes is given room for the next n at once. Between blocks no more than
 /// [`max_retained`](Self::max_retained) is kept. A connection that waits in
 /// [`recv_blocks`](crate::recv_blocks) leaves its 64 KiB to the next one to read on its thread, and
-/// holds 8.
+/// holds 8 KiB.
 ///
 /// # After an error
 ///
-/// A stream that has lost its place finds no further blocks: polled again, it reports its end or
-/// the same error.
+/// Framing errors are fatal. Later polls return the same error or the end of the stream, never
+/// another block.
+#[doc(alias = "frame")]
+#[doc(alias = "message")]
+#[doc(alias = "delimited")]
+#[doc(alias = "LengthDelimitedCodec")]
 #[derive(Debug)]
 pub struct BlockCodec<F> {
     framing: F,
-    room: Room,
-    /// Wire length of the block that was first to be whole after the last read: the best guess at
-    /// the next one's, before its header.
-    last_wire_len: usize,
-    /// Whether more is due than to take the next block. One flag for whatever that may be, so
-    /// that a block costs one look at it.
-    attend: bool,
-    /// Bytes left over when a read was last asked for; none while there are blocks to take.
-    left_over: Option<usize>,
-    /// Say that a block is there, and leave it in the buffer: see `RecvBlocks`.
-    lending: bool,
-    /// Why there are no more blocks, once there are not. Boxed, since most codecs never have one.
-    fault: Option<Box<Fault>>,
-    progress: Progress,
+    state: State,
+    /// Answer that a whole block is there, and leave it in the buffer.
+    peek: bool,
+    /// Whether `decode` has but to take the next small block: `Draining` and no `peek`, in one flag
+    /// that costs each block one test. Set where either is, by [`update_fast`](Self::update_fast).
+    fast: bool,
+    position: Position,
+    stats: ReadStats,
+    read_buf: ReadBufPolicy,
 }
 
-/// How far a stream has been decoded.
+/// What the decoder is about to do.
+///
+/// | state | a whole block in front | a part of a block | a header that is not allowed |
+/// |---|---|---|---|
+/// | `AwaitingRead` | record the read; go on as `Draining` | record the read; reserve; stay | record the read; `Failed` |
+/// | `Draining` | take it; stay | reserve; `AwaitingRead` | `Failed` |
+/// | `Failed` | the error again | the error again | the error again |
+///
+/// ```text
+///                  a block is whole
+///  ┌──────────────┐ ─────────────────► ┌──────────┐ ◄─┐
+///  │ AwaitingRead │                    │ Draining │   │ a block is taken
+///  └──────────────┘ ◄───────────────── └──────────┘ ──┘
+///    │  ▲   │       no whole block left      │
+///    └──┘   │                                │ bad header
+///  not yet  │   ┌────────┐ ◄─────────────────┘
+///           └──►│ Failed │
+///               └────────┘
+///       bad header, or the end inside a block
+/// ```
+///
+/// While peeking, "take it" becomes "answer with an empty buffer, and leave the block".
+enum State {
+    /// A read has been asked for; the buffer then held `buffered` bytes, all of an unfinished
+    /// block.
+    AwaitingRead { buffered: usize },
+    /// Blocks of the last read are being taken.
+    Draining,
+    /// There are no more blocks, for this reason. It cannot be kept as a [`BlockError`], which is
+    /// not `Clone`.
+    Failed(Box<dyn Fn(Position) -> BlockError + Send + Sync>),
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AwaitingRead { buffered } => f
+                .debug_struct("AwaitingRead")
+                .field("buffered", buffered)
+                .finish(),
+            Self::Draining => f.write_str("Draining"),
+            Self::Failed(_) => f.write_str("Failed"),
+        }
+    }
+}
+
+/// Where in the stream the block at the front of the buffer begins.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Progress {
-    /// Whole blocks taken, so the index of the one at the front.
+pub(crate) struct Position {
+    /// Whole blocks before it.
     pub(crate) index: u64,
+    /// Bytes before it.
+    pub(crate) offset: u64,
+}
+
+/// What the reads brought.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ReadStats {
     /// Reads that brought bytes.
     pub(crate) reads: u64,
-    /// Bytes taken, so where the one at the front begins. (Right behind `index`, the two would be
-    /// added to as one vector, which takes twice as long.)
-    pub(crate) offset: u64,
-    /// Whole blocks that took more than one read.
+    /// Whole blocks that arrived over more than one read.
     pub(crate) fragmented_blocks: u64,
-}
-
-/// What ends a stream of blocks before its end. A `BlockError` without its place, which is
-/// where the codec stands.
-#[derive(Clone, Copy, Debug)]
-enum Fault {
-    InvalidHeader(&'static str),
-    TooLarge {
-        announced: u64,
-        limit: u64,
-    },
-    Truncated {
-        part: Part,
-        expected: u64,
-        received: u64,
-    },
-}
-
-/// What stands at the front of the buffer.
-enum Front {
-    Whole(Extent),
-    /// The header and a part of the payload; the whole has this many bytes.
-    Payload {
-        wire_len: usize,
-    },
-    /// A part of the header, which has at least this many bytes, or nothing.
-    Header {
-        at_least: usize,
-    },
-}
-
-/// Where a whole block lies.
-#[derive(Clone, Copy)]
-pub(crate) struct Extent {
-    pub(crate) header_len: usize,
-    pub(crate) wire_len: usize,
-}
-
-/// The block that lies whole at the front of `front`, if one does.
-#[inline]
-pub(crate) fn whole<F: Framing>(framing: &F, front: &[u8]) -> Option<Extent> {
-    match look(framing, front) {
-        Ok(Front::Whole(extent)) => Some(extent),
-        _ => None,
-    }
-}
-
-#[inline]
-fn look<F: Framing>(framing: &F, front: &[u8]) -> Result<Front, Fault> {
-    let (header_len, payload_len) = match framing.decode_header(front) {
-        Ok(Header::Complete {
-            header_len,
-            payload_len,
-        }) => (header_len, payload_len),
-        Ok(Header::Incomplete { at_least }) => return Ok(Front::Header { at_least }),
-        Err(bad) => return Err(Fault::InvalidHeader(bad.0)),
-    };
-    let lens = framing.block_lens();
-    let announced = usize::try_from(payload_len).unwrap_or(usize::MAX);
-    if announced > *lens.end() {
-        return Err(Fault::TooLarge {
-            announced: payload_len,
-            limit: *lens.end() as u64,
-        });
-    }
-    if announced < *lens.start() {
-        return Err(Fault::InvalidHeader(
-            "it announces less than a block may have",
-        ));
-    }
-    let wire_len = header_len + announced;
-    Ok(if wire_len <= front.len() {
-        Front::Whole(Extent {
-            header_len,
-            wire_len,
-        })
-    } else {
-        Front::Payload { wire_len }
-    })
 }
 
 impl BlockCodec<Exact> {
@@ -178,25 +172,24 @@ impl<F: Framing> BlockCodec<F> {
     pub fn new(framing: F) -> Self {
         Self {
             framing,
-            room: Room::default(),
-            last_wire_len: 0,
-            attend: true,
-            left_over: Some(0),
-            lending: false,
-            fault: None,
-            progress: Progress::default(),
+            state: State::AwaitingRead { buffered: 0 },
+            peek: false,
+            fast: false,
+            position: Position::default(),
+            stats: ReadStats::default(),
+            read_buf: ReadBufPolicy::default(),
         }
     }
 
-    /// After a block of more than `bytes` bytes, its buffer is let go; 1 MiB unless set.
+    /// Sets the largest buffer, in payload bytes, that is kept between blocks; 1 MiB by default.
     ///
-    /// Raise it where most blocks are larger, and each would otherwise cost an allocation. Lower
-    /// it where there are many connections and memory counts for more than speed: below 64 KiB,
-    /// it bounds the batches of small blocks too. Less than 8 KiB counts as 8 KiB, what `Framed`
-    /// starts with.
+    /// A longer block is given away together with its buffer. Raise it where most blocks are
+    /// longer, and each would otherwise cost an allocation. Lower it where there are many
+    /// connections and memory counts for more than speed: below 64 KiB, it bounds the batches of
+    /// small blocks too. Less than 8 KiB counts as 8 KiB, with which `Framed` begins.
     #[must_use]
     pub fn max_retained(mut self, bytes: usize) -> Self {
-        self.room.set_max_retained(bytes);
+        self.read_buf.set_max_retained(bytes);
         self
     }
 
@@ -225,11 +218,11 @@ impl<F: Framing> BlockCodec<F> {
         Ok(())
     }
 
-    /// Bytes worth gathering for one write.
-    fn gathered(&self) -> usize {
+    /// The backpressure boundary for `Framed`: see [`WRITE_BOUNDARY`].
+    fn write_boundary(&self) -> usize {
         let lens = self.framing.block_lens();
         if lens.start() < lens.end() {
-            return GATHERED;
+            return WRITE_BOUNDARY;
         }
         let mut header = Vec::new();
         self.framing.encode_header(*lens.end(), &mut header);
@@ -239,178 +232,163 @@ impl<F: Framing> BlockCodec<F> {
 
     /// The most capacity a buffer may keep between blocks.
     pub(crate) fn max_capacity(&self) -> usize {
-        self.room.max_capacity
+        self.read_buf.max_capacity()
     }
 
-    pub(crate) fn progress(&self) -> Progress {
-        self.progress
+    pub(crate) fn position(&self) -> Position {
+        self.position
     }
 
-    /// While on, `decode` answers with an empty buffer as soon as a whole block is there, and
-    /// leaves it there.
-    pub(crate) fn set_lending(&mut self, on: bool) {
-        self.lending = on;
-        self.attend = on || self.left_over.is_some() || self.fault.is_some();
+    pub(crate) fn read_stats(&self) -> ReadStats {
+        self.stats
+    }
+
+    /// While on, `decode` answers with an empty buffer as soon as a whole block is at the front,
+    /// and leaves it there.
+    pub(crate) fn set_peek(&mut self, on: bool) {
+        self.peek = on;
+        self.update_fast();
+    }
+
+    fn set_state(&mut self, state: State) {
+        self.state = state;
+        self.update_fast();
+    }
+
+    fn update_fast(&mut self) {
+        self.fast = matches!(self.state, State::Draining) && !self.peek;
     }
 
     /// Takes note of whole blocks, of `wire_len` bytes altogether, that have left the buffer.
     #[inline]
-    pub(crate) fn note_taken(&mut self, blocks: u64, wire_len: usize) {
-        self.progress.index += blocks;
-        self.progress.offset += wire_len as u64;
+    pub(crate) fn record_taken(&mut self, blocks: u64, wire_len: usize) {
+        self.position.index += blocks;
+        self.position.offset += wire_len as u64;
+    }
+
+    /// Hands the buffer's large allocation to others on this thread, before a wait for the rest of
+    /// an unfinished block.
+    pub(crate) fn park(&mut self, buffer: &mut BytesMut) {
+        self.read_buf.park(buffer);
+    }
+
+    /// Takes a large allocation again, after such a wait and before the next read.
+    pub(crate) fn unpark(&mut self, buffer: &mut BytesMut) {
+        if self.read_buf.unpark(buffer) {
+            let parsed = parse_frame(&self.framing, buffer);
+            self.reserve(parsed, buffer);
+        }
     }
 
     /// Takes the whole block at the front out of the buffer.
     #[inline]
-    fn take(&mut self, extent: Extent, src: &mut BytesMut) -> BytesMut {
-        let Extent {
-            header_len,
-            wire_len,
-        } = extent;
-        self.note_taken(1, wire_len);
-        src.advance(header_len);
-        src.split_to(wire_len - header_len)
+    fn take(&mut self, frame: FrameLen, src: &mut BytesMut) -> BytesMut {
+        self.record_taken(1, frame.wire_len);
+        src.advance(frame.header_len);
+        src.split_to(frame.payload_len())
     }
 
     /// Takes a large block out of `src` together with the allocation, which `src` would otherwise
     /// share and keep alive.
-    fn take_all(&mut self, extent: Extent, src: &mut BytesMut) -> BytesMut {
-        let rest = BytesMut::from(&src[extent.wire_len..]);
-        let block = self.take(extent, src);
+    fn take_detached(&mut self, frame: FrameLen, src: &mut BytesMut) -> BytesMut {
+        let rest = BytesMut::from(&src[frame.wire_len..]);
+        let block = self.take(frame, src);
         *src = rest;
         block
     }
 
-    /// What `decode` does when it is not just the next small block's turn. One function for all of
-    /// that, so that there is one place alone from which a small block is moved: each move of one
-    /// that has only just been written makes the processor wait.
+    /// The decoder's step in every case but one: that the next small block is whole and is to be
+    /// taken.
+    ///
+    /// Not inlined, so that the common case has a single place that moves a block: a second one
+    /// would have the compiler merge the two through memory, and a load of what was stored a moment
+    /// ago in other widths stalls (store forwarding).
     #[cold]
-    fn decode_with_care(&mut self, src: &mut BytesMut) -> Result<Option<BytesMut>, BlockError> {
-        if self.attend && self.attend(src)? {
-            return Ok(Some(BytesMut::new()));
+    fn decode_slow(&mut self, src: &mut BytesMut) -> Result<Option<BytesMut>, BlockError> {
+        if let State::Failed(error) = &self.state {
+            // Nothing after the failure can be told apart, so none of it is kept.
+            src.clear();
+            return Err(error(self.position));
         }
-        match look(&self.framing, src) {
-            Ok(Front::Whole(extent)) if extent.wire_len > self.room.max_capacity => {
-                Ok(Some(self.take_all(extent, src)))
+        let parsed = parse_frame(&self.framing, src);
+        if let State::AwaitingRead { buffered } = self.state {
+            self.record_read(buffered, parsed, src);
+        }
+        match parsed {
+            Parsed::Complete(_) if self.peek => Ok(Some(BytesMut::new())),
+            Parsed::Complete(frame) if frame.wire_len > self.read_buf.max_capacity() => {
+                Ok(Some(self.take_detached(frame, src)))
             }
-            Ok(Front::Whole(extent)) => Ok(Some(self.take(extent, src))),
-            Ok(unfinished) => {
-                self.make_room(&unfinished, src);
-                self.left_over = Some(src.len());
-                self.attend = true;
+            Parsed::Complete(frame) => Ok(Some(self.take(frame, src))),
+            Parsed::PartialPayload(_) | Parsed::PartialHeader { .. } => {
+                self.reserve(parsed, src);
+                let buffered = src.len();
+                self.set_state(State::AwaitingRead { buffered });
                 Ok(None)
             }
-            Err(fault) => self.lose(fault),
-        }
-    }
-
-    /// Does what is due once a read, or once a poll, instead of once a block. True if the block at
-    /// the front is whole and is to stay there.
-    #[cold]
-    fn attend(&mut self, src: &mut BytesMut) -> Result<bool, BlockError> {
-        if let Some(fault) = &self.fault {
-            // What comes after the place was lost is of no use to anyone.
-            src.clear();
-            return Err(self.error(fault));
-        }
-        let whole = whole(&self.framing, src);
-        if let Some(left_over) = self.left_over.take() {
-            let bytes = src.len().saturating_sub(left_over);
-            if bytes > 0 {
-                trace!(bytes, "read");
-                self.progress.reads += 1;
-                self.room.note_read(src);
-            }
-            if left_over > 0 && whole.is_some() {
-                self.progress.fragmented_blocks += 1;
-            }
-        }
-        if let Some(extent) = whole {
-            self.last_wire_len = extent.wire_len;
-        }
-        self.attend = self.lending;
-        Ok(self.lending && whole.is_some())
-    }
-
-    /// To be called with an unfinished block before the wait for the rest of it.
-    pub(crate) fn rest(&mut self, src: &mut BytesMut) {
-        self.room.rest(src);
-    }
-
-    /// To be called after such a wait, before the next read.
-    pub(crate) fn resume(&mut self, src: &mut BytesMut) {
-        if self.room.resume(src) {
-            if let Ok(unfinished) = look(&self.framing, src) {
-                self.make_room(&unfinished, src);
-            }
-        }
-    }
-
-    /// Makes room for a read that brings the block at the front.
-    fn make_room(&mut self, front: &Front, src: &mut BytesMut) {
-        match *front {
-            Front::Whole(_) => {}
-            Front::Payload { wire_len } => self.room.make(src, wire_len),
-            Front::Header { at_least } => self.room.make(src, at_least.max(self.last_wire_len)),
-        }
-    }
-
-    /// Gives up: there are no blocks from here on.
-    #[cold]
-    fn lose<T>(&mut self, fault: Fault) -> Result<T, BlockError> {
-        let error = self.error(&fault);
-        self.fault = Some(Box::new(fault));
-        self.attend = true;
-        Err(error)
-    }
-
-    fn error(&self, fault: &Fault) -> BlockError {
-        let Progress { index, offset, .. } = self.progress;
-        match *fault {
-            Fault::InvalidHeader(reason) => BlockError::InvalidHeader {
-                reason,
-                index,
-                offset,
-            },
-            Fault::TooLarge { announced, limit } => BlockError::TooLarge {
+            Parsed::TooLarge { announced, limit } => self.fail(move |at| BlockError::TooLarge {
                 announced,
-                limit,
-                index,
-                offset,
-            },
-            Fault::Truncated {
-                part,
-                expected,
-                received,
-            } => BlockError::Truncated {
-                part,
-                expected,
-                received,
-                index,
-                offset,
-            },
+                limit: limit as u64,
+                index: at.index,
+                offset: at.offset,
+            }),
+            Parsed::Invalid(invalid) => self.fail(move |at| BlockError::InvalidHeader {
+                reason: invalid.0,
+                index: at.index,
+                offset: at.offset,
+            }),
         }
     }
 
-    /// What is missing from a stream that ended with `front`.
-    fn truncation(&self, front: &[u8]) -> Fault {
-        let received = front.len() as u64;
-        match self.framing.decode_header(front) {
-            Ok(Header::Complete {
-                header_len,
-                payload_len,
-            }) => Fault::Truncated {
-                part: Part::Payload,
-                expected: payload_len,
-                received: received - header_len as u64,
-            },
-            Ok(Header::Incomplete { at_least }) => Fault::Truncated {
-                part: Part::Header,
-                expected: at_least as u64,
-                received,
-            },
-            Err(bad) => Fault::InvalidHeader(bad.0),
+    /// Takes note of what a read has brought, once it has.
+    fn record_read(&mut self, buffered: usize, parsed: Parsed, src: &BytesMut) {
+        let bytes = src.len().saturating_sub(buffered);
+        if bytes > 0 {
+            trace!(bytes, "read");
+            self.stats.reads += 1;
+            self.read_buf.record_read(src);
         }
+        if let Some(frame) = parsed.complete() {
+            self.stats.fragmented_blocks += u64::from(buffered > 0);
+            self.read_buf.record_block(frame.wire_len);
+        }
+        self.set_state(State::Draining);
+    }
+
+    /// Reserves capacity for a read that brings the rest of an unfinished block.
+    fn reserve(&mut self, parsed: Parsed, src: &mut BytesMut) {
+        match parsed {
+            Parsed::PartialPayload(frame) => self.read_buf.reserve(src, frame.wire_len),
+            Parsed::PartialHeader { at_least } => self.read_buf.reserve_unknown(src, at_least),
+            Parsed::Complete(_) | Parsed::TooLarge { .. } | Parsed::Invalid(_) => {}
+        }
+    }
+
+    /// Ends the stream of blocks with the error that `error` makes.
+    #[cold]
+    fn fail<T>(
+        &mut self,
+        error: impl Fn(Position) -> BlockError + Send + Sync + 'static,
+    ) -> Result<T, BlockError> {
+        let first = error(self.position);
+        self.set_state(State::Failed(Box::new(error)));
+        Err(first)
+    }
+
+    /// Fails for the end of the stream inside a block, of which `received` bytes are there.
+    fn fail_truncated<T>(
+        &mut self,
+        part: Part,
+        expected: usize,
+        received: usize,
+    ) -> Result<T, BlockError> {
+        self.fail(move |at| BlockError::Truncated {
+            part,
+            expected: expected as u64,
+            received: received as u64,
+            index: at.index,
+            offset: at.offset,
+        })
     }
 }
 
@@ -420,60 +398,58 @@ impl<F: Framing> Decoder for BlockCodec<F> {
 
     #[inline]
     fn decode(&mut self, src: &mut BytesMut) -> Result<Option<BytesMut>, BlockError> {
-        if self.attend {
-            return self.decode_with_care(src);
+        if !self.fast {
+            return self.decode_slow(src);
         }
-        match whole(&self.framing, src) {
-            Some(extent) if extent.wire_len <= self.room.max_capacity => {
-                Ok(Some(self.take(extent, src)))
+        match parse_frame(&self.framing, src).complete() {
+            Some(frame) if frame.wire_len <= self.read_buf.max_capacity() => {
+                Ok(Some(self.take(frame, src)))
             }
-            _ => self.decode_with_care(src),
+            _ => self.decode_slow(src),
+        }
+    }
+
+    fn decode_eof(&mut self, src: &mut BytesMut) -> Result<Option<BytesMut>, BlockError> {
+        if matches!(self.state, State::Failed(_)) {
+            return self.decode_slow(src);
+        }
+        // No room is reserved for the rest of a block that will not come.
+        match parse_frame(&self.framing, src) {
+            Parsed::PartialHeader { .. } | Parsed::PartialPayload(_) if src.is_empty() => Ok(None),
+            Parsed::PartialHeader { at_least } => {
+                self.fail_truncated(Part::Header, at_least, src.len())
+            }
+            Parsed::PartialPayload(frame) => {
+                let received = src.len() - frame.header_len;
+                self.fail_truncated(Part::Payload, frame.payload_len(), received)
+            }
+            Parsed::Complete(_) | Parsed::TooLarge { .. } | Parsed::Invalid(_) => self.decode(src),
         }
     }
 
     fn framed<T: AsyncRead + AsyncWrite>(self, io: T) -> Framed<T, Self> {
         let mut framed = Framed::new(io, self);
-        let boundary = framed.codec().gathered();
+        let boundary = framed.codec().write_boundary();
         framed.set_backpressure_boundary(boundary);
         *framed.write_buffer_mut() = BytesMut::new();
         framed
     }
-
-    fn decode_eof(&mut self, src: &mut BytesMut) -> Result<Option<BytesMut>, BlockError> {
-        match look(&self.framing, src) {
-            // Nothing more will come, so no room is made for it.
-            Ok(Front::Header { .. } | Front::Payload { .. }) if self.fault.is_none() => {
-                if src.is_empty() {
-                    return Ok(None);
-                }
-                let fault = self.truncation(src);
-                self.lose(fault)
-            }
-            _ => self.decode(src),
-        }
-    }
 }
 
-/// `Bytes` and nothing else, so that `framed.close()` infers what the sink takes.
+// Encodes `Bytes` and nothing else, so that `framed.close()` infers the type of the sink's items.
 impl<F: Framing> Encoder<Bytes> for BlockCodec<F> {
     type Error = BlockError;
 
     fn encode(&mut self, block: Bytes, dst: &mut BytesMut) -> Result<(), BlockError> {
-        if is_oversized(dst, self.room.max_capacity.max(block.len() + HEADER_ROOM)) {
+        let most = self.max_capacity().max(block.len() + HEADER_SLACK);
+        if reclaim_exceeds(dst, most) {
             *dst = BytesMut::new();
         }
         if dst.capacity() == 0 {
-            dst.reserve(SMALLEST);
+            dst.reserve(INITIAL_CAPACITY);
         }
         self.encode_header(block.len(), dst)?;
         dst.extend_from_slice(&block);
         Ok(())
     }
-}
-
-/// Whether `buffer` is empty and yet holds on to more than `most` bytes.
-///
-/// Its capacity does not tell: what has been written out of it no longer counts there.
-fn is_oversized(buffer: &mut BytesMut, most: usize) -> bool {
-    buffer.is_empty() && buffer.try_reclaim(most.saturating_add(1))
 }

@@ -93,10 +93,12 @@
 
 mod codec;
 mod error;
+mod frame;
+mod framed;
 mod framing;
 mod queue;
+mod read_buf;
 mod recv;
-mod room;
 mod send;
 mod stall;
 mod stats;
@@ -104,9 +106,10 @@ mod stats;
 pub use self::{
     codec::BlockCodec,
     error::{BlockError, ConfigError, Part},
+    framed::{AsFramedRead, AsFramedWrite},
     framing::{Exact, Framing, Header, InvalidHeader, LengthPrefix, Varint},
-    recv::{AsFramedRead, Batch, RecvBlocks, recv_blocks},
-    send::{AsFramedWrite, SendBlocks, send_blocks, try_send_blocks},
+    recv::{Batch, RecvBlocks, recv_blocks},
+    send::{SendBlocks, send_blocks, try_send_blocks},
     stats::TransferStats,
 };
 

@@ -1,22 +1,22 @@
+//! Receiving by lending: each block is a slice of the read buffer, until the next is asked for.
+
 use std::{
     fmt,
     future::poll_fn,
     mem,
     ops::Range,
-    pin::Pin,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
 use bytes::{Buf, BytesMut};
-use futures::Stream;
-use tokio::io::AsyncRead;
-use tokio_util::codec::{Framed, FramedRead};
 use tracing::{Span, debug, debug_span};
 
 use crate::{
-    BlockCodec, BlockError, Framing, TransferStats,
-    codec::{Extent, Progress, whole},
+    AsFramedRead, BlockCodec, BlockError, Framing, TransferStats,
+    codec::{Position, ReadStats},
+    frame::{FrameLen, parse_frame},
+    framed::{Arrival, poll_peek},
     stall::Stall,
 };
 
@@ -48,8 +48,7 @@ use crate::{
 /// ```
 pub fn recv_blocks<R: AsFramedRead>(framed: &mut R) -> RecvBlocks<'_, R> {
     RecvBlocks {
-        span: debug_span!("recv_blocks"),
-        before: framed.codec().progress(),
+        start: (framed.codec().position(), framed.codec().read_stats()),
         framed,
         cursor: Cursor {
             pos: 0,
@@ -57,11 +56,11 @@ pub fn recv_blocks<R: AsFramedRead>(framed: &mut R) -> RecvBlocks<'_, R> {
             payload_bytes: 0,
             stop_after: u64::MAX,
         },
-        settled_blocks: 0,
+        consumed_blocks: 0,
         at_least: 0,
         stall: Stall::default(),
-        started: None,
-        elapsed: None,
+        phase: Phase::Idle,
+        span: debug_span!("recv_blocks"),
     }
 }
 
@@ -76,20 +75,32 @@ pub fn recv_blocks<R: AsFramedRead>(framed: &mut R) -> RecvBlocks<'_, R> {
 pub struct RecvBlocks<'a, R: AsFramedRead> {
     framed: &'a mut R,
     cursor: Cursor,
-    /// Of the blocks lent, those that have left the buffer.
-    settled_blocks: u64,
+    /// Blocks lent that have left the buffer.
+    consumed_blocks: u64,
     at_least: u64,
     stall: Stall,
-    /// The codec's progress when this was made.
-    before: Progress,
-    started: Option<Instant>,
-    /// How long it took, once it is over: after its end, or an error that ends it.
-    elapsed: Option<Duration>,
+    /// Where the codec stood when this was made.
+    start: (Position, ReadStats),
+    phase: Phase,
     span: Span,
 }
 
-/// How far the buffer has been lent. Blocks are lent in place and leave the buffer together, at
-/// the next read: what is kept per block is this.
+/// Whether receiving has begun, and is over.
+#[derive(Clone, Copy, Debug)]
+enum Phase {
+    /// `next` was not called yet, or found what it lent in the buffer.
+    Idle,
+    Receiving {
+        since: Instant,
+    },
+    /// The end came, or an error that ends it.
+    Ended {
+        took: Duration,
+    },
+}
+
+/// How far the buffer has been lent. Blocks are lent in place and leave the buffer together, before
+/// the next read, so this is all that is kept for each.
 #[derive(Debug)]
 struct Cursor {
     /// Bytes at the front of the buffer that have been lent.
@@ -105,21 +116,17 @@ struct Cursor {
 impl Cursor {
     /// The next block, if it is whole and may be lent.
     #[inline]
-    fn peek<F: Framing>(&self, codec: &BlockCodec<F>, buffer: &[u8]) -> Option<Extent> {
+    fn peek<F: Framing>(&self, codec: &BlockCodec<F>, buffer: &[u8]) -> Option<FrameLen> {
         if self.blocks >= self.stop_after {
             return None;
         }
-        whole(codec.framing(), buffer.get(self.pos..)?)
+        parse_frame(codec.framing(), buffer.get(self.pos..)?).complete()
     }
 
     /// Lends the next block, if [`peek`](Self::peek) sees one: where its payload lies in `buffer`.
     #[inline]
     fn lend<F: Framing>(&mut self, codec: &BlockCodec<F>, buffer: &[u8]) -> Option<Range<usize>> {
-        let Extent {
-            header_len,
-            wire_len,
-        } = self.peek(codec, buffer)?;
-        let payload = self.pos + header_len..self.pos + wire_len;
+        let payload = self.peek(codec, buffer)?.payload_at(self.pos);
         self.pos = payload.end;
         self.blocks += 1;
         self.payload_bytes += payload.len() as u64;
@@ -135,17 +142,17 @@ impl<R: AsFramedRead> RecvBlocks<'_, R> {
         self
     }
 
-    /// A stream that ends, even between blocks, before `blocks` blocks have come is a
+    /// Requires `blocks` blocks: a stream that ends before, even between blocks, is
     /// [`BlockError::TooFew`].
     pub fn at_least(mut self, blocks: u64) -> Self {
         self.at_least = blocks;
         self
     }
 
-    /// A wait of `timeout` in which not a byte arrives is a [`BlockError::Stalled`]. Nothing is
-    /// lost by it: ask again to wait again.
+    /// Returns [`BlockError::Stalled`] if no bytes arrive for `timeout`. The receiver remains
+    /// usable: call `next` again to keep waiting.
     ///
-    /// Without one, a peer that says nothing is waited for for ever.
+    /// Without one, a silent peer is waited for without limit.
     ///
     /// # Panics
     ///
@@ -169,7 +176,8 @@ impl<R: AsFramedRead> RecvBlocks<'_, R> {
     #[inline]
     pub async fn next(&mut self) -> Result<Option<&[u8]>, BlockError> {
         let mut block = self.lend();
-        if block.is_none() && poll_fn(|cx| self.poll_whole(cx)).await? {
+        if block.is_none() {
+            poll_fn(|cx| self.poll_block(cx)).await?;
             block = self.lend();
         }
         Ok(block.map(|block| &self.framed.read_buffer()[block]))
@@ -212,17 +220,19 @@ impl<R: AsFramedRead> RecvBlocks<'_, R> {
     /// Nothing is lost if the future is dropped.
     pub async fn next_batch(&mut self) -> Result<Option<Batch<'_, R::Framing>>, BlockError> {
         let (codec, buffer) = (self.framed.codec(), self.framed.read_buffer());
-        if self.cursor.peek(codec, buffer).is_none() && !poll_fn(|cx| self.poll_whole(cx)).await? {
-            return Ok(None);
+        if self.cursor.peek(codec, buffer).is_none() {
+            match poll_fn(|cx| self.poll_block(cx)).await? {
+                Arrival::Block => {}
+                Arrival::End => return Ok(None),
+            }
         }
         let buffer = self.framed.read_buffer();
         Ok(Some(Batch {
             framing: self.framed.codec().framing().clone(),
-            rest: buffer.get(self.cursor.pos..).unwrap_or_default(),
-            left: self.cursor.stop_after - self.cursor.blocks,
+            unread: buffer.get(self.cursor.pos..).unwrap_or_default(),
+            remaining: self.cursor.stop_after - self.cursor.blocks,
             payload_bytes: 0,
-            before: self.cursor.stop_after - self.cursor.blocks,
-            end: buffer.len(),
+            buffer_len: buffer.len(),
             cursor: &mut self.cursor,
         }))
     }
@@ -230,15 +240,22 @@ impl<R: AsFramedRead> RecvBlocks<'_, R> {
     /// What has been received so far.
     #[must_use]
     pub fn stats(&self) -> TransferStats {
-        let now = self.framed.codec().progress();
-        let elapsed = || self.started.map(|started| started.elapsed());
+        let (position, reads) = (
+            self.framed.codec().position(),
+            self.framed.codec().read_stats(),
+        );
+        let (first_position, first_reads) = self.start;
         TransferStats {
             blocks: self.cursor.blocks,
             payload_bytes: self.cursor.payload_bytes,
-            wire_bytes: now.offset - self.before.offset + self.cursor.pos as u64,
-            reads: now.reads - self.before.reads,
-            fragmented_blocks: now.fragmented_blocks - self.before.fragmented_blocks,
-            elapsed: self.elapsed.or_else(elapsed).unwrap_or_default(),
+            wire_bytes: position.offset - first_position.offset + self.cursor.pos as u64,
+            reads: reads.reads - first_reads.reads,
+            fragmented_blocks: reads.fragmented_blocks - first_reads.fragmented_blocks,
+            elapsed: match self.phase {
+                Phase::Idle => Duration::ZERO,
+                Phase::Receiving { since } => since.elapsed(),
+                Phase::Ended { took } => took,
+            },
             ..TransferStats::default()
         }
     }
@@ -249,103 +266,90 @@ impl<R: AsFramedRead> RecvBlocks<'_, R> {
             .lend(self.framed.codec(), self.framed.read_buffer())
     }
 
-    /// Waits until there is a whole block to lend; false when there will be none.
-    fn poll_whole(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, BlockError>> {
-        if self.elapsed.is_some() {
-            return Poll::Ready(Ok(false));
+    /// Waits until there is a whole block to lend, or none will come.
+    fn poll_block(&mut self, cx: &mut Context<'_>) -> Poll<Result<Arrival, BlockError>> {
+        if let Phase::Ended { .. } = self.phase {
+            return Poll::Ready(Ok(Arrival::End));
         }
         let _entered = self.span.clone().entered();
-        if self.started.is_none() {
-            self.started = Some(Instant::now());
+        if let Phase::Idle = self.phase {
+            let since = Instant::now();
+            self.phase = Phase::Receiving { since };
             debug!("receiving");
         }
-        let mut more = Ok(false);
+        let mut arrived = Ok(Arrival::End);
         if self.cursor.blocks < self.cursor.stop_after {
-            self.settle();
-            more = ready!(self.poll_arrival(cx));
+            self.consume_lent();
+            arrived = ready!(self.poll_arrival(cx));
         }
-        if matches!(more, Ok(false)) && self.cursor.blocks < self.at_least {
-            more = Err(BlockError::TooFew {
-                expected: self.at_least,
-                received: self.cursor.blocks,
-            });
-        }
-        if !matches!(more, Ok(true) | Err(BlockError::Stalled { .. })) {
-            self.finish(more.as_ref().err());
-        }
-        Poll::Ready(more)
-    }
-
-    /// Waits until a whole block is at the front of the buffer; false at the end of the stream.
-    fn poll_arrival(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, BlockError>> {
-        self.with_buffer(BlockCodec::resume);
-        let reads = self.framed.codec().progress().reads;
-        // Going through `Framed` keeps its own state right: had the bytes been read behind its
-        // back, it would wait for more before it looked at them. The mode is on for this poll
-        // only, so that not even a leaked `RecvBlocks` leaves it on.
-        self.framed.codec_mut().set_lending(true);
-        let polled = Pin::new(&mut *self.framed).poll_next(cx);
-        self.framed.codec_mut().set_lending(false);
-
-        let Progress {
-            index,
-            offset,
-            reads: reads_now,
-            ..
-        } = self.framed.codec().progress();
-        if reads_now > reads || polled.is_ready() {
-            self.stall.moved();
-        }
-        match polled {
-            Poll::Ready(block) => Poll::Ready(block.transpose().map(|block| block.is_some())),
-            Poll::Pending => {
-                self.with_buffer(BlockCodec::rest);
-                self.stall.poll_wait(cx).map(|waited| {
-                    Err(BlockError::Stalled {
-                        waited,
-                        index,
-                        offset,
-                    })
-                })
+        match arrived {
+            Ok(Arrival::Block) | Err(BlockError::Stalled { .. }) => {}
+            Ok(Arrival::End) if self.cursor.blocks < self.at_least => {
+                let error = BlockError::TooFew {
+                    expected: self.at_least,
+                    received: self.cursor.blocks,
+                };
+                self.finish(Some(&error));
+                arrived = Err(error);
             }
+            Ok(Arrival::End) => self.finish(None),
+            Err(ref error) => self.finish(Some(error)),
         }
+        Poll::Ready(arrived)
     }
 
-    /// Lets the codec do something about the buffer: `Framed` lends only one of the two at a time.
-    fn with_buffer(&mut self, change: impl FnOnce(&mut BlockCodec<R::Framing>, &mut BytesMut)) {
-        let mut buffer = mem::take(self.framed.read_buffer_mut());
-        change(self.framed.codec_mut(), &mut buffer);
-        *self.framed.read_buffer_mut() = buffer;
+    /// Waits until a whole block is at the front of the buffer, or the stream has ended.
+    fn poll_arrival(&mut self, cx: &mut Context<'_>) -> Poll<Result<Arrival, BlockError>> {
+        self.framed.with_codec_and_buffer(BlockCodec::unpark);
+        let reads = self.framed.codec().read_stats().reads;
+        let polled = poll_peek(self.framed, cx);
+        if polled.is_ready() || self.framed.codec().read_stats().reads > reads {
+            self.stall.reset();
+        }
+        if polled.is_ready() {
+            return polled;
+        }
+        self.framed.with_codec_and_buffer(BlockCodec::park);
+        let Position { index, offset } = self.framed.codec().position();
+        let stalled = self.stall.poll_stalled(cx);
+        stalled.map(|waited| {
+            Err(BlockError::Stalled {
+                waited,
+                index,
+                offset,
+            })
+        })
     }
 
-    /// Lets the blocks that were lent go, before the next read.
-    fn settle(&mut self) {
-        let lent = self.note_settled();
-        let most = self.framed.codec().max_capacity();
+    /// Removes the blocks that were lent from the buffer, before the next read.
+    fn consume_lent(&mut self) {
+        let lent = self.record_consumed();
+        let max_capacity = self.framed.codec().max_capacity();
         let buffer = self.framed.read_buffer_mut();
-        let rest = buffer.len() - lent;
-        if lent > 0 && buffer.capacity() > most {
+        let unread = buffer.len() - lent;
+        if lent > 0 && buffer.capacity() > max_capacity {
             *buffer = BytesMut::from(&buffer[lent..]);
         } else if lent > 0 {
-            // Less than one block is left over, and a block at the front of the buffer is one
-            // that never needs to be moved again.
+            // Normally less than one block is unread. A block that begins at the buffer's start
+            // never needs to be moved again, however long it is.
             buffer.copy_within(lent.., 0);
-            buffer.truncate(rest);
+            buffer.truncate(unread);
         }
     }
 
-    /// Tells the codec about the blocks lent since it was last told, and returns their wire bytes.
-    fn note_settled(&mut self) -> usize {
+    /// Tells the codec which blocks were lent since it was last told, and returns their wire bytes.
+    fn record_consumed(&mut self) -> usize {
         let lent = mem::take(&mut self.cursor.pos);
-        let blocks = self.cursor.blocks - self.settled_blocks;
-        self.settled_blocks = self.cursor.blocks;
-        self.framed.codec_mut().note_taken(blocks, lent);
+        let blocks = self.cursor.blocks - self.consumed_blocks;
+        self.consumed_blocks = self.cursor.blocks;
+        self.framed.codec_mut().record_taken(blocks, lent);
         lent
     }
 
     fn finish(&mut self, error: Option<&BlockError>) {
-        if let (None, Some(started)) = (self.elapsed, self.started) {
-            self.elapsed = Some(started.elapsed());
+        if let Phase::Receiving { since } = self.phase {
+            let took = since.elapsed();
+            self.phase = Phase::Ended { took };
             let stats = self.stats();
             match error {
                 None => debug!(%stats, "received"),
@@ -359,11 +363,11 @@ impl<R: AsFramedRead> Drop for RecvBlocks<'_, R> {
     fn drop(&mut self) {
         let _entered = self.span.clone().entered();
         self.finish(None);
-        let lent = self.note_settled();
-        let most = self.framed.codec().max_capacity();
+        let lent = self.record_consumed();
+        let max_capacity = self.framed.codec().max_capacity();
         let buffer = self.framed.read_buffer_mut();
-        let oversized = buffer.capacity() > most;
-        // There may be any number of whole blocks behind, so nothing is moved for these.
+        let oversized = buffer.capacity() > max_capacity;
+        // Whole blocks may follow, any number of them, so they are not moved.
         buffer.advance(lent);
         if lent > 0 && oversized {
             *buffer = BytesMut::from(&buffer[..]);
@@ -383,21 +387,19 @@ impl<R: AsFramedRead> fmt::Debug for RecvBlocks<'_, R> {
 
 /// The blocks that have arrived whole, lent together; made by [`RecvBlocks::next_batch`].
 ///
-/// A block is taken when the iterator gives it; the rest stay for the next call.
+/// A block is taken when the iterator yields it; the rest stay for the next call.
 pub struct Batch<'b, F> {
     framing: F,
     /// What has not been lent of the buffer.
-    rest: &'b [u8],
+    unread: &'b [u8],
     /// Blocks that may yet be lent.
-    left: u64,
+    remaining: u64,
     /// Bytes of the payloads lent.
     payload_bytes: u64,
-    /// `left` at first.
-    before: u64,
-    /// Where `rest` ends in the buffer.
-    end: usize,
-    /// Told on drop how far this got. Until then the rest is kept here by value, where it can be
-    /// in registers all through the user's loop.
+    /// Length of the buffer, in which `unread` is the end.
+    buffer_len: usize,
+    /// Updated on drop: all that changes for each block is kept in this struct until then, so that
+    /// it stays in registers throughout the user's loop.
     cursor: &'b mut Cursor,
 }
 
@@ -406,17 +408,14 @@ impl<'b, F: Framing> Iterator for Batch<'b, F> {
 
     #[inline]
     fn next(&mut self) -> Option<&'b [u8]> {
-        if self.left == 0 {
+        if self.remaining == 0 {
             return None;
         }
-        let Extent {
-            header_len,
-            wire_len,
-        } = whole(&self.framing, self.rest)?;
-        let (block, rest) = self.rest.split_at_checked(wire_len)?;
-        let payload = block.get(header_len..)?;
-        self.rest = rest;
-        self.left -= 1;
+        let frame = parse_frame(&self.framing, self.unread).complete()?;
+        let (block, unread) = self.unread.split_at_checked(frame.wire_len)?;
+        let payload = block.get(frame.header_len..)?;
+        self.unread = unread;
+        self.remaining -= 1;
         self.payload_bytes += payload.len() as u64;
         Some(payload)
     }
@@ -425,8 +424,8 @@ impl<'b, F: Framing> Iterator for Batch<'b, F> {
 impl<F> Drop for Batch<'_, F> {
     #[inline]
     fn drop(&mut self) {
-        self.cursor.pos = self.end - self.rest.len();
-        self.cursor.blocks += self.before - self.left;
+        self.cursor.pos = self.buffer_len - self.unread.len();
+        self.cursor.blocks = self.cursor.stop_after - self.remaining;
         self.cursor.payload_bytes += self.payload_bytes;
     }
 }
@@ -436,54 +435,3 @@ impl<F> fmt::Debug for Batch<'_, F> {
         f.debug_struct("Batch").finish_non_exhaustive()
     }
 }
-
-/// What [`recv_blocks`] receives from: [`Framed`] or [`FramedRead`] with a [`BlockCodec`].
-///
-/// Sealed: what it takes to lend blocks in place is between these two and the codec.
-pub trait AsFramedRead:
-    Stream<Item = Result<BytesMut, BlockError>> + Unpin + sealed::AsFramedRead
-{
-}
-
-mod sealed {
-    use super::{BlockCodec, BytesMut, Framing};
-
-    pub trait AsFramedRead {
-        type Framing: Framing;
-        fn codec(&self) -> &BlockCodec<Self::Framing>;
-        fn codec_mut(&mut self) -> &mut BlockCodec<Self::Framing>;
-        fn read_buffer(&self) -> &BytesMut;
-        fn read_buffer_mut(&mut self) -> &mut BytesMut;
-    }
-}
-
-macro_rules! as_framed_read {
-    ($framed:ident, $codec:ident, $codec_mut:ident) => {
-        impl<T: AsyncRead + Unpin, F: Framing> AsFramedRead for $framed<T, BlockCodec<F>> {}
-
-        impl<T, F: Framing> sealed::AsFramedRead for $framed<T, BlockCodec<F>> {
-            type Framing = F;
-
-            #[inline]
-            fn codec(&self) -> &BlockCodec<F> {
-                self.$codec()
-            }
-
-            fn codec_mut(&mut self) -> &mut BlockCodec<F> {
-                self.$codec_mut()
-            }
-
-            #[inline]
-            fn read_buffer(&self) -> &BytesMut {
-                self.read_buffer()
-            }
-
-            fn read_buffer_mut(&mut self) -> &mut BytesMut {
-                self.read_buffer_mut()
-            }
-        }
-    };
-}
-
-as_framed_read!(Framed, codec, codec_mut);
-as_framed_read!(FramedRead, decoder, decoder_mut);

@@ -8,14 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::{Bytes, BytesMut};
-use futures::{Sink, Stream};
+use bytes::Bytes;
+use futures::Stream;
 use tokio::io::AsyncWrite;
-use tokio_util::codec::{Framed, FramedWrite};
 use tracing::{Span, debug, debug_span};
 
-use self::sealed::Source;
-use crate::{BlockCodec, BlockError, Framing, TransferStats, queue::Queue, stall::Stall};
+use self::source::Source;
+use crate::{AsFramedWrite, BlockError, TransferStats, queue::Queue, stall::Stall};
 
 /// Sends every block of `source`, many in one system call, large payloads without a copy.
 ///
@@ -155,7 +154,7 @@ where
         }
         let flushed = Pin::new(&mut *self.framed).poll_flush(cx);
         if self.framed.write_buffer_mut().len() < held {
-            self.stall.moved();
+            self.stall.reset();
         }
         self.watch(flushed, cx)
     }
@@ -192,7 +191,7 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), BlockError>> {
         let Poll::Ready(done) = polled else {
-            return self.stall.poll_wait(cx).map(|waited| {
+            return self.stall.poll_stalled(cx).map(|waited| {
                 Err(BlockError::Stalled {
                     waited,
                     index: self.stats.blocks,
@@ -200,7 +199,7 @@ where
                 })
             });
         };
-        self.stall.moved();
+        self.stall.reset();
         Poll::Ready(done)
     }
 }
@@ -304,16 +303,13 @@ where
     }
 }
 
-/// What [`send_blocks`] sends through: [`Framed`] or [`FramedWrite`] with a [`BlockCodec`].
+/// Where blocks come from.
 ///
-/// Sealed: what it takes to write past the write buffer is between these two and the codec.
-pub trait AsFramedWrite: Sink<Bytes, Error = BlockError> + Unpin + sealed::AsFramedWrite {}
+/// They are handed on and not returned: wrapping each in a `Result` and moving it about takes as
+/// long as all else that is done for a small one.
+mod source {
+    use super::{BlockError, Bytes, Context, Poll};
 
-mod sealed {
-    use super::{AsyncWrite, BlockCodec, BlockError, Bytes, BytesMut, Context, Framing, Poll};
-
-    /// Where blocks come from. They are handed on and not returned, for wrapping each in a
-    /// `Result` and moving it about takes as long as all else that is done for a small one.
     pub trait Source: Unpin {
         fn poll_block(
             &mut self,
@@ -321,41 +317,4 @@ mod sealed {
             take: impl FnOnce(Bytes) -> Result<(), BlockError>,
         ) -> Poll<Option<Result<(), BlockError>>>;
     }
-
-    pub trait AsFramedWrite {
-        type Framing: Framing;
-        type Io: AsyncWrite + Unpin;
-        fn codec(&self) -> &BlockCodec<Self::Framing>;
-        fn io_mut(&mut self) -> &mut Self::Io;
-        fn write_buffer_mut(&mut self) -> &mut BytesMut;
-    }
 }
-
-macro_rules! as_framed_write {
-    ($framed:ident, $codec:ident) => {
-        impl<T: AsyncWrite + Unpin, F: Framing> AsFramedWrite for $framed<T, BlockCodec<F>> {}
-
-        impl<T: AsyncWrite + Unpin, F: Framing> sealed::AsFramedWrite
-            for $framed<T, BlockCodec<F>>
-        {
-            type Framing = F;
-            type Io = T;
-
-            #[inline]
-            fn codec(&self) -> &BlockCodec<F> {
-                self.$codec()
-            }
-
-            fn io_mut(&mut self) -> &mut T {
-                self.get_mut()
-            }
-
-            fn write_buffer_mut(&mut self) -> &mut BytesMut {
-                self.write_buffer_mut()
-            }
-        }
-    };
-}
-
-as_framed_write!(Framed, codec);
-as_framed_write!(FramedWrite, encoder);

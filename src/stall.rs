@@ -1,3 +1,5 @@
+//! The stall timeout: notices a wait in which no bytes move for too long.
+
 use std::{
     future::Future,
     pin::Pin,
@@ -7,13 +9,13 @@ use std::{
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// Watches for a wait that lasts too long.
+/// Measures waits, each from its beginning to the next byte.
 #[derive(Debug, Default)]
 pub(crate) struct Stall {
     timeout: Option<Duration>,
     /// When the present wait began; none while bytes move.
     since: Option<Instant>,
-    /// Kept from wait to wait: setting a timer anew for each would cost more than most waits.
+    /// Kept from wait to wait: a new timer for each would cost more than most waits.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -23,13 +25,13 @@ impl Stall {
     }
 
     /// Bytes have moved.
-    pub(crate) fn moved(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.since = None;
     }
 
-    /// To be called when there is nothing to do but wait. Ready, with the timeout, when the wait
-    /// has lasted that long; the next call begins a new one.
-    pub(crate) fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<Duration> {
+    /// Called at each poll that must wait. Ready, with the timeout, when the wait has lasted that
+    /// long; the next call begins a new one.
+    pub(crate) fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<Duration> {
         let Some(timeout) = self.timeout else {
             return Poll::Pending;
         };
@@ -43,7 +45,7 @@ impl Stall {
         // A timer left from an earlier wait may fire early; it is then set to this wait's end.
         while timer.as_mut().poll(cx).is_ready() {
             if timer.deadline() >= deadline {
-                self.moved();
+                self.reset();
                 return Poll::Ready(timeout);
             }
             timer.as_mut().reset(deadline);

@@ -1,0 +1,191 @@
+//! Parses the front of a buffer: what of one block is there, and how long it is. Pure: knows
+//! neither I/O nor a stream's history.
+
+use std::ops::Range;
+
+use crate::{Framing, Header, InvalidHeader};
+
+/// What stands at the front of a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Parsed {
+    /// A whole block.
+    Complete(FrameLen),
+    /// The whole header, and less than the payload that it announces.
+    PartialPayload(FrameLen),
+    /// A part of a header that has at least this many bytes; or nothing at all.
+    PartialHeader { at_least: usize },
+    /// A header that announces more than the framing carries.
+    TooLarge { announced: u64, limit: usize },
+    /// A header that the framing does not allow.
+    Invalid(InvalidHeader),
+}
+
+impl Parsed {
+    /// The block, if it is whole. Every other outcome is `None`, errors included: whoever asks
+    /// this way goes on to the decoder, which meets the error again and reports it.
+    #[inline]
+    pub(crate) fn complete(self) -> Option<FrameLen> {
+        match self {
+            Self::Complete(frame) => Some(frame),
+            _ => None,
+        }
+    }
+}
+
+/// The lengths of one block on the wire, in bytes. The header is what is stripped from the front;
+/// the payload is the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FrameLen {
+    pub(crate) header_len: usize,
+    /// Header and payload.
+    pub(crate) wire_len: usize,
+}
+
+impl FrameLen {
+    pub(crate) fn payload_len(self) -> usize {
+        self.wire_len - self.header_len
+    }
+
+    /// Where the payload lies in a buffer in which the block begins at `start`.
+    #[inline]
+    pub(crate) fn payload_at(self, start: usize) -> Range<usize> {
+        start + self.header_len..start + self.wire_len
+    }
+}
+
+/// Parses the block at the front of `front`.
+#[inline]
+pub(crate) fn parse_frame<F: Framing>(framing: &F, front: &[u8]) -> Parsed {
+    let (header_len, announced) = match framing.decode_header(front) {
+        Ok(Header::Complete {
+            header_len,
+            payload_len,
+        }) => (header_len, payload_len),
+        Ok(Header::Incomplete { at_least }) => return Parsed::PartialHeader { at_least },
+        Err(invalid) => return Parsed::Invalid(invalid),
+    };
+    let lens = framing.block_lens();
+    let payload_len = usize::try_from(announced).unwrap_or(usize::MAX);
+    if payload_len > *lens.end() {
+        return Parsed::TooLarge {
+            announced,
+            limit: *lens.end(),
+        };
+    }
+    if payload_len < *lens.start() {
+        return Parsed::Invalid(InvalidHeader("it announces less than the framing carries"));
+    }
+    let Some(arrived) = front.len().checked_sub(header_len) else {
+        // The framing knew all it announces from the header's first bytes.
+        return Parsed::PartialHeader {
+            at_least: header_len,
+        };
+    };
+    if payload_len <= arrived {
+        Parsed::Complete(FrameLen {
+            header_len,
+            wire_len: header_len + payload_len,
+        })
+    } else {
+        Parsed::PartialPayload(FrameLen {
+            header_len,
+            wire_len: header_len.saturating_add(payload_len),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::RangeInclusive;
+
+    use bytes::BufMut;
+
+    use super::*;
+    use crate::{Exact, LengthPrefix, Varint};
+
+    const fn frame(header_len: usize, wire_len: usize) -> FrameLen {
+        FrameLen {
+            header_len,
+            wire_len,
+        }
+    }
+
+    #[test]
+    fn each_outcome_is_told_apart_by_the_bytes_at_the_front() {
+        let u32s = LengthPrefix::u32().max_block_len(5).unwrap();
+        let table: [(&[u8], Parsed); 7] = [
+            (b"", Parsed::PartialHeader { at_least: 4 }),
+            (b"\0\0\0", Parsed::PartialHeader { at_least: 4 }),
+            (b"\0\0\0\x02", Parsed::PartialPayload(frame(4, 6))),
+            (b"\0\0\0\x02a", Parsed::PartialPayload(frame(4, 6))),
+            (b"\0\0\0\x02ab\0", Parsed::Complete(frame(4, 6))),
+            (b"\0\0\0\0", Parsed::Complete(frame(4, 4))),
+            (
+                b"\0\0\0\x06",
+                Parsed::TooLarge {
+                    announced: 6,
+                    limit: 5,
+                },
+            ),
+        ];
+        for (front, expected) in table {
+            assert_eq!(parse_frame(&u32s, front), expected, "{front:?}");
+        }
+        let exact = Exact::new(3).unwrap();
+        assert_eq!(
+            parse_frame(&exact, b"ab"),
+            Parsed::PartialPayload(frame(0, 3))
+        );
+        assert_eq!(parse_frame(&exact, b"abc"), Parsed::Complete(frame(0, 3)));
+        let endless = parse_frame(&Varint::new(), &[0xff; 10]);
+        assert!(matches!(endless, Parsed::Invalid(_)), "{endless:?}");
+    }
+
+    #[test]
+    fn only_a_whole_block_is_complete() {
+        let whole = Parsed::Complete(frame(4, 6));
+        assert_eq!(whole.complete().unwrap().payload_at(10), 14..16);
+        assert_eq!(Parsed::PartialPayload(frame(4, 6)).complete(), None);
+        assert_eq!(Parsed::Invalid(InvalidHeader("wrong")).complete(), None);
+    }
+
+    /// Announces everything from the first byte of an 8-byte header.
+    #[derive(Clone)]
+    struct Hasty(u64);
+
+    impl Framing for Hasty {
+        fn block_lens(&self) -> RangeInclusive<usize> {
+            2..=usize::MAX
+        }
+
+        fn decode_header(&self, _front: &[u8]) -> Result<Header, InvalidHeader> {
+            Ok(Header::Complete {
+                header_len: 8,
+                payload_len: self.0,
+            })
+        }
+
+        fn encode_header(&self, _payload_len: usize, dst: &mut impl BufMut) {
+            dst.put_bytes(0, 8);
+        }
+    }
+
+    #[test]
+    fn a_header_that_is_announced_before_it_is_there_is_waited_for() {
+        let hasty = Hasty(2);
+        let partial = Parsed::PartialHeader { at_least: 8 };
+        assert_eq!(parse_frame(&hasty, b"seven b"), partial);
+        assert_eq!(
+            parse_frame(&hasty, b"eight by"),
+            Parsed::PartialPayload(frame(8, 10))
+        );
+    }
+
+    #[test]
+    fn lengths_at_the_ends_of_what_a_framing_carries_do_not_overflow() {
+        let waits = parse_frame(&Hasty(u64::MAX), b"eight byt");
+        assert_eq!(waits, Parsed::PartialPayload(frame(8, usize::MAX)));
+        let short = parse_frame(&Hasty(1), b"eight byt");
+        assert!(matches!(short, Parsed::Invalid(_)), "{short:?}");
+    }
+}

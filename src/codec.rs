@@ -11,8 +11,8 @@ use tracing::trace;
 use crate::{
     BlockError, ConfigError, Exact, Framing, LengthPrefix, Part,
     frame::{FrameLen, Parsed, parse_frame},
-    queue::MAX_WRITE,
     read_buf::{HEADER_SLACK, INITIAL_CAPACITY, ReadBufPolicy, reclaim_exceeds},
+    write::MAX_WRITE,
 };
 
 /// Backpressure boundary of a `Framed` of [`BlockCodec::framed`], where blocks differ in length:

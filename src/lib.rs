@@ -96,12 +96,12 @@ mod error;
 mod frame;
 mod framed;
 mod framing;
-mod queue;
 mod read_buf;
 mod recv;
 mod send;
 mod stall;
 mod stats;
+mod write;
 
 pub use self::{
     codec::BlockCodec,

@@ -1,3 +1,5 @@
+//! Sending a stream of blocks: a loop between the source and the writer.
+
 use std::{
     error::Error,
     fmt,
@@ -14,7 +16,7 @@ use tokio::io::AsyncWrite;
 use tracing::{Span, debug, debug_span};
 
 use self::source::Source;
-use crate::{AsFramedWrite, BlockError, TransferStats, queue::Queue, stall::Stall};
+use crate::{AsFramedWrite, BlockError, TransferStats, stall::Stall, write::BlockWriter};
 
 /// Sends every block of `source`, many in one system call, large payloads without a copy.
 ///
@@ -69,7 +71,7 @@ where
     SendBlocks::new(framed, Fallible(Box::pin(source)))
 }
 
-/// A transfer under way; made by [`send_blocks`] and [`try_send_blocks`], and run by awaiting it.
+/// A transfer; made by [`send_blocks`] and [`try_send_blocks`], and run by awaiting it.
 ///
 /// To know after a failure how much was sent, await `&mut sending` and then look at
 /// [`stats`](Self::stats).
@@ -77,22 +79,21 @@ where
 pub struct SendBlocks<'a, W: AsFramedWrite, S> {
     framed: &'a mut W,
     source: S,
-    state: State,
-    queue: Queue,
-    /// Whether the transport may hold bytes that it has not passed on.
-    unflushed: bool,
+    source_state: SourceState,
+    writer: BlockWriter,
     stall: Stall,
     stats: TransferStats,
     started: Option<Instant>,
     span: Span,
 }
 
-/// What the source last said.
+/// What the source last answered.
 #[derive(Debug)]
-enum State {
+enum SourceState {
     Ready,
     Pending,
     Ended,
+    /// It gave an error or a block that cannot be sent; reported after all before it is sent.
     Failed(BlockError),
 }
 
@@ -103,11 +104,10 @@ where
 {
     fn new(framed: &'a mut W, source: S) -> Self {
         Self {
-            queue: Queue::default(),
             framed,
             source,
-            state: State::Ready,
-            unflushed: true,
+            source_state: SourceState::Ready,
+            writer: BlockWriter::default(),
             stall: Stall::default(),
             stats: TransferStats::default(),
             started: None,
@@ -119,34 +119,27 @@ where
         ready!(self.poll_write_buffer(cx))?;
         loop {
             self.fill(cx);
-            if !self.queue.is_empty() {
-                let io = self.framed.io_mut();
-                let written = self.queue.poll_write(io, cx, &mut self.stats);
-                ready!(self.watch(written.map_err(BlockError::Io), cx))?;
-                self.unflushed = true;
+            if !self.writer.is_empty() {
+                ready!(self.poll_write(cx))?;
                 continue;
             }
-            if self.unflushed {
-                let flushed = Pin::new(self.framed.io_mut()).poll_flush(cx);
-                ready!(self.watch(flushed.map_err(BlockError::Io), cx))?;
-                self.unflushed = false;
-            }
-            match self.state {
-                State::Ready => {}
-                State::Pending => {
-                    self.queue.rest();
+            ready!(self.poll_flush(cx))?;
+            match self.source_state {
+                SourceState::Ready => {}
+                SourceState::Pending => {
+                    self.writer.shrink();
                     return Poll::Pending;
                 }
-                State::Ended | State::Failed(_) => break,
+                SourceState::Ended | SourceState::Failed(_) => break,
             }
         }
-        match mem::replace(&mut self.state, State::Ended) {
-            State::Failed(error) => Poll::Ready(Err(error)),
+        match mem::replace(&mut self.source_state, SourceState::Ended) {
+            SourceState::Failed(error) => Poll::Ready(Err(error)),
             _ => Poll::Ready(Ok(())),
         }
     }
 
-    /// Writes what `Framed` holds from before: it goes first.
+    /// Writes what the write buffer held before this transfer: it goes first.
     fn poll_write_buffer(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BlockError>> {
         let held = self.framed.write_buffer_mut().len();
         if held == 0 {
@@ -156,59 +149,75 @@ where
         if self.framed.write_buffer_mut().len() < held {
             self.stall.reset();
         }
-        self.watch(flushed, cx)
+        self.or_stalled(flushed, cx)
     }
 
     /// Takes what the source has ready, as far as there is room for it.
     fn fill(&mut self, cx: &mut Context<'_>) {
-        if matches!(self.state, State::Ended | State::Failed(_)) || self.queue.is_full() {
+        if matches!(
+            self.source_state,
+            SourceState::Ended | SourceState::Failed(_)
+        ) {
             return;
         }
-        self.queue.make_room();
         let vectored = self.framed.io_mut().is_write_vectored();
         let codec = self.framed.codec();
-        self.state = loop {
-            if self.queue.is_full() {
-                break State::Ready;
+        let writer = &mut self.writer;
+        self.source_state = loop {
+            if !writer.has_capacity() {
+                break SourceState::Ready;
             }
-            let queue = &mut self.queue;
-            match self
-                .source
-                .poll_block(cx, |block| queue.push(codec, block, vectored))
-            {
+            let push = |block| writer.push(codec, block, vectored);
+            match self.source.poll_block(cx, push) {
                 Poll::Ready(Some(Ok(()))) => {}
-                Poll::Ready(Some(Err(error))) => break State::Failed(error),
-                Poll::Ready(None) => break State::Ended,
-                Poll::Pending => break State::Pending,
+                Poll::Ready(Some(Err(error))) => break SourceState::Failed(error),
+                Poll::Ready(None) => break SourceState::Ended,
+                Poll::Pending => break SourceState::Pending,
             }
         };
     }
 
-    /// Passes on what the transport said, watching over the wait if it is one.
-    fn watch(
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BlockError>> {
+        let polled = self.writer.poll_write(self.framed.io_mut(), cx);
+        let written = ready!(self.or_stalled(polled.map_err(BlockError::Io), cx))?;
+        self.stats.writes += 1;
+        self.stats.blocks += written.blocks;
+        self.stats.payload_bytes += written.payload_bytes;
+        self.stats.wire_bytes += written.wire_bytes;
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BlockError>> {
+        let polled = self.writer.poll_flush(self.framed.io_mut(), cx);
+        self.or_stalled(polled.map_err(BlockError::Io), cx)
+    }
+
+    /// Returns `polled`; while that is pending, [`BlockError::Stalled`] once the timeout is over.
+    fn or_stalled<T>(
         &mut self,
-        polled: Poll<Result<(), BlockError>>,
+        polled: Poll<Result<T, BlockError>>,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(), BlockError>> {
-        let Poll::Ready(done) = polled else {
-            return self.stall.poll_stalled(cx).map(|waited| {
-                Err(BlockError::Stalled {
-                    waited,
-                    index: self.stats.blocks,
-                    offset: self.stats.wire_bytes,
-                })
-            });
-        };
-        self.stall.reset();
-        Poll::Ready(done)
+    ) -> Poll<Result<T, BlockError>> {
+        if polled.is_ready() {
+            self.stall.reset();
+            return polled;
+        }
+        self.stall.poll_stalled(cx).map(|waited| {
+            Err(BlockError::Stalled {
+                waited,
+                index: self.stats.blocks,
+                offset: self.stats.wire_bytes,
+            })
+        })
     }
 }
 
 impl<W: AsFramedWrite, S> SendBlocks<'_, W, S> {
-    /// A wait of `timeout` in which the transport takes not a byte is a [`BlockError::Stalled`].
-    /// Waiting for the source does not count. Nothing is lost by it: await again to wait again.
+    /// Returns [`BlockError::Stalled`] if the transport takes no bytes for `timeout`. Time spent
+    /// waiting for the source does not count. The transfer remains usable: await it again to keep
+    /// waiting.
     ///
-    /// Without one, a peer that does not read is waited for for ever.
+    /// Without one, a peer that does not read is waited for without limit.
     ///
     /// # Panics
     ///
@@ -251,9 +260,7 @@ where
 
 impl<W: AsFramedWrite, S> Drop for SendBlocks<'_, W, S> {
     fn drop(&mut self) {
-        if !self.queue.is_empty() {
-            self.queue.spill(self.framed.write_buffer_mut());
-        }
+        self.writer.spill(self.framed.write_buffer_mut());
     }
 }
 
@@ -261,8 +268,24 @@ impl<W: AsFramedWrite, S> fmt::Debug for SendBlocks<'_, W, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SendBlocks")
             .field("stats", &self.stats)
-            .field("source", &self.state)
+            .field("source", &self.source_state)
             .finish_non_exhaustive()
+    }
+}
+
+/// Where blocks come from.
+///
+/// They are handed on and not returned: wrapping each in a `Result` and moving it about takes as
+/// long as all else that is done for a small one.
+mod source {
+    use super::{BlockError, Bytes, Context, Poll};
+
+    pub trait Source: Unpin {
+        fn poll_block(
+            &mut self,
+            cx: &mut Context<'_>,
+            take: impl FnOnce(Bytes) -> Result<(), BlockError>,
+        ) -> Poll<Option<Result<(), BlockError>>>;
     }
 }
 
@@ -300,21 +323,5 @@ where
             Ok(block) => take(block.into()),
             Err(error) => Err(BlockError::Source(error.into())),
         }))
-    }
-}
-
-/// Where blocks come from.
-///
-/// They are handed on and not returned: wrapping each in a `Result` and moving it about takes as
-/// long as all else that is done for a small one.
-mod source {
-    use super::{BlockError, Bytes, Context, Poll};
-
-    pub trait Source: Unpin {
-        fn poll_block(
-            &mut self,
-            cx: &mut Context<'_>,
-            take: impl FnOnce(Bytes) -> Result<(), BlockError>,
-        ) -> Poll<Option<Result<(), BlockError>>>;
     }
 }

@@ -1,0 +1,11 @@
+//! The write side: knows blocks, bytes and flushes, and neither where the blocks come from nor
+//! what a user counts of them.
+
+mod lengths;
+mod queue;
+mod writer;
+
+pub(crate) use self::{
+    queue::MAX_WRITE,
+    writer::{BlockWriter, Written},
+};

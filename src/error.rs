@@ -87,7 +87,7 @@ pub enum BlockError {
     },
 
     /// The source of the blocks to send failed.
-    #[error("the source of the blocks failed: {0}")]
+    #[error("the source of the blocks failed")]
     Source(#[source] Box<dyn Error + Send + Sync>),
 
     /// The transport failed.

@@ -98,7 +98,7 @@ fn every_error_prints_its_numbers_and_becomes_an_io_error_of_the_right_kind() {
         ),
         (
             BlockError::Source("no more tape".into()),
-            "the source of the blocks failed: no more tape",
+            "the source of the blocks failed",
             io::ErrorKind::Other,
         ),
     ];
@@ -125,9 +125,11 @@ fn an_io_error_goes_in_and_comes_out_as_it_was() {
 }
 
 #[test]
-fn the_error_of_a_failed_source_can_be_reached() {
+fn a_chain_of_errors_names_the_cause_of_a_failed_source_once() {
     let error = BlockError::Source(Box::new(io::Error::other("no more tape")));
     assert!(error.source().unwrap().is::<io::Error>());
+    let chain = format!("{:#}", anyhow::Error::from(error));
+    assert_eq!(chain, "the source of the blocks failed: no more tape");
 }
 
 #[test]

@@ -1,3 +1,5 @@
+//! What a transfer moved, counted, and as a line of text.
+
 use std::{fmt, time::Duration};
 
 /// What a transfer moved, and in how many reads or writes.
@@ -43,11 +45,7 @@ impl fmt::Display for TransferStats {
         write!(f, "{}, ", Counted(self.blocks, "block"))?;
         scaled(f, bytes, &["B", "kB", "MB", "GB", "TB"])?;
         f.write_str(" in ")?;
-        match seconds {
-            s if s >= 1.0 => write!(f, "{s:.2} s")?,
-            s if s >= 1e-3 => write!(f, "{:.2} ms", s * 1e3)?,
-            s => write!(f, "{:.0} µs", s * 1e6)?,
-        }
+        scaled(f, self.elapsed.as_micros() as f64, &["µs", "ms", "s"])?;
         if seconds > 0.0 {
             f.write_str(" (")?;
             scaled(f, bytes / seconds, &["B/s", "kB/s", "MB/s", "GB/s", "TB/s"])?;
@@ -64,16 +62,17 @@ impl fmt::Display for TransferStats {
     }
 }
 
-/// Writes `value` in the largest of `units`, each 1,000 times the one before, that keeps it at 1 or
-/// more.
+/// Writes `value` in the largest of `units`, each 1,000 times the one before, in which it is 1 or
+/// more when rounded.
 fn scaled(f: &mut fmt::Formatter<'_>, mut value: f64, units: &[&str]) -> fmt::Result {
     let mut unit = 0;
-    while value >= 1e3 && unit + 1 < units.len() {
+    while value >= 999.995 && unit + 1 < units.len() {
         value /= 1e3;
         unit += 1;
     }
-    let decimals = if value.fract() == 0.0 { 0 } else { 2 };
-    write!(f, "{value:.decimals$} {}", units[unit])
+    let digits = format!("{value:.2}");
+    let digits = digits.strip_suffix(".00").unwrap_or(&digits);
+    write!(f, "{digits} {}", units[unit])
 }
 
 /// A number and what it counts.
@@ -84,5 +83,51 @@ impl fmt::Display for Counted {
         let Self(count, noun) = self;
         let plural = if *count == 1 { "" } else { "s" };
         write!(f, "{count} {noun}{plural}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_number_stands_in_the_unit_that_keeps_it_below_a_thousand() {
+        for (payload_bytes, micros, line) in [
+            (0, 0, "0 blocks, 0 B in 0 µs"),
+            (999, 999, "0 blocks, 999 B in 999 µs (1 MB/s)"),
+            (
+                999_990,
+                999_990,
+                "0 blocks, 999.99 kB in 999.99 ms (1 MB/s)",
+            ),
+            (999_996, 999_996, "0 blocks, 1 MB in 1 s (1 MB/s)"),
+            (1_000_000, 1_000_000, "0 blocks, 1 MB in 1 s (1 MB/s)"),
+            (5_120_000, 4_830, "0 blocks, 5.12 MB in 4.83 ms (1.06 GB/s)"),
+            (
+                1 << 50,
+                3_600_000_000,
+                "0 blocks, 1125.90 TB in 3600 s (312.75 GB/s)",
+            ),
+        ] {
+            let stats = TransferStats {
+                payload_bytes,
+                elapsed: Duration::from_micros(micros),
+                ..TransferStats::default()
+            };
+            assert_eq!(stats.to_string(), line);
+        }
+    }
+
+    #[test]
+    fn one_of_a_thing_is_singular() {
+        let stats = TransferStats {
+            blocks: 1,
+            reads: 1,
+            writes: 1,
+            fragmented_blocks: 1,
+            ..TransferStats::default()
+        };
+        let line = "1 block, 0 B in 0 µs, 1 read, 1 fragmented block, 1 write";
+        assert_eq!(stats.to_string(), line);
     }
 }

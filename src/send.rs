@@ -4,7 +4,7 @@ use std::{
     error::Error,
     fmt,
     future::Future,
-    mem,
+    io, mem,
     pin::Pin,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
@@ -93,8 +93,10 @@ enum SourceState {
     Ready,
     Pending,
     Ended,
-    /// It gave an error or a block that cannot be sent; reported after all before it is sent.
+    /// It gave an error or a block that cannot be sent; reported once all before it is sent.
     Failed(BlockError),
+    /// The failure was reported.
+    Reported,
 }
 
 impl<'a, W, S> SendBlocks<'a, W, S>
@@ -130,12 +132,20 @@ where
                     self.writer.shrink();
                     return Poll::Pending;
                 }
-                SourceState::Ended | SourceState::Failed(_) => break,
+                SourceState::Ended => return Poll::Ready(Ok(())),
+                SourceState::Failed(_) | SourceState::Reported => {
+                    return Poll::Ready(Err(self.source_failure()));
+                }
             }
         }
-        match mem::replace(&mut self.source_state, SourceState::Ended) {
-            SourceState::Failed(error) => Poll::Ready(Err(error)),
-            _ => Poll::Ready(Ok(())),
+    }
+
+    /// The source's failure, or, once that has been given away, an error that says so: a transfer
+    /// that failed never becomes one that succeeded.
+    fn source_failure(&mut self) -> BlockError {
+        match mem::replace(&mut self.source_state, SourceState::Reported) {
+            SourceState::Failed(error) => error,
+            _ => BlockError::Io(io::Error::other("this transfer has failed before")),
         }
     }
 
@@ -154,10 +164,7 @@ where
 
     /// Takes what the source has ready, as far as there is room for it.
     fn fill(&mut self, cx: &mut Context<'_>) {
-        if matches!(
-            self.source_state,
-            SourceState::Ended | SourceState::Failed(_)
-        ) {
+        if !matches!(self.source_state, SourceState::Ready | SourceState::Pending) {
             return;
         }
         let vectored = self.framed.io_mut().is_write_vectored();

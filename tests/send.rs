@@ -243,6 +243,21 @@ fn a_block_of_the_wrong_size_is_refused_after_all_before_it_were_sent() {
 }
 
 #[test]
+fn a_transfer_that_failed_does_not_succeed_when_it_is_awaited_again() {
+    let mut framed = Framed::new(Scripted::default(), BlockCodec::exact(5).unwrap());
+    let mut sending = send_blocks(&mut framed, stream::iter(["right", "wrong!"]));
+    assert!(matches!(
+        ready(&mut sending),
+        Err(BlockError::WrongSize { .. })
+    ));
+    for _ in 0..2 {
+        let error = ready(&mut sending).unwrap_err();
+        assert_eq!(error.to_string(), "this transfer has failed before");
+    }
+    assert_eq!(sending.stats().blocks, 1);
+}
+
+#[test]
 fn a_source_that_fails_is_reported_after_all_before_it_were_sent() {
     let blocks = [Ok(&b"one"[..]), Err(io::Error::other("disk on fire"))];
     let mut framed = prefixed(Scripted::default());

@@ -10,23 +10,34 @@ use bytes::BufMut;
 
 pub use self::{exact::Exact, length_prefix::LengthPrefix, varint::Varint};
 
-/// The largest block that [`LengthPrefix`] and [`Varint`] carry unless told otherwise: 8 MiB, the
-/// same default as `LengthDelimitedCodec`'s, so that changing over changes no limit.
+/// The longest block that [`LengthPrefix`] and [`Varint`] carry by default: 8 MiB, as
+/// `LengthDelimitedCodec` does, so that changing over changes no limit.
 pub(crate) const DEFAULT_MAX_BLOCK_LEN: usize = 8 * 1024 * 1024;
 
-/// The largest limit a framing of this crate takes. A block with its header must fit one
+/// The largest limit that a framing of this crate accepts. A block with its header must fit one
 /// allocation, and no allocation exceeds `isize::MAX` bytes; half of that leaves room for any
 /// header, and sums of the two never overflow.
-pub(crate) const LARGEST_LIMIT: usize = isize::MAX as usize / 2;
+pub(crate) const MAX_LIMIT: usize = isize::MAX as usize / 2;
 
-/// How one block is delimited on the wire: which header stands before its payload.
+/// How a block is delimited on the wire: which header goes before its payload.
 ///
-/// This is the one thing to implement for a protocol of your own. Decoding, encoding, the size
-/// limit, bounded memory, vectored sends and the counts are written once, over any framing, and
-/// are compiled for yours. A block must have at least one byte on the wire, header included.
+/// Implement this trait to support your own header. Everything else in this crate is generic over
+/// it.
 ///
-/// It is cloned for each batch of blocks, so that it can stay in registers while they are gone
-/// through: keep it small, and `Copy` at best.
+/// # Contract
+///
+/// * A block has at least one byte on the wire, header included.
+/// * A header that [`encode_header`](Self::encode_header) wrote for a payload length within
+///   [`block_lens`](Self::block_lens) decodes to that length.
+/// * What [`decode_header`](Self::decode_header) makes of a header does not depend on what follows
+///   it.
+/// * `Header::Incomplete` asks for more bytes than are there.
+///
+/// A header may be of any length. Beyond 64 bytes, a block of exactly
+/// [`max_retained`](crate::BlockCodec::max_retained) bytes costs an allocation.
+///
+/// [`next_batch`](crate::RecvBlocks::next_batch) clones the framing, so keep it small, ideally
+/// `Copy`.
 ///
 /// ```
 /// use bytes::BufMut;
@@ -61,22 +72,21 @@ pub(crate) const LARGEST_LIMIT: usize = isize::MAX as usize / 2;
 /// let codec = BlockCodec::new(Tagged);
 /// ```
 pub trait Framing: Clone {
-    /// The payload lengths this framing carries, in bytes; at most half of `isize::MAX`, so that a
-    /// block with its header can be held.
+    /// The payload lengths this framing carries, in bytes; at most half of `isize::MAX`, so that an
+    /// allocation can hold a block with its header.
     ///
-    /// One range for both directions: [`BlockCodec`](crate::BlockCodec) refuses to encode a block
-    /// outside it, and refuses a header that announces one.
+    /// One range serves both directions: [`BlockCodec`](crate::BlockCodec) refuses to encode a
+    /// block outside it, and refuses a header that announces one.
     fn block_lens(&self) -> RangeInclusive<usize>;
 
-    /// Reads the header at the front of `front`, which holds what has arrived: nothing, a part
-    /// of the header, or the header and any number of bytes after it.
+    /// Parses the header at the front of `front`, which holds what has arrived: nothing, a part of
+    /// the header, or the header and any number of bytes after it.
     ///
-    /// The answer may not depend on how many bytes follow the header. A limit need not be checked
-    /// here; [`block_lens`](Self::block_lens) is.
+    /// A limit need not be checked here: the codec checks [`block_lens`](Self::block_lens).
     ///
     /// # Errors
     ///
-    /// [`InvalidHeader`] as soon as no further byte could make this header a good one.
+    /// [`InvalidHeader`] as soon as no further byte could make this header valid.
     fn decode_header(&self, front: &[u8]) -> Result<Header, InvalidHeader>;
 
     /// Appends the header of a payload of `payload_len` bytes to `dst`.
@@ -85,7 +95,7 @@ pub trait Framing: Clone {
     fn encode_header(&self, payload_len: usize, dst: &mut impl BufMut);
 }
 
-/// What [`Framing::decode_header`] made of the bytes at the front.
+/// What [`Framing::decode_header`] found at the front.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Header {
     /// The header is not all there.
@@ -102,8 +112,7 @@ pub enum Header {
     },
 }
 
-/// A header that no framing rule allows, and what is wrong with it.
-///
-/// Completes the sentence "invalid header in block 3: …".
+/// A header that the framing does not allow, and what is wrong with it: a clause whose subject is
+/// the header, as in "invalid header in block 3: *its varint overflows 64 bits*".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidHeader(pub &'static str);

@@ -1,16 +1,18 @@
+//! [`Exact`]: blocks of one length, without a header.
+
 use std::ops::RangeInclusive;
 
 use bytes::BufMut;
 
-use super::{Framing, Header, InvalidHeader, LARGEST_LIMIT};
+use super::{Framing, Header, InvalidHeader, MAX_LIMIT};
 use crate::ConfigError;
 
 /// Every block has the same length, and nothing else is on the wire.
 ///
 /// ```text
-/// +-----------------+-----------------+-----------------+
-/// | payload: n bytes| payload: n bytes| payload: n bytes|
-/// +-----------------+-----------------+-----------------+
+/// +------------------+------------------+------------------+
+/// | payload: n bytes | payload: n bytes | payload: n bytes |
+/// +------------------+------------------+------------------+
 /// ```
 ///
 /// Usually made by [`BlockCodec::exact`](crate::BlockCodec::exact).
@@ -24,15 +26,15 @@ impl Exact {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::EmptyBlocks`] for 0: with no header, blocks of no bytes would neither be
-    /// seen nor end. [`ConfigError::LimitTooLarge`] for more than half of `isize::MAX`.
+    /// [`ConfigError::EmptyBlocks`] for 0: without a header, a zero-length block cannot be told
+    /// from none. [`ConfigError::LimitTooLarge`] for more than half of `isize::MAX`.
     pub fn new(len: usize) -> Result<Self, ConfigError> {
         match len {
             0 => Err(ConfigError::EmptyBlocks),
-            1..=LARGEST_LIMIT => Ok(Self { len }),
+            1..=MAX_LIMIT => Ok(Self { len }),
             _ => Err(ConfigError::LimitTooLarge {
                 limit: len,
-                largest: LARGEST_LIMIT as u64,
+                max: MAX_LIMIT as u64,
             }),
         }
     }

@@ -1,23 +1,25 @@
+//! [`LengthPrefix`]: an integer before each block.
+
 use std::ops::RangeInclusive;
 
 use bytes::BufMut;
 
-use super::{DEFAULT_MAX_BLOCK_LEN, Framing, Header, InvalidHeader, LARGEST_LIMIT};
+use super::{DEFAULT_MAX_BLOCK_LEN, Framing, Header, InvalidHeader, MAX_LIMIT};
 use crate::ConfigError;
 
 /// An unsigned integer of 1 to 8 bytes says how long the payload after it is.
 ///
 /// ```text
 /// u32, big-endian (the default)          u16, little-endian, including its header
-/// +-------------+---------+              +-------+---------+
-/// | 00 00 00 05 | h e l l o              | 07 00 | h e l l o
-/// +-------------+---------+              +-------+---------+
+/// +-------------+-----------+            +-------+-----------+
+/// | 00 00 00 05 | h e l l o |            | 07 00 | h e l l o |
+/// +-------------+-----------+            +-------+-----------+
 ///   header        payload                  header  payload: 7 - 2 bytes
 /// ```
 ///
-/// Big-endian and at most 8 MiB a block (or what the integer can say, if that is less), until
-/// told otherwise. Whatever value of this type exists can carry every block it allows; what
-/// cannot work is refused while it is put together.
+/// Big-endian, and at most 8 MiB a block (or what the integer can represent, if that is less), by
+/// default. Builder methods reject a limit that the integer cannot represent, so every
+/// `LengthPrefix` is valid.
 ///
 /// ```
 /// use wholeblock::{ConfigError, LengthPrefix};
@@ -35,11 +37,11 @@ pub struct LengthPrefix {
     including_header: bool,
     /// Largest payload, in bytes; with the header, if that is counted, it fits the integer.
     max: usize,
-    /// Whether the user chose `max`; if so, it is never changed behind their back.
-    max_is_chosen: bool,
-    /// Whether this is a big-endian u32 that does not count itself. Reading one is most of what
-    /// is done for a small block, and with this known takes half the instructions.
-    is_default_form: bool,
+    /// Whether the user set `max`, which is then never lowered for them.
+    explicit_max: bool,
+    /// Whether this is a big-endian u32 that does not count itself: the common case, whose parse
+    /// takes half the instructions of the general one and is most of the work for a small block.
+    is_plain_u32_be: bool,
 }
 
 impl LengthPrefix {
@@ -55,13 +57,13 @@ impl LengthPrefix {
         Self::of_width(2)
     }
 
-    /// A prefix of 4 bytes: blocks of at most 8 MiB, until told otherwise.
+    /// A prefix of 4 bytes: blocks of at most 8 MiB by default.
     #[must_use]
     pub fn u32() -> Self {
         Self::of_width(4)
     }
 
-    /// A prefix of 8 bytes: blocks of at most 8 MiB, until told otherwise.
+    /// A prefix of 8 bytes: blocks of at most 8 MiB by default.
     #[must_use]
     pub fn u64() -> Self {
         Self::of_width(8)
@@ -85,10 +87,10 @@ impl LengthPrefix {
             little_endian: false,
             including_header: false,
             max: 0,
-            max_is_chosen: false,
-            is_default_form: width == 4,
+            explicit_max: false,
+            is_plain_u32_be: width == 4,
         };
-        prefix.max = DEFAULT_MAX_BLOCK_LEN.min(prefix.largest_max());
+        prefix.max = DEFAULT_MAX_BLOCK_LEN.min(prefix.max_encodable());
         prefix
     }
 
@@ -96,7 +98,7 @@ impl LengthPrefix {
     #[must_use]
     pub fn little_endian(mut self) -> Self {
         self.little_endian = true;
-        self.is_default_form = false;
+        self.is_plain_u32_be = false;
         self
     }
 
@@ -108,39 +110,40 @@ impl LengthPrefix {
     /// integer. A default limit gives way.
     pub fn including_header(mut self) -> Result<Self, ConfigError> {
         self.including_header = true;
-        self.is_default_form = false;
-        if self.max_is_chosen {
+        self.is_plain_u32_be = false;
+        if self.explicit_max {
             return self.max_block_len(self.max);
         }
-        self.max = self.max.min(self.largest_max());
+        self.max = self.max.min(self.max_encodable());
         Ok(self)
     }
 
-    /// No block is longer than `max` bytes, in either direction.
+    /// Sets the longest payload, in bytes, in either direction.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::LimitTooLarge`] if the integer cannot say so much, or no allocation be so
-    /// large.
+    /// [`ConfigError::LimitTooLarge`] if the integer cannot represent it, or no allocation can hold
+    /// it.
     pub fn max_block_len(mut self, max: usize) -> Result<Self, ConfigError> {
-        let largest = self.largest_max();
-        if max > largest {
+        let max_encodable = self.max_encodable();
+        if max > max_encodable {
             return Err(ConfigError::LimitTooLarge {
                 limit: max,
-                largest: largest as u64,
+                max: max_encodable as u64,
             });
         }
         self.max = max;
-        self.max_is_chosen = true;
+        self.explicit_max = true;
         Ok(self)
     }
 
-    fn largest_max(&self) -> usize {
-        let largest = (u64::MAX >> (64 - 8 * u32::from(self.width))) - self.counted_header();
-        usize::try_from(largest).map_or(LARGEST_LIMIT, |largest| largest.min(LARGEST_LIMIT))
+    /// The longest payload that the integer can represent and an allocation can hold.
+    fn max_encodable(&self) -> usize {
+        let max = (u64::MAX >> (64 - 8 * u32::from(self.width))) - self.counted_header();
+        usize::try_from(max).map_or(MAX_LIMIT, |max| max.min(MAX_LIMIT))
     }
 
-    /// How much the integer says beyond the payload's length.
+    /// What the integer counts beyond the payload's length.
     #[inline]
     fn counted_header(&self) -> u64 {
         if self.including_header {
@@ -159,7 +162,7 @@ impl Framing for LengthPrefix {
 
     #[inline]
     fn decode_header(&self, front: &[u8]) -> Result<Header, InvalidHeader> {
-        if self.is_default_form {
+        if self.is_plain_u32_be {
             return Ok(match front.first_chunk::<4>() {
                 Some(prefix) => Header::Complete {
                     header_len: 4,
@@ -172,18 +175,18 @@ impl Framing for LengthPrefix {
         if front.len() < width {
             return Ok(Header::Incomplete { at_least: width });
         }
-        // Any width is one load of 8 bytes, of which those behind the prefix are shifted out.
-        let loaded = match front.first_chunk::<8>() {
-            Some(loaded) => *loaded,
-            None => load_short(front),
+        // Any width is one load of 8 bytes, of which those after the prefix are shifted out.
+        let word = match front.first_chunk::<8>() {
+            Some(word) => *word,
+            None => zero_extend(front),
         };
-        let behind = 64 - 8 * u32::from(self.width);
-        let said = if self.little_endian {
-            u64::from_le_bytes(loaded) << behind >> behind
+        let shift = 64 - 8 * u32::from(self.width);
+        let raw_len = if self.little_endian {
+            u64::from_le_bytes(word) << shift >> shift
         } else {
-            u64::from_be_bytes(loaded) >> behind
+            u64::from_be_bytes(word) >> shift
         };
-        match said.checked_sub(self.counted_header()) {
+        match raw_len.checked_sub(self.counted_header()) {
             Some(payload_len) => Ok(Header::Complete {
                 header_len: width,
                 payload_len,
@@ -196,23 +199,23 @@ impl Framing for LengthPrefix {
 
     #[inline]
     fn encode_header(&self, payload_len: usize, dst: &mut impl BufMut) {
-        if self.is_default_form {
+        if self.is_plain_u32_be {
             return dst.put_u32(payload_len as u32);
         }
-        let said = payload_len as u64 + self.counted_header();
+        let raw_len = payload_len as u64 + self.counted_header();
         let width = usize::from(self.width);
         if self.little_endian {
-            dst.put_uint_le(said, width);
+            dst.put_uint_le(raw_len, width);
         } else {
-            dst.put_uint(said, width);
+            dst.put_uint(raw_len, width);
         }
     }
 }
 
-/// The fewer than 8 bytes of `front`, and zeros behind them.
+/// The fewer than 8 bytes of `front`, with zeros after them.
 #[cold]
-fn load_short(front: &[u8]) -> [u8; 8] {
-    let mut loaded = [0; 8];
-    loaded[..front.len()].copy_from_slice(front);
-    loaded
+fn zero_extend(front: &[u8]) -> [u8; 8] {
+    let mut word = [0; 8];
+    word[..front.len()].copy_from_slice(front);
+    word
 }

@@ -1,8 +1,10 @@
+//! [`Varint`]: a LEB128 length before each block.
+
 use std::ops::RangeInclusive;
 
 use bytes::BufMut;
 
-use super::{DEFAULT_MAX_BLOCK_LEN, Framing, Header, InvalidHeader, LARGEST_LIMIT};
+use super::{DEFAULT_MAX_BLOCK_LEN, Framing, Header, InvalidHeader, MAX_LIMIT};
 use crate::ConfigError;
 
 /// The longest a varint gets: ten groups of 7 bits hold the 64 bits of a u64.
@@ -11,14 +13,14 @@ const MAX_VARINT_LEN: usize = 10;
 /// A LEB128 varint says how long the payload after it is: protobuf's delimiter.
 ///
 /// ```text
-/// +----+---------+        +-------+-----------+
-/// | 05 | h e l l o        | AC 02 | 300 bytes |     300 = 0x2C | 0x02 << 7
-/// +----+---------+        +-------+-----------+
+/// +----+-----------+      +-------+-----------+
+/// | 05 | h e l l o |      | AC 02 | 300 bytes |     300 = 0x2C | 0x02 << 7
+/// +----+-----------+      +-------+-----------+
 /// ```
 ///
 /// Each byte carries 7 bits, least significant first; all but the last have their top bit set.
-/// At most 10 bytes, and at most 8 MiB a block until told otherwise. A longer spelling than need
-/// be (`80 00` for 0) is read, as protobuf's readers do, and never written.
+/// At most 10 bytes, and at most 8 MiB a block by default. A longer encoding than needed (`80 00`
+/// for 0) is accepted, as protobuf's readers do, and never written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Varint {
     /// Largest payload, in bytes.
@@ -34,16 +36,16 @@ impl Varint {
         }
     }
 
-    /// No block is longer than `max` bytes, in either direction.
+    /// Sets the longest payload, in bytes, in either direction.
     ///
     /// # Errors
     ///
     /// [`ConfigError::LimitTooLarge`] if no allocation can be so large.
     pub fn max_block_len(mut self, max: usize) -> Result<Self, ConfigError> {
-        if max > LARGEST_LIMIT {
+        if max > MAX_LIMIT {
             return Err(ConfigError::LimitTooLarge {
                 limit: max,
-                largest: LARGEST_LIMIT as u64,
+                max: MAX_LIMIT as u64,
             });
         }
         self.max = max;
@@ -66,18 +68,18 @@ impl Framing for Varint {
     #[inline]
     fn decode_header(&self, front: &[u8]) -> Result<Header, InvalidHeader> {
         let mut payload_len = 0;
-        for (at, &byte) in front.iter().take(MAX_VARINT_LEN).enumerate() {
-            if at == MAX_VARINT_LEN - 1 && byte > 1 {
+        for (i, &byte) in front.iter().take(MAX_VARINT_LEN).enumerate() {
+            if i == MAX_VARINT_LEN - 1 && byte > 1 {
                 return Err(InvalidHeader(if byte & 0x80 == 0 {
                     "its varint overflows 64 bits"
                 } else {
                     "its varint does not end within 10 bytes"
                 }));
             }
-            payload_len |= u64::from(byte & 0x7f) << (7 * at);
+            payload_len |= u64::from(byte & 0x7f) << (7 * i);
             if byte & 0x80 == 0 {
                 return Ok(Header::Complete {
-                    header_len: at + 1,
+                    header_len: i + 1,
                     payload_len,
                 });
             }
@@ -89,11 +91,11 @@ impl Framing for Varint {
 
     #[inline]
     fn encode_header(&self, payload_len: usize, dst: &mut impl BufMut) {
-        let mut rest = payload_len as u64;
-        while rest > 0x7f {
-            dst.put_u8(rest as u8 | 0x80);
-            rest >>= 7;
+        let mut left = payload_len as u64;
+        while left > 0x7f {
+            dst.put_u8(left as u8 | 0x80);
+            left >>= 7;
         }
-        dst.put_u8(rest as u8);
+        dst.put_u8(left as u8);
     }
 }

@@ -1,12 +1,14 @@
+//! Errors: what went wrong, in which block, and who has to act.
+
 use std::{error::Error, fmt, io, time::Duration};
 
-/// Why no further block came or went.
+/// An error from receiving or sending blocks.
 ///
-/// Blocks are counted from 0, and `index` is the block it happened in. `offset` is where that
-/// block begins, header included, in bytes from where the [`BlockCodec`](crate::BlockCodec)
-/// started. Who has to act is in the [`io::ErrorKind`] that `io::Error::from` gives: the peer sent
-/// something wrong (`InvalidData`, `UnexpectedEof`), the caller asked for something wrong
-/// (`InvalidInput`), or nobody did anything (`TimedOut`).
+/// `index` is the block in which it happened, counted from 0. `offset` is where that block begins,
+/// header included, in bytes from where the [`BlockCodec`](crate::BlockCodec) started. Who has to
+/// act is in the [`io::ErrorKind`] that `io::Error::from` gives: the peer sent something wrong
+/// (`InvalidData`, `UnexpectedEof`), the caller asked for something wrong (`InvalidInput`), or
+/// nothing happened for too long (`TimedOut`).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BlockError {
@@ -18,9 +20,9 @@ pub enum BlockError {
     Truncated {
         /// Whether the header or the payload was cut short.
         part: Part,
-        /// Bytes that part has; where a header's length shows only at its end, the least it has.
+        /// Bytes of that part; for a header, the fewest that it can have.
         expected: u64,
-        /// Bytes of that part that came.
+        /// Bytes of that part that arrived.
         received: u64,
         /// The block.
         index: u64,
@@ -55,17 +57,18 @@ pub enum BlockError {
         offset: u64,
     },
 
-    /// The stream ended between blocks, after fewer than were insisted on.
+    /// The stream ended cleanly, but before the number of blocks that
+    /// [`RecvBlocks::at_least`](crate::RecvBlocks::at_least) required.
     #[error("stream ended after {received} of {expected} blocks")]
     TooFew {
-        /// Blocks insisted on.
+        /// Blocks required.
         expected: u64,
-        /// Blocks that came.
+        /// Blocks that arrived.
         received: u64,
     },
 
     /// A block to send has a length that its framing does not carry. Nothing of it was sent.
-    #[error("a block of {actual} bytes cannot be sent: {}", Expected(*.min, *.max))]
+    #[error("a block of {actual} bytes cannot be sent: {}", LengthRange(*.min, *.max))]
     WrongSize {
         /// Smallest payload the framing carries, in bytes.
         min: usize,
@@ -75,7 +78,7 @@ pub enum BlockError {
         actual: usize,
     },
 
-    /// Not a byte moved for as long as was allowed.
+    /// No bytes moved for the stall timeout.
     #[error("nothing moved for {waited:?} at block {index}, which begins at byte {offset}")]
     Stalled {
         /// The stall timeout.
@@ -114,8 +117,8 @@ impl From<BlockError> for io::Error {
 }
 
 /// A part of a block on the wire.
-// As wide as the numbers beside it in `BlockError`: with a byte there, every `Result` of a block is
-// moved about unaligned, which takes a tenth of the time of receiving a small one.
+// `usize` makes `BlockError` a struct of whole words: with a byte here, each `Result` of a block is
+// moved unaligned, which costs a tenth of the time it takes to receive a small one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Part {
@@ -126,7 +129,7 @@ pub enum Part {
 }
 
 impl Part {
-    /// The least a header has is known before how much it has.
+    /// A header's length may show only at its end; until then its least is known.
     fn at_least(self) -> &'static str {
         match self {
             Self::Header => "at least ",
@@ -144,10 +147,10 @@ impl fmt::Display for Part {
     }
 }
 
-/// Says which lengths a framing carries.
-struct Expected(usize, usize);
+/// The lengths that a framing carries, in words.
+struct LengthRange(usize, usize);
 
-impl fmt::Display for Expected {
+impl fmt::Display for LengthRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self(min, max) if min == max => write!(f, "the framing carries exactly {min}"),
@@ -162,7 +165,7 @@ impl fmt::Display for Expected {
 #[non_exhaustive]
 pub enum ConfigError {
     /// Exact-length blocks of no bytes.
-    #[error("blocks of exactly 0 bytes have nothing on the wire to tell them by")]
+    #[error("exact-length blocks must be at least 1 byte long")]
     EmptyBlocks,
 
     /// A length prefix of no bytes, or of more than a u64 has.
@@ -173,12 +176,12 @@ pub enum ConfigError {
     },
 
     /// A largest block that the header cannot announce, or that no allocation can hold.
-    #[error("blocks of {limit} bytes cannot be carried; the most is {largest}")]
+    #[error("blocks of {limit} bytes cannot be carried; the most is {max}")]
     LimitTooLarge {
         /// The limit asked for, in bytes.
         limit: usize,
         /// The largest limit there can be, in bytes.
-        largest: u64,
+        max: u64,
     },
 }
 

@@ -137,7 +137,7 @@ fn every_configuration_error_says_what_would_work() {
     let table = [
         (
             ConfigError::EmptyBlocks,
-            "blocks of exactly 0 bytes have nothing on the wire to tell them by",
+            "exact-length blocks must be at least 1 byte long",
         ),
         (
             ConfigError::Width { width: 9 },
@@ -146,7 +146,7 @@ fn every_configuration_error_says_what_would_work() {
         (
             ConfigError::LimitTooLarge {
                 limit: 300,
-                largest: 255,
+                max: 255,
             },
             "blocks of 300 bytes cannot be carried; the most is 255",
         ),

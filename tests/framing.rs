@@ -311,7 +311,7 @@ fn lengths_that_overflow_everything_are_refused_and_not_computed_with() {
 
 #[test]
 fn a_configuration_that_cannot_work_is_refused_when_it_is_made() {
-    let too_large = |limit, largest| Err(ConfigError::LimitTooLarge { limit, largest });
+    let too_large = |limit, max| Err(ConfigError::LimitTooLarge { limit, max });
     assert_eq!(Exact::new(0), Err(ConfigError::EmptyBlocks));
     assert!(BlockCodec::exact(0).is_err());
     assert!(Exact::new(usize::MAX).is_err());

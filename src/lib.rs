@@ -6,8 +6,8 @@
 //! what is missing and where.
 //!
 //! [`BlockCodec`] is a `Decoder` and `Encoder` for [`Framed`](tokio_util::codec::Framed) and its
-//! halves, over a `TcpStream` or any other tokio transport. What is on the wire is up to its
-//! [`Framing`]:
+//! halves, over a `TcpStream` or any other tokio transport. Its [`Framing`] decides what is on the
+//! wire:
 //!
 //! | framing | on the wire | made by |
 //! |---|---|---|
@@ -67,9 +67,9 @@
 //!
 //! # Errors
 //!
-//! Everything a stream can do wrong is a [`BlockError`] with its numbers. A clean end is an end
-//! between blocks; an end anywhere else, a header included, is [`BlockError::Truncated`]. What
-//! cannot work is a [`ConfigError`] when it is put together. Both become an
+//! Whatever a stream does wrong is a [`BlockError`] with its numbers. A clean end is an end between
+//! blocks; an end anywhere else, a header included, is [`BlockError::Truncated`]. A configuration
+//! that cannot work is a [`ConfigError`] when it is built. Both become an
 //! [`io::Error`](std::io::Error) whose kind says who has to act:
 //!
 //! | kind | whose fault |
@@ -82,14 +82,24 @@
 //! # Cancel safety
 //!
 //! Any future of this crate can be dropped at any await. A block that was not wholly received
-//! stays in `Framed`'s read buffer; one that was taken to be sent is on the wire or in its write
-//! buffer, and the next flush completes it.
+//! stays in `Framed`'s read buffer. A block that was taken from its source is on the wire or in
+//! `Framed`'s write buffer, and the next flush completes it.
 //!
 //! # Tracing
 //!
 //! A transfer is a span (`recv_blocks`, `send_blocks`) with an event at its start and its end, at
 //! debug level; each read and write is an event at trace level. There is none per block, and none
 //! holds payload bytes.
+
+// A map of the modules. Bytes come in at the bottom and blocks go out at the top; a module uses
+// those below it only.
+//
+//   recv | send       lending blocks | sending a stream of blocks
+//   framed            what `Framed` and its halves lend to these two
+//   codec | write     the decoder's states, the encoder | queue, block lengths, flushes
+//   frame | read_buf  parsing one block's front | the read buffer's capacity, the pool
+//   framing           how a block is delimited on the wire, one framing a file
+//   error | stats | stall   what went wrong, and where | what was moved | waits that last too long
 
 mod codec;
 mod error;

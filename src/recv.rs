@@ -22,7 +22,7 @@ use crate::{
 
 /// Receives blocks without allocating or copying: each is lent until the next is asked for.
 ///
-/// Works on [`Framed`] and [`FramedRead`] with a [`BlockCodec`], over any transport. What arrived
+/// Works on any [`AsFramedRead`]: `Framed` and `FramedRead` with a [`BlockCodec`]. What arrived
 /// beyond the blocks taken stays with `framed`, so this can be mixed with `framed.next()` at will.
 ///
 /// ```

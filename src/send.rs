@@ -20,7 +20,7 @@ use crate::{AsFramedWrite, BlockError, TransferStats, stall::Stall, write::Block
 
 /// Sends every block of `source`, many in one system call, large payloads without a copy.
 ///
-/// Works on [`Framed`] and [`FramedWrite`] with a [`BlockCodec`], over any transport. The items of
+/// Works on any [`AsFramedWrite`]: `Framed` and `FramedWrite` with a `BlockCodec`. The items of
 /// `source` are anything that becomes [`Bytes`] without copying: `Bytes`, `BytesMut`, `Vec<u8>`,
 /// `String`, `&'static [u8]`. For a source that can fail, see [`try_send_blocks`].
 ///

@@ -1,18 +1,19 @@
 //! What a subscriber gets to see of a transfer, and what it does not.
-
-mod support;
+//!
+//! In a process where nothing runs without a subscriber: while there is only one, `tracing` asks
+//! the thread that comes first to a place in the code whether anybody wants to know, and keeps the
+//! answer for all threads.
 
 use std::{
     io::Write,
     sync::{Arc, Mutex},
 };
 
-use bytes::Bytes;
-use futures::stream;
-use support::{Scripted, ready, wire};
-use tokio_util::codec::Framed;
+use futures::{SinkExt, future, stream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+use tokio_util::codec::{FramedRead, FramedWrite};
 use tracing_subscriber::fmt::MakeWriter;
-use wholeblock::{BlockCodec, LengthPrefix, recv_blocks, send_blocks};
+use wholeblock::{BlockCodec, recv_blocks, send_blocks};
 
 /// What was logged.
 #[derive(Clone, Default)]
@@ -20,7 +21,8 @@ struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
@@ -37,7 +39,7 @@ impl<'a> MakeWriter<'a> for Log {
 }
 
 /// The lines logged at trace level while `transfer` runs.
-fn logged(transfer: impl FnOnce()) -> Vec<String> {
+async fn logged(transfer: impl Future<Output = ()>) -> Vec<String> {
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
@@ -45,66 +47,72 @@ fn logged(transfer: impl FnOnce()) -> Vec<String> {
         .with_ansi(false)
         .without_time()
         .finish();
-    tracing::subscriber::with_default(subscriber, transfer);
+    let subscribed = tracing::subscriber::set_default(subscriber);
+    transfer.await;
+    drop(subscribed);
     let bytes = log.0.lock().unwrap().clone();
     let text = String::from_utf8(bytes).unwrap();
     let ours = |line: &&str| line.contains("wholeblock::");
     text.lines().filter(ours).map(String::from).collect()
 }
 
-const SECRET: &[u8] = b"hunter2hunter2";
+#[track_caller]
+fn check(lines: &[String], span: &str, expected: [&str; 4]) {
+    assert_eq!(lines.len(), expected.len(), "{lines:#?}");
+    for (line, part) in lines.iter().zip(expected) {
+        assert!(line.contains(span) && line.contains(part), "{line}");
+    }
+    assert!(!lines.concat().contains("hunter2"));
+}
 
-#[test]
-fn a_transfer_logs_its_start_its_reads_and_its_end_and_nothing_per_block() {
-    let blocks = vec![Bytes::from_static(SECRET); 50];
-    let wire = wire(LengthPrefix::u32(), &blocks);
-    let lines = logged(|| {
-        let io = Scripted::default().send(&wire[..500]).send(&wire[500..]);
-        let mut framed = Framed::new(io, BlockCodec::length_prefixed());
-        let mut receiving = recv_blocks(&mut framed);
-        while ready(receiving.next()).unwrap().is_some() {}
+const SECRET: &[u8; 14] = b"hunter2hunter2";
+
+#[tokio::test]
+async fn a_receiver_logs_its_start_its_reads_and_its_end_and_nothing_per_block() {
+    let wire = [b"\0\0\0\x0e", &SECRET[..]].concat().repeat(50);
+    let (mut near, far) = duplex(500);
+    let lines = logged(async {
+        let sending = async move { near.write_all(&wire).await.unwrap() };
+        let receiving = async {
+            let mut framed = FramedRead::new(far, BlockCodec::length_prefixed());
+            let mut receiving = recv_blocks(&mut framed);
+            while receiving.next().await.unwrap().is_some() {}
+        };
+        future::join(sending, receiving).await;
     });
+    let lines = lines.await;
     let expected = ["receiving", "read bytes=500", "read bytes=400", "received"];
-    assert_eq!(lines.len(), expected.len(), "{lines:#?}");
-    for (line, part) in lines.iter().zip(expected) {
-        assert!(
-            line.contains("recv_blocks") && line.contains(part),
-            "{line}"
-        );
-    }
+    check(&lines, "recv_blocks", expected);
     assert!(lines[3].contains("50 blocks, 700 B in"), "{}", lines[3]);
-    assert!(!lines.concat().contains("hunter2"));
 }
 
-#[test]
-fn a_sender_logs_its_start_its_writes_and_its_end_and_nothing_per_block() {
-    let lines = logged(|| {
-        let mut framed = Framed::new(Scripted::default().take(5), BlockCodec::length_prefixed());
-        let blocks = stream::iter(vec![SECRET; 50]);
-        ready(send_blocks(&mut framed, blocks)).unwrap();
+#[tokio::test]
+async fn a_sender_logs_its_start_its_writes_and_its_end_and_nothing_per_block() {
+    let (near, mut far) = duplex(500);
+    let lines = logged(async {
+        let sending = async {
+            let mut framed = FramedWrite::new(near, BlockCodec::length_prefixed());
+            let blocks = stream::iter(vec![&SECRET[..]; 50]);
+            send_blocks(&mut framed, blocks).await.unwrap();
+            framed.close().await.unwrap();
+        };
+        let mut wire = Vec::new();
+        let (_, received) = future::join(sending, far.read_to_end(&mut wire)).await;
+        assert_eq!(received.unwrap(), 900);
     });
-    let expected = ["sending", "written bytes=5", "written bytes=895", "sent"];
-    assert_eq!(lines.len(), expected.len(), "{lines:#?}");
-    for (line, part) in lines.iter().zip(expected) {
-        assert!(
-            line.contains("send_blocks") && line.contains(part),
-            "{line}"
-        );
-    }
-    assert!(!lines.concat().contains("hunter2"));
+    let expected = ["sending", "written bytes=500", "written bytes=400", "sent"];
+    check(&lines.await, "send_blocks", expected);
 }
 
-#[test]
-fn a_transfer_that_fails_logs_why() {
-    let lines = logged(|| {
-        let io = Scripted::default().send(b"\0\0\0\x05hel");
-        let mut framed = Framed::new(io, BlockCodec::length_prefixed());
-        assert!(ready(recv_blocks(&mut framed).next()).is_err());
+#[tokio::test]
+async fn a_transfer_that_fails_logs_why() {
+    let (mut near, far) = duplex(7);
+    near.write_all(b"\0\0\0\x05hel").await.unwrap();
+    drop(near);
+    let mut framed = FramedRead::new(far, BlockCodec::length_prefixed());
+    let lines = logged(async {
+        recv_blocks(&mut framed).next().await.unwrap_err();
     });
-    assert!(
-        lines
-            .last()
-            .unwrap()
-            .contains("3 of 5 payload bytes arrived")
-    );
+    let last = lines.await.pop().unwrap();
+    assert!(last.contains("3 of 5 payload bytes arrived"), "{last}");
 }

@@ -1,15 +1,14 @@
 //! `recv_blocks`: lending, stopping, insisting, waiting, and sharing a `Framed` with `next()`.
 
-mod support;
-
 use std::{io, time::Duration};
 
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
 use proptest::prelude::*;
-use support::{Scripted, blocks_for, collect, ready, wire, with_each_framing};
 use tokio_util::codec::{Framed, FramedRead};
 use wholeblock::{BlockCodec, BlockError, Framing, LengthPrefix, recv_blocks};
+
+use crate::support::{Scripted, blocks_for, collect, ready, wire, with_each_framing};
 
 fn numbered(count: usize) -> Vec<Bytes> {
     (0..count)

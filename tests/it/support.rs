@@ -1,11 +1,5 @@
 //! What the tests share: one scripted transport, one framing that is not the crate's own, and the
 //! list of framings that every rule is tried with.
-#![allow(
-    dead_code,
-    unused_imports,
-    unused_macros,
-    reason = "each test file uses its own part"
-)]
 
 use std::{
     collections::VecDeque,

@@ -1,7 +1,5 @@
 //! `send_blocks`: what leaves, in how many writes, and what a dropped transfer leaves behind.
 
-mod support;
-
 use std::{
     io,
     pin::pin,
@@ -12,11 +10,12 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use futures::{FutureExt, SinkExt, StreamExt, future, stream};
 use proptest::prelude::*;
-use support::{Scripted, blocks_for, ready, wire, with_each_framing};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::codec::{Decoder, Framed, FramedWrite};
 use wholeblock::{BlockCodec, BlockError, Framing, LengthPrefix, send_blocks, try_send_blocks};
+
+use crate::support::{Scripted, blocks_for, ready, wire, with_each_framing};
 
 fn prefixed(io: Scripted) -> Framed<Scripted, BlockCodec<LengthPrefix>> {
     Framed::new(io, BlockCodec::length_prefixed())

@@ -1,13 +1,12 @@
 //! Memory follows what arrived: how large the read buffer gets, and when.
 
-mod support;
-
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::{FutureExt, StreamExt};
 use proptest::prelude::*;
-use support::{Scripted, ready, wire};
 use tokio_util::codec::{Decoder, Framed, FramedRead};
 use wholeblock::{BlockCodec, Exact, LengthPrefix, recv_blocks};
+
+use crate::support::{Scripted, ready, wire};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;

@@ -1,10 +1,7 @@
 //! The same code over every transport, spawned on a multi-thread runtime, with no type annotated.
 
-mod support;
-
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt, stream};
-use support::{Magic, wire};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, split},
     net::{TcpListener, TcpStream},
@@ -13,6 +10,8 @@ use tokio_util::codec::{Framed, FramedRead, FramedWrite};
 use wholeblock::{
     BlockCodec, BlockError, Exact, Framing, LengthPrefix, Varint, recv_blocks, send_blocks,
 };
+
+use crate::support::{Magic, wire};
 
 const LENS: [usize; 6] = [0, 1, 500, 8_192, 51_200, 300_000];
 

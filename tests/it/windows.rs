@@ -1,8 +1,7 @@
 //! What there is on Windows alone: named pipes, and how the system takes a socket's buffer size.
 //!
-//! Sockets themselves are not special to this crate on Windows: `short_reads.rs` and every other
+//! Sockets themselves are not special to this crate on Windows: `short_reads` and every other
 //! test run there as they do elsewhere.
-#![cfg(windows)]
 
 use std::{
     future::Future,

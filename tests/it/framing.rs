@@ -1,13 +1,14 @@
 //! Bytes in, blocks out: every framing, every chunking, every place to end.
 
-mod support;
-
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::StreamExt;
-use support::{Magic, Scripted, blocks_for, collect, header_len, ready, wire, with_each_framing};
 use tokio_util::codec::{Decoder, Encoder, Framed};
 use wholeblock::{
     BlockCodec, BlockError, ConfigError, Exact, Framing, LengthPrefix, Part, Varint, recv_blocks,
+};
+
+use crate::support::{
+    Magic, Scripted, blocks_for, collect, header_len, ready, wire, with_each_framing,
 };
 
 /// Chunk sizes that cut headers and payloads everywhere, up to all at once.

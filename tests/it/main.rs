@@ -1,0 +1,13 @@
+//! Every test that needs no process of its own, in one binary, so that the code they share is built
+//! once. `cargo test --test it recv::` runs those of one module.
+
+mod errors;
+mod framing;
+mod memory;
+mod recv;
+mod send;
+mod short_reads;
+mod support;
+mod transports;
+#[cfg(windows)]
+mod windows;

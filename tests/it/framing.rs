@@ -8,7 +8,8 @@ use wholeblock::{
 };
 
 use crate::support::{
-    Magic, Scripted, blocks_for, collect, header_len, ready, wire, with_each_framing,
+    KIB, MIB, Magic, Scripted, blocks_for, collect, header_len, prefixed, ready, wire,
+    with_each_framing,
 };
 
 /// Chunk sizes that cut headers and payloads everywhere, up to all at once.
@@ -173,7 +174,7 @@ fn an_end_at_any_byte_is_truncated_unless_it_is_between_blocks() {
 #[test]
 fn a_cut_right_after_a_header_is_not_a_clean_end() {
     let io = Scripted::default().send(b"\0\0\0\x05");
-    let mut framed = Framed::new(io, BlockCodec::length_prefixed());
+    let mut framed = prefixed(io);
     let error = ready(framed.next()).unwrap().unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -437,9 +438,9 @@ fn after_a_framing_error_there_are_no_more_blocks() {
 
 #[test]
 fn after_a_framing_error_what_still_comes_is_not_hoarded() {
-    let bytes = [&b"BAD"[..], &[b'W'; 1 << 20]].concat();
+    let bytes = [&b"BAD"[..], &[b'W'; MIB]].concat();
     for lent_first in [false, true] {
-        let io = Scripted::chunked(&bytes, 4_096, false);
+        let io = Scripted::chunked(&bytes, 4 * KIB, false);
         let mut framed = Framed::new(io, BlockCodec::new(Magic));
         if lent_first {
             assert!(ready(recv_blocks(&mut framed).next()).is_err());
@@ -447,7 +448,7 @@ fn after_a_framing_error_what_still_comes_is_not_hoarded() {
         let mut polls = 0;
         while polls < 1_000 {
             assert!(!matches!(ready(framed.next()), Some(Ok(_))));
-            assert!(framed.read_buffer().capacity() <= 64 * 1024);
+            assert!(framed.read_buffer().capacity() <= 64 * KIB);
             polls += 1;
         }
         assert_eq!(

@@ -6,10 +6,7 @@ use proptest::prelude::*;
 use tokio_util::codec::{Decoder, Framed, FramedRead};
 use wholeblock::{BlockCodec, Exact, LengthPrefix, recv_blocks};
 
-use crate::support::{Scripted, ready, wire};
-
-const KIB: usize = 1024;
-const MIB: usize = 1024 * KIB;
+use crate::support::{KIB, MIB, Scripted, prefixed, ready, wire};
 
 /// Feeds `codec` pieces of at most `piece` bytes, as far as it has made room, and reports each
 /// capacity it asked for beyond what had arrived by then.
@@ -69,7 +66,7 @@ fn a_large_block_is_read_up_to_its_end_and_no_further() {
     let blocks = vec![large; 20];
     let wire = wire(LengthPrefix::u32(), &blocks);
     let io = Scripted::default().send(&wire);
-    let mut framed = Framed::new(io, BlockCodec::length_prefixed());
+    let mut framed = prefixed(io);
     let mut receiving = recv_blocks(&mut framed);
     while ready(receiving.next()).unwrap().is_some() {}
     drop(receiving);
@@ -104,7 +101,7 @@ fn short_reads_do_not_leave_ever_less_room_for_the_next() {
     for len in [64, 1_000, 7_000, 20_000] {
         let wire = wire(LengthPrefix::u32(), &vec![vec![1; len].into(); MIB / len]);
         let io = Scripted::chunked(&wire, 30_000, false);
-        let mut framed = Framed::new(io, BlockCodec::length_prefixed());
+        let mut framed = prefixed(io);
         while ready(framed.next()).is_some() {}
         let rooms = &framed.get_ref().rooms;
         let least = rooms[8..].iter().map(|(room, _)| *room).min().unwrap();
@@ -118,7 +115,7 @@ fn small_blocks_are_read_in_batches_of_about_64_kib_that_end_with_a_block() {
     let wire = wire(LengthPrefix::u32(), &blocks);
     for lent in [true, false] {
         let io = Scripted::default().send(&wire);
-        let mut framed = Framed::new(io, BlockCodec::length_prefixed());
+        let mut framed = prefixed(io);
         if lent {
             let mut receiving = recv_blocks(&mut framed);
             while ready(receiving.next()).unwrap().is_some() {}
@@ -145,7 +142,7 @@ fn small_blocks_are_read_in_batches_of_about_64_kib_that_end_with_a_block() {
 /// A connection that has received `wire` by lending, and now waits for more.
 fn waiting(wire: &[u8]) -> Framed<Scripted, BlockCodec<LengthPrefix>> {
     let io = Scripted::default().send(wire).then_silent();
-    let mut framed = Framed::new(io, BlockCodec::length_prefixed());
+    let mut framed = prefixed(io);
     {
         let mut receiving = recv_blocks(&mut framed);
         while receiving.next().now_or_never().is_some() {}
@@ -184,7 +181,7 @@ fn after_a_wait_a_connection_reads_in_batches_again() {
     for piece in wire.chunks(200_000) {
         io = io.pause().send(piece);
     }
-    let mut framed = Framed::new(io, BlockCodec::length_prefixed());
+    let mut framed = prefixed(io);
     let mut receiving = recv_blocks(&mut framed);
     while ready(receiving.next()).unwrap().is_some() {}
     drop(receiving);
@@ -200,7 +197,7 @@ fn a_connection_is_not_given_room_that_only_others_have_earned() {
     let wire = wire(LengthPrefix::u32(), &vec![vec![1; 64].into(); MIB / 64]);
     let _has_left_its_buffer = waiting(&wire);
     let io = Scripted::default().pause().send(&wire[..20_000]);
-    let mut framed = Framed::new(io, BlockCodec::length_prefixed());
+    let mut framed = prefixed(io);
     let mut receiving = recv_blocks(&mut framed);
     while ready(receiving.next()).is_ok_and(|block| block.is_some()) {}
     drop(receiving);
@@ -275,7 +272,7 @@ fn connections_that_take_turns_on_a_thread_do_not_mix_their_blocks() {
                         .collect();
                     let wire = wire(LengthPrefix::u32(), &blocks);
                     let io = Scripted::chunked(&wire, chunk, true);
-                    (Framed::new(io, BlockCodec::length_prefixed()), blocks)
+                    (prefixed(io), blocks)
                 })
                 .collect();
             let mut turns: Vec<_> = connections
@@ -311,7 +308,7 @@ fn reads_stay_large_however_long_the_stream_and_whoever_keeps_the_blocks() {
             let count = 4 * MIB / len;
             let wire = wire(LengthPrefix::u32(), &vec![vec![1; len].into(); count]);
             let io = Scripted::default().send(&wire);
-            let mut framed = Framed::new(io, BlockCodec::length_prefixed());
+            let mut framed = prefixed(io);
             let mut kept = std::collections::VecDeque::new();
             while let Some(block) = ready(framed.next()) {
                 kept.push_back(block.unwrap());

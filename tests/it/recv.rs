@@ -8,17 +8,9 @@ use proptest::prelude::*;
 use tokio_util::codec::{Framed, FramedRead};
 use wholeblock::{BlockCodec, BlockError, Framing, LengthPrefix, recv_blocks};
 
-use crate::support::{Scripted, blocks_for, collect, ready, wire, with_each_framing};
-
-fn numbered(count: usize) -> Vec<Bytes> {
-    (0..count)
-        .map(|n| Bytes::from(format!("block {n}")))
-        .collect()
-}
-
-fn prefixed(io: Scripted) -> Framed<Scripted, BlockCodec<LengthPrefix>> {
-    Framed::new(io, BlockCodec::length_prefixed())
-}
+use crate::support::{
+    Scripted, blocks_for, collect, numbered, prefixed, ready, wire, with_each_framing,
+};
 
 #[test]
 fn mixing_next_and_recv_blocks_on_a_quiet_peer_never_hangs_loses_or_repeats() {
@@ -57,7 +49,7 @@ fn mixing_next_and_recv_blocks_on_a_quiet_peer_never_hangs_loses_or_repeats() {
 
 #[test]
 fn a_batch_that_is_left_in_the_middle_leaves_the_rest() {
-    let blocks = numbered(6);
+    let blocks = numbered(&[7; 6]);
     let io = Scripted::default().send(&wire(LengthPrefix::u32(), &blocks));
     let mut framed = prefixed(io.then_silent());
     let mut receiving = recv_blocks(&mut framed);
@@ -76,7 +68,7 @@ fn a_batch_that_is_left_in_the_middle_leaves_the_rest() {
 
 #[test]
 fn a_leaked_receiver_leaves_the_framed_usable() {
-    let blocks = numbered(3);
+    let blocks = numbered(&[7; 3]);
     let io = Scripted::default().send(&wire(LengthPrefix::u32(), &blocks));
     let mut framed = prefixed(io);
     let mut receiving = recv_blocks(&mut framed);
@@ -90,7 +82,7 @@ fn a_leaked_receiver_leaves_the_framed_usable() {
 
 #[test]
 fn it_stops_after_the_number_it_was_told_and_leaves_what_follows() {
-    let blocks = numbered(5);
+    let blocks = numbered(&[7; 5]);
     let mut bytes = wire(LengthPrefix::u32(), &blocks);
     bytes.extend_from_slice(b"\0\0");
     for chunk in [1, 7, usize::MAX] {
@@ -124,7 +116,7 @@ fn stopping_after_the_last_block_does_not_wait_for_more() {
 
 #[test]
 fn fewer_blocks_than_insisted_on_are_an_error_that_says_how_many_came() {
-    let bytes = wire(LengthPrefix::u32(), &numbered(3));
+    let bytes = wire(LengthPrefix::u32(), &numbered(&[7; 3]));
     for insisted in [0, 3, 4] {
         let mut framed = prefixed(Scripted::default().send(&bytes));
         let mut receiving = recv_blocks(&mut framed).at_least(insisted);
@@ -145,7 +137,8 @@ fn fewer_blocks_than_insisted_on_are_an_error_that_says_how_many_came() {
 #[test]
 fn the_transfer_counts_blocks_bytes_reads_and_blocks_in_pieces() {
     // Reads end: inside block 0's header, inside block 2, after block 2.
-    let bytes = wire(LengthPrefix::u32(), &numbered(4));
+    let blocks = numbered(&[7; 4]);
+    let bytes = wire(LengthPrefix::u32(), &blocks);
     assert_eq!(bytes.len(), 4 * 11);
     let io = Scripted::default()
         .send(&bytes[..2])
@@ -155,7 +148,7 @@ fn the_transfer_counts_blocks_bytes_reads_and_blocks_in_pieces() {
         .send(&bytes[33..]);
     let mut framed = prefixed(io);
     let first = ready(framed.next()).unwrap().unwrap();
-    assert_eq!(first, "block 0");
+    assert_eq!(first, blocks[0]);
 
     let mut receiving = recv_blocks(&mut framed);
     while ready(receiving.next()).unwrap().is_some() {}
@@ -249,11 +242,7 @@ proptest! {
         // What is done before each drop: polls of `next`, or a batch of which some are taken.
         steps in prop::collection::vec((any::<bool>(), 0usize..6), 1..12),
     ) {
-        let blocks: Vec<Bytes> = lens
-            .iter()
-            .enumerate()
-            .map(|(n, len)| vec![n as u8; *len].into())
-            .collect();
+        let blocks = numbered(&lens);
         let bytes = wire(LengthPrefix::u16(), &blocks);
         let mut framed = Framed::new(
             Scripted::chunked(&bytes, chunk, true),
@@ -311,11 +300,7 @@ proptest! {
         // Owned and dropped, owned and kept, lent, or lent in a batch.
         modes in prop::collection::vec(0usize..4, 1..10),
     ) {
-        let blocks: Vec<Bytes> = lens
-            .iter()
-            .enumerate()
-            .map(|(n, len)| (0..*len).map(|at| (n * 7 + at) as u8).collect())
-            .collect();
+        let blocks = numbered(&lens);
         let bytes = wire(LengthPrefix::u32(), &blocks);
         let codec = BlockCodec::length_prefixed().max_retained(max_retained);
         let mut framed = Framed::new(Scripted::chunked(&bytes, chunk, true), codec);

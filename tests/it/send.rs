@@ -15,17 +15,14 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::codec::{Decoder, Framed, FramedWrite};
 use wholeblock::{BlockCodec, BlockError, Framing, LengthPrefix, send_blocks, try_send_blocks};
 
-use crate::support::{Scripted, blocks_for, ready, wire, with_each_framing};
+use crate::support::{
+    KIB, MAX_WRITE, MIB, Scripted, blocks_for, numbered, prefixed, ready, wire, with_each_framing,
+};
 
-fn prefixed(io: Scripted) -> Framed<Scripted, BlockCodec<LengthPrefix>> {
-    Framed::new(io, BlockCodec::length_prefixed())
-}
-
-/// Small and large blocks in turn, each of other bytes.
+/// Small and large blocks in turn.
 fn mixed(count: usize) -> Vec<Bytes> {
-    (0..count)
-        .map(|n| vec![n as u8; if n % 3 == 0 { 20_000 + n } else { 10 + n }].into())
-        .collect()
+    let len = |n| if n % 3 == 0 { 20_000 + n } else { 10 + n };
+    numbered(&(0..count).map(len).collect::<Vec<_>>())
 }
 
 #[test]
@@ -49,9 +46,6 @@ fn what_is_sent_is_what_the_sink_would_have_sent() {
     with_each_framing!(check);
 }
 
-/// What one write takes at most, as the queue says it.
-const MAX_WRITE: usize = 60 * 1024;
-
 #[test]
 fn large_payloads_leave_without_a_copy_many_in_one_vectored_write() {
     let blocks = vec![Bytes::from(vec![7; 10_000]); 100];
@@ -64,26 +58,16 @@ fn large_payloads_leave_without_a_copy_many_in_one_vectored_write() {
     }
     assert_eq!(io.written, wire(LengthPrefix::u32(), &blocks));
     assert!(
-        framed.write_buffer().capacity() <= 8 * 1024,
+        framed.write_buffer().capacity() <= 8 * KIB,
         "none went through the write buffer"
     );
 }
 
 #[test]
 fn every_write_is_a_full_one_while_there_is_more() {
-    for len in [
-        0,
-        64,
-        1_000,
-        8_191,
-        10_000,
-        51_200,
-        61_436,
-        300_000,
-        1 << 20,
-    ] {
+    for len in [0, 64, 1_000, 8_191, 10_000, 51_200, 61_436, 300_000, MIB] {
         for vectored in [true, false] {
-            let blocks = vec![Bytes::from(vec![7; len]); (2 << 20) / (len + 4) + 3];
+            let blocks = vec![Bytes::from(vec![7; len]); 2 * MIB / (len + 4) + 3];
             let mut io = Scripted::default();
             io.not_vectored = !vectored;
             let mut framed = prefixed(io);
@@ -141,7 +125,7 @@ fn blocks_fed_to_a_framed_of_the_codec_gather_to_one_segment_a_write() {
     let io = framed.get_ref();
     let (last, all_but_last) = io.gathered.split_last().unwrap();
     for (_, bytes) in all_but_last {
-        assert!((56 * 1024..=MAX_WRITE).contains(bytes), "{bytes}");
+        assert!((56 * KIB..=MAX_WRITE).contains(bytes), "{bytes}");
     }
     assert!(last.1 <= MAX_WRITE);
     assert_eq!(io.written, wire(LengthPrefix::u32(), &blocks));
@@ -176,7 +160,7 @@ fn a_framed_of_the_codec_has_no_write_buffer_until_something_is_sent() {
     assert!(framed.write_buffer().capacity() > 8_000, "not byte by byte");
     for _ in 1..20_000 {
         ready(framed.send(Bytes::from_static(b"ho"))).unwrap();
-        assert!(framed.write_buffer().capacity() <= 8 * 1024);
+        assert!(framed.write_buffer().capacity() <= 8 * KIB);
     }
     assert_eq!(framed.get_ref().written.len(), 20_000 * 6);
 }

@@ -16,32 +16,27 @@ use std::{
     io,
     net::Ipv4Addr,
     pin::Pin,
-    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt, stream};
 use tokio::{
-    io::{AsyncRead, AsyncWriteExt, ReadBuf},
+    io::AsyncWriteExt,
     net::{TcpSocket, TcpStream},
-    sync::{oneshot, watch},
+    sync::oneshot,
     task,
-    time::timeout,
 };
-use tokio_util::codec::{Encoder, FramedRead, FramedWrite};
-use wholeblock::{
-    BlockCodec, BlockError, Exact, Framing, LengthPrefix, TransferStats, recv_blocks, send_blocks,
-};
+use tokio_util::codec::{FramedRead, FramedWrite};
+use wholeblock::{BlockCodec, BlockError, Exact, Framing, TransferStats, recv_blocks, send_blocks};
+
+use crate::support::{Watched, numbered, wire, within_limit};
 
 const BLOCKS: usize = 100;
 const BLOCK_LEN: usize = 51_200;
 
 /// Asked for on both sides: less than a third of a block, so that hardly a block fits.
 const SOCKET_BUFFER: u32 = 16 * 1024;
-
-/// Nothing here takes a second; this only keeps a failure from being a hang.
-const LIMIT: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn exact_blocks_that_arrive_in_pieces_are_lent_whole_and_in_number() {
@@ -51,7 +46,7 @@ async fn exact_blocks_that_arrive_in_pieces_are_lent_whole_and_in_number() {
 
 #[tokio::test]
 async fn prefixed_blocks_that_arrive_in_pieces_are_lent_whole_and_in_number() {
-    within_limit(lends_whole(prefixed, &mixed_lens())).await;
+    within_limit(lends_whole(BlockCodec::length_prefixed, &mixed_lens())).await;
 }
 
 #[tokio::test]
@@ -62,7 +57,7 @@ async fn exact_blocks_that_arrive_in_pieces_leave_the_stream_whole_and_in_number
 
 #[tokio::test]
 async fn prefixed_blocks_that_arrive_in_pieces_leave_the_stream_whole_and_in_number() {
-    within_limit(yields_whole(prefixed, &mixed_lens())).await;
+    within_limit(yields_whole(BlockCodec::length_prefixed, &mixed_lens())).await;
 }
 
 #[tokio::test]
@@ -88,7 +83,12 @@ async fn a_reset_is_an_io_error_of_its_kind_wherever_in_a_prefixed_block_it_come
         ("right after a header", 4),
         ("in a payload", 30_000),
     ] {
-        within_limit(meets_reset(prefixed, of_third_block, place)).await;
+        within_limit(meets_reset(
+            BlockCodec::length_prefixed,
+            of_third_block,
+            place,
+        ))
+        .await;
     }
 }
 
@@ -174,18 +174,15 @@ async fn meets_reset<F>(codec: fn() -> BlockCodec<F>, of_third_block: usize, pla
 where
     F: Framing + Send + Unpin + 'static,
 {
-    let mut wire = bytes::BytesMut::new();
     let blocks = numbered(&[BLOCK_LEN; 3]);
-    for block in &blocks {
-        codec().encode(block.clone(), &mut wire).unwrap();
-    }
+    let mut wire = wire(codec().framing().clone(), &blocks);
     wire.truncate(wire.len() / 3 * 2 + of_third_block);
 
     for lent in [true, false] {
         let (mut near, far) = connect().await.unwrap();
         let far = Watched::new(far);
         let mut arrived = far.arrived.subscribe();
-        let wire = wire.clone().freeze();
+        let wire = wire.clone();
         let peer = task::spawn(async move {
             near.write_all(&wire).await.unwrap();
             // What has not been read when a reset comes may be lost, and is on Windows.
@@ -244,23 +241,9 @@ fn exact() -> BlockCodec<Exact> {
     BlockCodec::exact(BLOCK_LEN).unwrap()
 }
 
-fn prefixed() -> BlockCodec<LengthPrefix> {
-    BlockCodec::length_prefixed()
-}
-
 /// Lengths all over the place, each still larger than a socket's buffer.
 fn mixed_lens() -> Vec<usize> {
     (0..BLOCKS).map(|i| 40_000 + i * 7_919 % 40_000).collect()
-}
-
-/// Blocks of which no two are alike, nor any two places in one.
-fn numbered(lens: &[usize]) -> Vec<Bytes> {
-    let block = |(index, &len): (usize, &usize)| {
-        (0..len)
-            .map(|at| (index * 131 + at * 7 + at / 251) as u8)
-            .collect()
-    };
-    lens.iter().enumerate().map(block).collect()
 }
 
 /// Starts to send `blocks`, and waits until no more go out: from here on, the receiver is behind.
@@ -268,7 +251,7 @@ async fn start<F>(
     codec: fn() -> BlockCodec<F>,
     blocks: &[Bytes],
 ) -> (
-    FramedRead<Watched, BlockCodec<F>>,
+    FramedRead<Watched<TcpStream>, BlockCodec<F>>,
     task::JoinHandle<Result<TransferStats, BlockError>>,
 )
 where
@@ -288,7 +271,7 @@ async fn send<F: Framing>(
     blocks: Vec<Bytes>,
     full: oneshot::Sender<()>,
 ) -> Result<TransferStats, BlockError> {
-    let mut framed = FramedWrite::new(socket, codec);
+    let mut framed = FramedWrite::new(Watched::new(socket), codec);
     let mut sending = send_blocks(&mut framed, stream::iter(blocks));
     let mut full = Some(full);
     let sent = poll_fn(|cx| {
@@ -301,6 +284,7 @@ async fn send<F: Framing>(
     .await?;
     drop(sending);
     framed.close().await?;
+    assert_eq!(sent.writes, framed.get_ref().writes);
     Ok(sent)
 }
 
@@ -326,45 +310,4 @@ fn reset(socket: TcpStream) {
         reason = "`set_zero_linger` is not in the oldest tokio this works with"
     )]
     socket.set_linger(Some(Duration::ZERO)).unwrap();
-}
-
-async fn within_limit(test: impl Future<Output = ()>) {
-    timeout(LIMIT, test).await.expect("it takes too long");
-}
-
-/// A socket, and what its reads brought.
-struct Watched {
-    socket: TcpStream,
-    /// Reads that brought bytes: the blocks that a program sees which takes each for one.
-    reads: u64,
-    /// Bytes they brought.
-    arrived: watch::Sender<u64>,
-}
-
-impl Watched {
-    fn new(socket: TcpStream) -> Self {
-        Self {
-            socket,
-            reads: 0,
-            arrived: watch::Sender::new(0),
-        }
-    }
-}
-
-impl AsyncRead for Watched {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut self.socket).poll_read(cx, buf))?;
-        let brought = buf.filled().len() - before;
-        if brought > 0 {
-            self.reads += 1;
-            self.arrived
-                .send_modify(|arrived| *arrived += brought as u64);
-        }
-        Poll::Ready(Ok(()))
-    }
 }

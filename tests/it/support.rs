@@ -2,15 +2,26 @@
 //! list of framings that every rule is tried with.
 
 mod scripted;
+mod watched;
 
-use std::ops::RangeInclusive;
+use std::{ops::RangeInclusive, time::Duration};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::{FutureExt, StreamExt};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::timeout,
+};
 use tokio_util::codec::{Encoder, Framed};
-use wholeblock::{BlockCodec, BlockError, Framing, Header, InvalidHeader};
+use wholeblock::{BlockCodec, BlockError, Framing, Header, InvalidHeader, LengthPrefix};
 
-pub(crate) use self::scripted::Scripted;
+pub(crate) use self::{scripted::Scripted, watched::Watched};
+
+pub(crate) const KIB: usize = 1024;
+pub(crate) const MIB: usize = 1024 * KIB;
+
+/// Bytes in one write at most: the crate's constant of this name, which its users cannot see.
+pub(crate) const MAX_WRITE: usize = 60 * KIB;
 
 /// A user's own header: `"WB"`, version 1, the payload's length as a big-endian u24.
 #[derive(Clone, Copy, Debug)]
@@ -66,17 +77,31 @@ macro_rules! with_each_framing {
 }
 pub(crate) use with_each_framing;
 
-/// Blocks of different lengths and contents that `framing` carries.
+/// Blocks of `lens` bytes, of which no two are alike, nor any two places in one.
+pub(crate) fn numbered(lens: &[usize]) -> Vec<Bytes> {
+    let block = |(index, &len): (usize, &usize)| {
+        (0..len)
+            .map(|at| (index * 131 + at * 7 + at / 251) as u8)
+            .collect()
+    };
+    lens.iter().enumerate().map(block).collect()
+}
+
+/// Numbered blocks of `lens` bytes, or the length nearest to that which `framing` carries.
+pub(crate) fn numbered_for<F: Framing>(framing: &F, lens: &[usize]) -> Vec<Bytes> {
+    let carried = framing.block_lens();
+    let clamp = |&len: &usize| len.clamp(*carried.start(), *carried.end());
+    numbered(&lens.iter().map(clamp).collect::<Vec<_>>())
+}
+
+/// Short blocks that `framing` carries, some of them empty if it can.
 pub(crate) fn blocks_for<F: Framing>(framing: &F) -> Vec<Bytes> {
-    let lens = framing.block_lens();
-    [3, 0, 1, 130, 2, 255, 0, 17]
-        .into_iter()
-        .enumerate()
-        .map(|(at, len)| {
-            let len = usize::clamp(len, *lens.start(), *lens.end());
-            (0..len).map(|byte| (at * 31 + byte) as u8).collect()
-        })
-        .collect()
+    numbered_for(framing, &[3, 0, 1, 130, 2, 255, 0, 17])
+}
+
+/// Blocks over `io`, behind the default prefix: a big-endian u32.
+pub(crate) fn prefixed<T: AsyncRead + AsyncWrite>(io: T) -> Framed<T, BlockCodec<LengthPrefix>> {
+    Framed::new(io, BlockCodec::length_prefixed())
 }
 
 /// The bytes of `blocks` on the wire.
@@ -112,6 +137,13 @@ pub(crate) fn ready<T>(future: impl Future<Output = T>) -> T {
         }
     }
     panic!("still pending after 100,000 polls: it hangs");
+}
+
+/// Runs a test over real transports. None takes a second; this only keeps a failure from being a
+/// hang.
+pub(crate) async fn within_limit(test: impl Future<Output = ()>) {
+    const LIMIT: Duration = Duration::from_secs(60);
+    timeout(LIMIT, test).await.expect("it takes too long");
 }
 
 /// Bytes of the header before a payload of `len` bytes.

@@ -11,15 +11,11 @@ use wholeblock::{
     BlockCodec, BlockError, Exact, Framing, LengthPrefix, Varint, recv_blocks, send_blocks,
 };
 
-use crate::support::{Magic, wire};
+use crate::support::{Magic, numbered_for, prefixed, wire};
 
-const LENS: [usize; 6] = [0, 1, 500, 8_192, 51_200, 300_000];
-
+/// 60 blocks, from empty ones to some that take many reads and writes.
 fn blocks<F: Framing>(framing: &F) -> Vec<Bytes> {
-    let lens = framing.block_lens();
-    (0..60)
-        .map(|n| vec![n as u8; LENS[n % 6].clamp(*lens.start(), *lens.end())].into())
-        .collect()
+    numbered_for(framing, &[0, 1, 500, 8_192, 51_200, 300_000].repeat(10))
 }
 
 async fn tcp_pair() -> (TcpStream, TcpStream) {
@@ -167,7 +163,7 @@ async fn a_peer_that_closes_inside_a_block_is_told_apart_from_one_that_closes_af
         let bytes = wire(LengthPrefix::u32(), &[Bytes::from_static(b"block")]);
         near.write_all(&bytes[..bytes.len() - cut]).await.unwrap();
         drop(near);
-        let mut framed = Framed::new(far, BlockCodec::length_prefixed());
+        let mut framed = prefixed(far);
         match framed.next().await.unwrap() {
             Ok(block) => assert!(whole && block == "block"),
             Err(error) => {

@@ -4,14 +4,10 @@
 //! test run there as they do elsewhere.
 
 use std::{
-    future::Future,
-    io::{self, IoSlice},
+    io,
     net::Ipv4Addr,
-    pin::Pin,
     process,
     sync::atomic::{AtomicU32, Ordering},
-    task::{Context, Poll},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -23,15 +19,13 @@ use tokio::{
         windows::named_pipe::{ClientOptions, NamedPipeClient, NamedPipeServer, ServerOptions},
     },
     task,
-    time::timeout,
 };
-use tokio_util::codec::{Framed, FramedRead, FramedWrite};
+use tokio_util::codec::{FramedRead, FramedWrite};
 use wholeblock::{BlockCodec, BlockError, Framing, Part, recv_blocks, send_blocks};
 
-const BLOCKS: usize = 100;
+use crate::support::{KIB, MIB, Watched, numbered, prefixed, within_limit};
 
-/// Nothing here takes a second; this only keeps a failure from being a hang.
-const LIMIT: Duration = Duration::from_secs(60);
+const BLOCKS: usize = 100;
 
 #[tokio::test]
 async fn large_blocks_go_through_a_named_pipe_joined_and_come_out_whole() {
@@ -65,15 +59,15 @@ async fn an_empty_block_goes_through_a_named_pipe_between_others() {
 async fn a_sink_and_a_stream_over_a_named_pipe_carry_blocks_both_ways_at_once() {
     within_limit(async {
         let (near, far) = pipe().await.unwrap();
-        let blocks: Vec<_> = [1, 64, 4_096, 51_200, 1 << 20].map(patterned).into();
+        let blocks = numbered(&[1, 64, 4 * KIB, 51_200, MIB]);
 
         let echo = task::spawn(async move {
-            let mut framed = Framed::new(far, BlockCodec::length_prefixed());
+            let mut framed = prefixed(far);
             while let Some(block) = framed.next().await {
                 framed.send(block.unwrap().freeze()).await.unwrap();
             }
         });
-        let (mut sink, stream) = Framed::new(near, BlockCodec::length_prefixed()).split();
+        let (mut sink, stream) = prefixed(near).split();
         let sending = async {
             for block in &blocks {
                 sink.send(block.clone()).await.unwrap();
@@ -154,11 +148,7 @@ where
     assert!(!near.is_write_vectored());
     assert!(!far.is_write_vectored());
 
-    let near = Watched {
-        pipe: near,
-        writes: 0,
-    };
-    let writes = carries(near, far, codec, len).await;
+    let writes = carries(Watched::new(near), far, codec, len).await;
     if len < 1_000 {
         // 64 KiB hold every one of the small blocks.
         assert_eq!(writes, 1);
@@ -172,11 +162,11 @@ where
     R: AsyncRead + Unpin,
     F: Framing + Send + 'static,
 {
-    let block = patterned(len);
-    let blocks = vec![block.clone(); BLOCKS];
+    let blocks = numbered(&[len; BLOCKS]);
+    let outgoing = blocks.clone();
     let sending = task::spawn(async move {
         let mut framed = FramedWrite::new(near, codec());
-        let sent = send_blocks(&mut framed, stream::iter(blocks))
+        let sent = send_blocks(&mut framed, stream::iter(outgoing))
             .await
             .unwrap();
         framed.close().await.unwrap();
@@ -185,8 +175,9 @@ where
 
     let mut framed = FramedRead::new(far, codec());
     let mut incoming = recv_blocks(&mut framed).at_least(BLOCKS as u64);
-    while let Some(received) = incoming.next().await.unwrap() {
-        assert!(received == block, "a block differs");
+    let mut expected = blocks.iter();
+    while let Some(block) = incoming.next().await.unwrap() {
+        assert!(block == expected.next().unwrap(), "a block differs");
     }
     let received = incoming.stats();
     let sent = sending.await.unwrap();
@@ -209,53 +200,4 @@ async fn pipe() -> io::Result<(NamedPipeClient, NamedPipeServer)> {
     let client = ClientOptions::new().open(&name)?;
     server.connect().await?;
     Ok((client, server))
-}
-
-/// A block of `len` bytes, of which a shift by less than many would be noticed.
-fn patterned(len: usize) -> Bytes {
-    (0..len).map(|at| (at * 7 + at / 251) as u8).collect()
-}
-
-async fn within_limit(test: impl Future<Output = ()>) {
-    timeout(LIMIT, test).await.expect("it takes too long");
-}
-
-/// A pipe, and the writes that it was asked for.
-struct Watched {
-    pipe: NamedPipeClient,
-    writes: u64,
-}
-
-impl AsyncWrite for Watched {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.writes += 1;
-        Pin::new(&mut self.pipe).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        _cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        panic!(
-            "a pipe was asked for a vectored write of {} slices",
-            bufs.len()
-        );
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.pipe.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.pipe).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.pipe).poll_shutdown(cx)
-    }
 }

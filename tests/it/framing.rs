@@ -8,8 +8,7 @@ use wholeblock::{
 };
 
 use crate::support::{
-    KIB, MIB, Magic, Scripted, blocks_for, collect, header_len, prefixed, ready, wire,
-    with_each_framing,
+    Case, KIB, MIB, Magic, Scripted, blocks_for, collect, prefixed, ready, wire, with_each_framing,
 };
 
 /// Chunk sizes that cut headers and payloads everywhere, up to all at once.
@@ -54,7 +53,7 @@ fn each_framing_writes_the_bytes_its_drawing_shows() {
 
 #[test]
 fn the_blocks_out_are_the_blocks_in_whatever_the_chunking() {
-    fn check<F: Framing + Copy>(name: &str, framing: F) {
+    fn check<F: Framing + Copy>(Case { name, framing, .. }: Case<F>) {
         let blocks = blocks_for(&framing);
         let wire = wire(framing, &blocks);
         for chunk in CHUNKS {
@@ -83,19 +82,24 @@ fn the_blocks_out_are_the_blocks_in_whatever_the_chunking() {
             }
         }
     }
-    with_each_framing!(check);
+    with_each_framing!(|case| check(case));
 }
 
 #[test]
 fn an_end_at_any_byte_is_truncated_unless_it_is_between_blocks() {
-    fn check<F: Framing + Copy>(name: &str, framing: F) {
+    fn check<F: Framing + Copy>(case: Case<F>) {
+        let Case {
+            name,
+            framing,
+            headers,
+        } = case;
         let blocks = blocks_for(&framing);
         let wire = wire(framing, &blocks);
         // Where each block begins, and what its header and payload have.
         let mut starts = vec![];
         let mut at = 0;
         for block in &blocks {
-            let header = header_len(&framing, block.len());
+            let header = headers.len(block.len());
             starts.push((at, header, block.len()));
             at += header + block.len();
         }
@@ -105,10 +109,7 @@ fn an_end_at_any_byte_is_truncated_unless_it_is_between_blocks() {
                 Some(&(start, header, payload)) if start < cut => {
                     let came = cut - start;
                     let (part, expected, received) = if came < header {
-                        // The least a varint has is one byte more than came.
-                        let varint = name == "varint";
-                        let least = if varint { came + 1 } else { header };
-                        (Part::Header, least, came)
+                        (Part::Header, headers.at_least(came), came)
                     } else {
                         (Part::Payload, payload, came - header)
                     };
@@ -168,7 +169,7 @@ fn an_end_at_any_byte_is_truncated_unless_it_is_between_blocks() {
         };
         assert_eq!(came, expected, "{name}, cut at {cut}");
     }
-    with_each_framing!(check);
+    with_each_framing!(|case| check(case));
 }
 
 #[test]
@@ -184,7 +185,7 @@ fn a_cut_right_after_a_header_is_not_a_clean_end() {
 
 #[test]
 fn blocks_in_one_buffer_come_out_one_by_one_and_leave_what_follows() {
-    fn check<F: Framing + Copy>(name: &str, framing: F) {
+    fn check<F: Framing + Copy>(Case { name, framing, .. }: Case<F>) {
         let blocks = blocks_for(&framing);
         let mut buffer = BytesMut::from(&wire(framing, &blocks)[..]);
         let mut rest = wire(framing, &blocks[..1]);
@@ -197,12 +198,12 @@ fn blocks_in_one_buffer_come_out_one_by_one_and_leave_what_follows() {
         assert!(codec.decode(&mut buffer).unwrap().is_none(), "{name}");
         assert_eq!(buffer, rest, "{name}: the part of a block stays");
     }
-    with_each_framing!(check);
+    with_each_framing!(|case| check(case));
 }
 
 #[test]
 fn a_decoder_that_is_fed_only_what_it_made_room_for_always_gets_on() {
-    fn check<F: Framing + Copy>(name: &str, framing: F) {
+    fn check<F: Framing + Copy>(Case { name, framing, .. }: Case<F>) {
         let blocks = blocks_for(&framing);
         let wire = wire(framing, &blocks);
         let mut codec = BlockCodec::new(framing);
@@ -223,7 +224,7 @@ fn a_decoder_that_is_fed_only_what_it_made_room_for_always_gets_on() {
         }
         assert_eq!(out, blocks, "{name}");
     }
-    with_each_framing!(check);
+    with_each_framing!(|case| check(case));
 }
 
 #[test]

@@ -9,12 +9,12 @@ use tokio_util::codec::{Framed, FramedRead};
 use wholeblock::{BlockCodec, BlockError, Framing, LengthPrefix, recv_blocks};
 
 use crate::support::{
-    Scripted, blocks_for, collect, numbered, prefixed, ready, wire, with_each_framing,
+    Case, Scripted, blocks_for, collect, numbered, prefixed, ready, wire, with_each_framing,
 };
 
 #[test]
 fn mixing_next_and_recv_blocks_on_a_quiet_peer_never_hangs_loses_or_repeats() {
-    fn check<F: Framing + Copy>(name: &str, framing: F) {
+    fn check<F: Framing + Copy>(Case { name, framing, .. }: Case<F>) {
         let blocks = blocks_for(&framing);
         let wire = wire(framing, &blocks);
         // Everything arrives at once, or byte by byte; then the peer says nothing more, so a
@@ -44,7 +44,7 @@ fn mixing_next_and_recv_blocks_on_a_quiet_peer_never_hangs_loses_or_repeats() {
             }
         }
     }
-    with_each_framing!(check);
+    with_each_framing!(|case| check(case));
 }
 
 #[test]

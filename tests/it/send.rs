@@ -16,7 +16,8 @@ use tokio_util::codec::{Decoder, Framed, FramedWrite};
 use wholeblock::{BlockCodec, BlockError, Framing, LengthPrefix, send_blocks, try_send_blocks};
 
 use crate::support::{
-    KIB, MAX_WRITE, MIB, Scripted, blocks_for, numbered, prefixed, ready, wire, with_each_framing,
+    Case, KIB, MAX_WRITE, MIB, Scripted, blocks_for, numbered, prefixed, ready, wire,
+    with_each_framing,
 };
 
 /// Small and large blocks in turn.
@@ -27,7 +28,7 @@ fn mixed(count: usize) -> Vec<Bytes> {
 
 #[test]
 fn what_is_sent_is_what_the_sink_would_have_sent() {
-    fn check<F: Framing + Copy>(name: &str, framing: F) {
+    fn check<F: Framing + Copy>(Case { name, framing, .. }: Case<F>) {
         let blocks = blocks_for(&framing);
         let expected = wire(framing, &blocks);
         for vectored in [true, false] {
@@ -43,7 +44,7 @@ fn what_is_sent_is_what_the_sink_would_have_sent() {
             assert_eq!((sent.writes, sent.reads), (1, 0), "{name}");
         }
     }
-    with_each_framing!(check);
+    with_each_framing!(|case| check(case));
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! What the tests share: one scripted transport, one framing that is not the crate's own, and the
-//! list of framings that every rule is tried with.
+//! What the tests share: two transports, one framing that is not the crate's own, the list of
+//! framings that every rule is tried with, and the blocks they carry.
 
 mod scripted;
 mod watched;
@@ -27,13 +27,9 @@ pub(crate) const MAX_WRITE: usize = 60 * KIB;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Magic;
 
-impl Magic {
-    pub(crate) const MAX: usize = 0xff_ffff;
-}
-
 impl Framing for Magic {
     fn block_lens(&self) -> RangeInclusive<usize> {
-        0..=Self::MAX
+        0..=0xff_ffff
     }
 
     fn decode_header(&self, front: &[u8]) -> Result<Header, InvalidHeader> {
@@ -56,24 +52,64 @@ impl Framing for Magic {
     }
 }
 
-/// Calls `$check(name, framing)` with every framing there is.
+/// A framing, and what a test knows of it without asking it.
+#[derive(Clone, Copy)]
+pub(crate) struct Case<F> {
+    pub(crate) name: &'static str,
+    pub(crate) framing: F,
+    pub(crate) headers: Headers,
+}
+
+/// How long the headers of a framing are.
+#[derive(Clone, Copy)]
+pub(crate) enum Headers {
+    /// All of this many bytes.
+    Fixed(usize),
+    /// A byte for each 7 bits of the payload's length, and each says whether it is the last.
+    Varint,
+}
+
+impl Headers {
+    /// Bytes of the header before a payload of `payload_len` bytes.
+    pub(crate) fn len(self, payload_len: usize) -> usize {
+        match self {
+            Self::Fixed(len) => len,
+            Self::Varint => (1..).find(|len| payload_len >> (7 * len) == 0).unwrap(),
+        }
+    }
+
+    /// The shortest a header can be of which `arrived` bytes are there, and not all.
+    pub(crate) fn at_least(self, arrived: usize) -> usize {
+        match self {
+            Self::Fixed(len) => len,
+            Self::Varint => arrived + 1,
+        }
+    }
+}
+
+/// Runs `$test` once for every framing there is, with `$case` as its [`Case`]. A macro, since each
+/// framing is another type.
 macro_rules! with_each_framing {
-    ($check:expr) => {{
-        use wholeblock::{Exact, LengthPrefix, Varint};
-        $check("exact", Exact::new(5).unwrap());
-        $check("u8", LengthPrefix::u8());
-        $check("u16 LE", LengthPrefix::u16().little_endian());
-        $check("u24", LengthPrefix::bytes(3).unwrap());
-        $check("u32", LengthPrefix::u32());
-        $check(
-            "u32 including its header",
-            LengthPrefix::u32().including_header().unwrap(),
-        );
-        $check("u56 LE", LengthPrefix::bytes(7).unwrap().little_endian());
-        $check("u64", LengthPrefix::u64());
-        $check("varint", Varint::new());
-        $check("a user's own", $crate::support::Magic);
-    }};
+    (|$case:ident| $test:expr) => {
+        with_each_framing! { |$case| $test;
+            "exact", Fixed(0), wholeblock::Exact::new(5).unwrap();
+            "u8", Fixed(1), wholeblock::LengthPrefix::u8();
+            "u16 LE", Fixed(2), wholeblock::LengthPrefix::u16().little_endian();
+            "u24", Fixed(3), wholeblock::LengthPrefix::bytes(3).unwrap();
+            "u32", Fixed(4), wholeblock::LengthPrefix::u32();
+            "u32 including its header", Fixed(4),
+                wholeblock::LengthPrefix::u32().including_header().unwrap();
+            "u56 LE", Fixed(7), wholeblock::LengthPrefix::bytes(7).unwrap().little_endian();
+            "u64", Fixed(8), wholeblock::LengthPrefix::u64();
+            "varint", Varint, wholeblock::Varint::new();
+            "a user's own", Fixed(6), $crate::support::Magic;
+        }
+    };
+    (|$case:ident| $test:expr; $($name:literal, $headers:expr, $framing:expr;)*) => {$({
+        use $crate::support::Headers::*;
+        let $case = $crate::support::Case { name: $name, framing: $framing, headers: $headers };
+        $test;
+    })*};
 }
 pub(crate) use with_each_framing;
 
@@ -144,11 +180,4 @@ pub(crate) fn ready<T>(future: impl Future<Output = T>) -> T {
 pub(crate) async fn within_limit(test: impl Future<Output = ()>) {
     const LIMIT: Duration = Duration::from_secs(60);
     timeout(LIMIT, test).await.expect("it takes too long");
-}
-
-/// Bytes of the header before a payload of `len` bytes.
-pub(crate) fn header_len<F: Framing>(framing: &F, len: usize) -> usize {
-    let mut header = BytesMut::new();
-    framing.encode_header(len, &mut header);
-    header.len()
 }

@@ -7,11 +7,9 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 use tokio_util::codec::{Framed, FramedRead, FramedWrite};
-use wholeblock::{
-    BlockCodec, BlockError, Exact, Framing, LengthPrefix, Varint, recv_blocks, send_blocks,
-};
+use wholeblock::{BlockCodec, BlockError, Exact, Framing, LengthPrefix, recv_blocks, send_blocks};
 
-use crate::support::{Magic, numbered_for, prefixed, wire};
+use crate::support::{numbered_for, prefixed, wire, with_each_framing};
 
 /// 60 blocks, from empty ones to some that take many reads and writes.
 fn blocks<F: Framing>(framing: &F) -> Vec<Bytes> {
@@ -73,14 +71,12 @@ where
 
 macro_rules! each_framing_over {
     ($pair:expr) => {
+        with_each_framing!(|case| {
+            let (near, far) = $pair;
+            there_and_back(near, far, case.framing).await
+        });
         let (near, far) = $pair;
         there_and_back(near, far, Exact::new(51_200).unwrap()).await;
-        let (near, far) = $pair;
-        there_and_back(near, far, LengthPrefix::u32()).await;
-        let (near, far) = $pair;
-        there_and_back(near, far, Varint::new()).await;
-        let (near, far) = $pair;
-        there_and_back(near, far, Magic).await;
     };
 }
 

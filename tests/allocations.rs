@@ -64,12 +64,12 @@ fn main() -> ExitCode {
 
     let (mut passed, mut failed) = (0, 0);
     for (name, rule) in rules {
-        // Rules share nothing but the allocator, so the next one holds or fails by itself.
+        // Each rule makes all that it measures, so the next one is worth checking after a failure.
         let kept = panic::catch_unwind(rule).is_ok();
         println!("test {name} ... {}", if kept { "ok" } else { "FAILED" });
         *(if kept { &mut passed } else { &mut failed }) += 1;
     }
-    // As libtest says it, for `.ci/windows` adds these lines up.
+    // libtest's line: `.ci/windows` adds them up.
     let result = if failed == 0 { "ok" } else { "FAILED" };
     let filtered_out = RULES.len() - passed - failed;
     println!(
@@ -138,7 +138,7 @@ fn filled_with(bytes: &[u8]) -> (DuplexStream, DuplexStream) {
     (near, far)
 }
 
-/// What takes all that is written to it, and does not write vectored.
+/// A transport that takes all that is written to it, and does not write vectored.
 struct NotVectored(Sink);
 
 impl AsyncWrite for NotVectored {
@@ -289,7 +289,7 @@ fn a_thousand_peers_that_announce_8_mib_and_say_nothing_cost_nothing() {
         .collect();
     let before = GLOBAL.stats();
     for (n, (framed, _open)) in peers.iter_mut().enumerate() {
-        // The half of them are received from by lending.
+        // Every other one by lending.
         if n % 2 == 0 {
             assert!(framed.next().now_or_never().is_none());
         } else {

@@ -1,8 +1,8 @@
 //! What a subscriber gets to see of a transfer, and what it does not.
 //!
-//! In a process where nothing runs without a subscriber: while there is only one, `tracing` asks
-//! the thread that comes first to a place in the code whether anybody wants to know, and keeps the
-//! answer for all threads.
+//! These tests need a process where no transfer runs without a subscriber. While there is only one,
+//! `tracing` asks the thread that first reaches a callsite whether its subscriber is interested, and
+//! keeps that answer for all threads: a transfer of another test would switch the callsite off.
 
 use std::{
     io::Write,

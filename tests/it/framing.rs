@@ -95,7 +95,7 @@ fn an_end_at_any_byte_is_truncated_unless_it_is_between_blocks() {
         } = case;
         let blocks = blocks_for(&framing);
         let wire = wire(framing, &blocks);
-        // Where each block begins, and what its header and payload have.
+        // For each block: its offset, and the lengths of its header and its payload.
         let mut starts = vec![];
         let mut at = 0;
         for block in &blocks {
@@ -329,7 +329,7 @@ fn a_configuration_that_cannot_work_is_refused_when_it_is_made() {
     assert!(Varint::new().max_block_len(usize::MAX).is_err());
     assert!(LengthPrefix::u64().max_block_len(usize::MAX).is_err());
 
-    // A limit that was asked for is never lowered behind one's back; a default is.
+    // A default limit gives way to the header that is counted; an explicit one is refused.
     let full = LengthPrefix::u8().max_block_len(255).unwrap();
     assert_eq!(full.including_header(), too_large(255, 254));
     let by_default = LengthPrefix::u8().including_header().unwrap();
@@ -421,7 +421,7 @@ fn after_a_framing_error_there_are_no_more_blocks() {
         }
     }
 
-    // Nor is a block that was called cut off delivered after all, should the transport go on.
+    // A block that was reported truncated is not delivered later, even if the rest arrives.
     for lent in [false, true] {
         let mut framed = Framed::new(Scripted::default().send(&good[..8]), BlockCodec::new(Magic));
         let error = match lent {

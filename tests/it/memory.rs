@@ -20,8 +20,8 @@ fn steady_rooms(io: &Scripted) -> Vec<usize> {
     rooms.skip(WARM_UP_READS).collect()
 }
 
-/// Feeds `codec` pieces of at most `piece` bytes, as far as it has made room, and reports each
-/// capacity it asked for beyond what had arrived by then.
+/// Feeds `codec` pieces of at most `piece` bytes, as far as it has made room, and returns the
+/// buffer's capacity at first and after each piece.
 fn capacities(codec: &mut BlockCodec<LengthPrefix>, wire: &[u8], piece: usize) -> Vec<usize> {
     let mut buffer = BytesMut::with_capacity(8 * KIB);
     let mut fed = 0;
@@ -203,8 +203,8 @@ fn a_connection_is_not_given_room_that_only_others_have_earned() {
     );
 }
 
-/// The room that each read of `io` was given, where at each wait another connection on the thread
-/// has begun to wait since, which has received `other`.
+/// The room that each read of `io` was given, where during each wait another connection on the
+/// thread receives `other`, and begins to wait too.
 fn rooms_beside(other: &[u8], io: Scripted, codec: BlockCodec<LengthPrefix>) -> Vec<usize> {
     let mut framed = Framed::new(io, codec);
     let mut receiving = recv_blocks(&mut framed);
@@ -286,7 +286,7 @@ fn connections_that_take_turns_on_a_thread_do_not_mix_their_blocks() {
                         Some(Err(error)) => panic!("{error}"),
                     }
                 }
-                // An end is said again each time; only a round in which all say it counts.
+                // An ended stream reports its end each time; all must do so in one round.
                 ended = if ended < turns.len() { 0 } else { ended };
             }
         }

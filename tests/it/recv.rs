@@ -1,4 +1,4 @@
-//! `recv_blocks`: lending, stopping, insisting, waiting, and sharing a `Framed` with `next()`.
+//! `recv_blocks`: lending, stopping, requiring, waiting, and sharing a `Framed` with `next()`.
 
 use std::{io, time::Duration};
 
@@ -17,8 +17,8 @@ fn mixing_next_and_recv_blocks_on_a_quiet_peer_never_hangs_loses_or_repeats() {
     fn check<F: Framing + Copy>(Case { name, framing, .. }: Case<F>) {
         let blocks = blocks_for(&framing);
         let wire = wire(framing, &blocks);
-        // Everything arrives at once, or byte by byte; then the peer says nothing more, so a
-        // poll of the socket before the buffer would hang.
+        // Everything arrives at once, or byte by byte. Then the peer is silent, so a poll of the
+        // socket before the buffer would hang.
         for chunk in [usize::MAX, 1, 9] {
             for owned_first in 0..4 {
                 for lent in 0..4 {
@@ -74,7 +74,7 @@ fn a_leaked_receiver_leaves_the_framed_usable() {
     let mut receiving = recv_blocks(&mut framed);
     ready(receiving.next()).unwrap().unwrap();
     std::mem::forget(receiving);
-    // Whether the block that was lent comes once more is not promised; that the stream goes on is.
+    // The block that was lent may come once more; those after it must come.
     let (rest, error) = collect(&mut framed);
     assert!(error.is_none());
     assert!(rest.ends_with(&blocks[1..]), "{rest:?}");
@@ -115,16 +115,16 @@ fn stopping_after_the_last_block_does_not_wait_for_more() {
 }
 
 #[test]
-fn fewer_blocks_than_insisted_on_are_an_error_that_says_how_many_came() {
+fn fewer_blocks_than_required_are_an_error_that_says_how_many_came() {
     let bytes = wire(LengthPrefix::u32(), &numbered(&[7; 3]));
-    for insisted in [0, 3, 4] {
+    for required in [0, 3, 4] {
         let mut framed = prefixed(Scripted::default().send(&bytes));
-        let mut receiving = recv_blocks(&mut framed).at_least(insisted);
+        let mut receiving = recv_blocks(&mut framed).at_least(required);
         for _ in 0..3 {
             ready(receiving.next()).unwrap().unwrap();
         }
         let end = ready(receiving.next());
-        if insisted <= 3 {
+        if required <= 3 {
             assert!(end.unwrap().is_none());
         } else {
             let error = end.unwrap_err();
@@ -135,7 +135,7 @@ fn fewer_blocks_than_insisted_on_are_an_error_that_says_how_many_came() {
 }
 
 #[test]
-fn the_transfer_counts_blocks_bytes_reads_and_blocks_in_pieces() {
+fn the_stats_count_blocks_bytes_reads_and_fragmented_blocks() {
     // Reads end: inside block 0's header, inside block 2, after block 2.
     let blocks = numbered(&[7; 4]);
     let bytes = wire(LengthPrefix::u32(), &blocks);

@@ -1,4 +1,4 @@
-//! `send_blocks`: what leaves, in how many writes, and what a dropped transfer leaves behind.
+//! `send_blocks`: what is written, in how many writes, and what stays when it is dropped.
 
 use std::{
     io,
@@ -267,7 +267,7 @@ fn a_source_that_fails_is_reported_after_all_before_it_were_sent() {
 
 #[test]
 fn after_a_failed_write_the_transfer_says_how_many_blocks_were_wholly_handed_over() {
-    // Two small ones and a part of the third: 7 + 7 + 3 bytes.
+    // Three blocks of 7 bytes, joined in one slice.
     let blocks = [&b"abc"[..], b"def", b"ghi"];
     for (taken, whole) in [(0, 0), (6, 0), (7, 1), (13, 1), (14, 2), (17, 2), (20, 2)] {
         let io = match taken {
@@ -282,7 +282,7 @@ fn after_a_failed_write_the_transfer_says_how_many_blocks_were_wholly_handed_ove
         assert_eq!(sending.stats().payload_bytes, whole * 3);
         assert_eq!(sending.stats().wire_bytes, whole * 7);
     }
-    // And by the slice: 4 + 10,000 bytes each.
+    // The same where payloads are slices of their own: 4 + 10,000 bytes each.
     for (taken, whole) in [(10_003, 0), (10_004, 1), (20_007, 1), (20_008, 2)] {
         let io = Scripted::default().take(taken);
         let mut framed = prefixed(io.fail_writes(io::ErrorKind::BrokenPipe));

@@ -1,10 +1,10 @@
 //! The point of the crate: a completed read is not a block.
 //!
-//! Over sockets with small buffers, to a receiver that is slower than the sender, blocks arrive in
-//! pieces: a program that took each completed read for a block would count too many. On Windows
-//! these are the receives that an I/O completion port completes with less than was asked for.
-//! Everything here is the same on every platform, and so is what is expected of it; that includes a
-//! peer that resets the connection, which is the end of a block whose rest never comes.
+//! Over sockets with small buffers, to a receiver that is slower than the sender, blocks arrive
+//! fragmented: a program that took each completed read for a block would count too many. On Windows
+//! these are the receives that an I/O completion port completes with less than was asked for. The
+//! tests and what they expect are the same on every platform. That includes a peer that resets the
+//! connection, so that the rest of a block never arrives.
 //!
 //! `.ci/windows`, which runs this under Wine, sets `cfg(wine)`. Wine 8 tells a receiver of a reset
 //! that the stream has ended: its server takes the socket's pending error for itself, and the
@@ -35,28 +35,28 @@ use crate::support::{Watched, numbered, wire, within_limit};
 const BLOCKS: usize = 100;
 const BLOCK_LEN: usize = 51_200;
 
-/// Asked for on both sides: less than a third of a block, so that hardly a block fits.
+/// Set on both sides: less than a third of a block, so that almost every block is fragmented.
 const SOCKET_BUFFER: u32 = 16 * 1024;
 
 #[tokio::test]
-async fn exact_blocks_that_arrive_in_pieces_are_lent_whole_and_in_number() {
+async fn fragmented_exact_blocks_are_lent_whole_and_in_number() {
     let lens = [BLOCK_LEN; BLOCKS];
     within_limit(lends_whole(exact, &lens)).await;
 }
 
 #[tokio::test]
-async fn prefixed_blocks_that_arrive_in_pieces_are_lent_whole_and_in_number() {
+async fn fragmented_prefixed_blocks_are_lent_whole_and_in_number() {
     within_limit(lends_whole(BlockCodec::length_prefixed, &mixed_lens())).await;
 }
 
 #[tokio::test]
-async fn exact_blocks_that_arrive_in_pieces_leave_the_stream_whole_and_in_number() {
+async fn fragmented_exact_blocks_leave_the_stream_whole_and_in_number() {
     let lens = [BLOCK_LEN; BLOCKS];
     within_limit(yields_whole(exact, &lens)).await;
 }
 
 #[tokio::test]
-async fn prefixed_blocks_that_arrive_in_pieces_leave_the_stream_whole_and_in_number() {
+async fn fragmented_prefixed_blocks_leave_the_stream_whole_and_in_number() {
     within_limit(yields_whole(BlockCodec::length_prefixed, &mixed_lens())).await;
 }
 
@@ -132,7 +132,7 @@ where
     assert_eq!(received.payload_bytes, sent.payload_bytes);
     assert_eq!(received.wire_bytes, sent.wire_bytes);
 
-    // What it says of the pieces is what the socket did.
+    // The stats are what the socket did.
     let watched = framed.get_ref();
     assert_eq!(received.reads, watched.reads);
     assert_eq!(received.wire_bytes, *watched.arrived.borrow());
@@ -185,7 +185,7 @@ where
         let wire = wire.clone();
         let peer = task::spawn(async move {
             near.write_all(&wire).await.unwrap();
-            // What has not been read when a reset comes may be lost, and is on Windows.
+            // A reset may discard what has not been read, and does on Windows.
             let all = wire.len() as u64;
             arrived.wait_for(|&arrived| arrived == all).await.unwrap();
             reset(near);
@@ -241,7 +241,7 @@ fn exact() -> BlockCodec<Exact> {
     BlockCodec::exact(BLOCK_LEN).unwrap()
 }
 
-/// Lengths all over the place, each still larger than a socket's buffer.
+/// 40,000 to 80,000 bytes in no order, so each larger than a socket's buffer.
 fn mixed_lens() -> Vec<usize> {
     (0..BLOCKS).map(|i| 40_000 + i * 7_919 % 40_000).collect()
 }

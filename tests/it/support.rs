@@ -59,7 +59,7 @@ impl Framing for Magic {
     }
 }
 
-/// A framing, and what a test knows of it without asking it.
+/// A framing, and what the tests expect of it, written down apart from its code.
 #[derive(Clone, Copy)]
 pub(crate) struct Case<F> {
     pub(crate) name: &'static str,
@@ -171,7 +171,7 @@ pub(crate) fn collect<F: Framing>(
     }
 }
 
-/// Polls `future` until it is ready; it must be runnable all along.
+/// Polls `future` until it is ready, without waiting to be woken.
 pub(crate) fn ready<T>(future: impl Future<Output = T>) -> T {
     let mut future = Box::pin(future);
     for _ in 0..100_000 {
@@ -182,8 +182,7 @@ pub(crate) fn ready<T>(future: impl Future<Output = T>) -> T {
     panic!("still pending after 100,000 polls: it hangs");
 }
 
-/// Runs a test over real transports. None takes a second; this only keeps a failure from being a
-/// hang.
+/// Runs a test over real transports. None takes a second; the limit turns a hang into a failure.
 pub(crate) async fn within_limit(test: impl Future<Output = ()>) {
     const LIMIT: Duration = Duration::from_secs(60);
     timeout(LIMIT, test).await.expect("it takes too long");

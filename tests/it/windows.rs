@@ -1,4 +1,4 @@
-//! What there is on Windows alone: named pipes, and how the system takes a socket's buffer size.
+//! What only Windows has: named pipes, and send buffers of exactly the size asked for.
 //!
 //! Sockets themselves are not special to this crate on Windows: `short_reads` and every other
 //! test run there as they do elsewhere.

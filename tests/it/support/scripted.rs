@@ -8,15 +8,14 @@ use std::{
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A transport that does as it is told, and keeps account of what was asked of it.
+/// A transport that follows a script and records what was asked of it.
 ///
-/// Reads follow the script, and then the end: of the stream, or silence. Writes follow theirs, and
-/// then everything is taken.
+/// After the script, reads meet the end of the stream, or silence, and writes take everything.
 #[derive(Debug, Default)]
 pub(crate) struct Scripted {
     reads: VecDeque<Step>,
     writes: VecDeque<Step>,
-    /// What the reader meets after the script: silence instead of the end.
+    /// Whether reads after the script are pending instead of the end of the stream.
     silent: bool,
     pub(crate) not_vectored: bool,
     pub(crate) written: Vec<u8>,

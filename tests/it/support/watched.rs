@@ -9,10 +9,10 @@ use tokio::{
     sync::watch,
 };
 
-/// A transport, and what its reads brought and how often it was written to.
+/// A transport that counts its reads and writes.
 pub(crate) struct Watched<T> {
     io: T,
-    /// Reads that brought bytes: the blocks that a program sees which takes each for one.
+    /// Reads that brought bytes. A program that took each for a block would count these.
     pub(crate) reads: u64,
     /// Bytes they brought.
     pub(crate) arrived: watch::Sender<u64>,

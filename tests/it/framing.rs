@@ -1,10 +1,13 @@
 //! Bytes in, blocks out: every framing, every chunking, every place to end.
 
+use std::ops::RangeInclusive;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::StreamExt;
 use tokio_util::codec::{Decoder, Encoder, Framed};
 use wholeblock::{
-    BlockCodec, BlockError, ConfigError, Exact, Framing, LengthPrefix, Part, Varint, recv_blocks,
+    BlockCodec, BlockError, ConfigError, Exact, Framing, Header, InvalidHeader, LengthPrefix, Part,
+    Varint, recv_blocks,
 };
 
 use crate::support::{
@@ -380,6 +383,55 @@ fn a_varint_may_be_spelled_longer_than_need_be() {
     let (blocks, error) = collect(&mut Framed::new(io, BlockCodec::new(Varint::new())));
     assert!(error.is_none());
     assert_eq!(blocks, [&b""[..], b"x"]);
+}
+
+/// Says that its header is complete, of `header_len` bytes, however few there are.
+#[derive(Clone, Copy)]
+struct Hasty {
+    header_len: usize,
+}
+
+impl Framing for Hasty {
+    fn block_lens(&self) -> RangeInclusive<usize> {
+        0..=100
+    }
+
+    fn decode_header(&self, _front: &[u8]) -> Result<Header, InvalidHeader> {
+        Ok(Header::Complete {
+            header_len: self.header_len,
+            payload_len: 2,
+        })
+    }
+
+    fn encode_header(&self, _payload_len: usize, dst: &mut impl BufMut) {
+        dst.put_bytes(0, self.header_len);
+    }
+}
+
+#[test]
+fn a_header_called_complete_before_it_has_arrived_is_an_error_at_the_end() {
+    hasty_is_an_error(8);
+}
+
+#[test]
+fn a_header_called_longer_than_any_memory_is_an_error() {
+    hasty_is_an_error(usize::MAX);
+}
+
+#[track_caller]
+fn hasty_is_an_error(header_len: usize) {
+    let framed = || {
+        let io = Scripted::default().send(b"abc");
+        Framed::new(io, BlockCodec::new(Hasty { header_len }))
+    };
+    let (blocks, owned) = collect(&mut framed());
+    assert!(blocks.is_empty());
+    let lent = ready(recv_blocks(&mut framed()).next()).map(drop);
+    for error in [owned.unwrap(), lent.unwrap_err()] {
+        if let BlockError::Truncated { received, .. } = error {
+            assert!(received <= 3, "{error}");
+        }
+    }
 }
 
 #[test]

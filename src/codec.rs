@@ -1,27 +1,24 @@
 //! The codec: a `Decoder` that is a state machine over the read buffer, and the `Encoder` that is
 //! its inverse.
 
-use std::fmt;
+use std::{fmt, marker::PhantomData};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_util::codec::{Decoder, Encoder, Framed};
+use tokio_util::codec::{Decoder, Encoder};
 use tracing::trace;
 
 use crate::{
-    BlockError, ConfigError, Exact, Framing, LengthPrefix, Part,
-    frame::{FrameLen, Parsed, parse_frame},
+    BlockError, CodecError, ConfigError, Exact, Framing, LengthPrefix, Part, coop,
+    frame::{FrameLen, FrameParser, Parsed},
     read_buf::{HEADER_SLACK, INITIAL_CAPACITY, ReadBufPolicy, reclaim_exceeds},
-    write::MAX_WRITE,
 };
 
-/// Backpressure boundary of a `Framed` of [`BlockCodec::framed`], where blocks differ in length:
-/// one block of up to 4 KiB more still leaves with those before it as one segment.
-const WRITE_BOUNDARY: usize = MAX_WRITE - 4 * 1024;
-
-/// Turns bytes into whole blocks and back, for [`Framed`] and its halves.
+/// Turns bytes into whole blocks and back, for
+/// [`BlockTransport`](crate::BlockTransport), or for
+/// [`Framed`](tokio_util::codec::Framed) and its halves.
 ///
-/// Decodes to `BytesMut`, encodes from `Bytes`; every failure is a [`BlockError`].
+/// Decodes to `BytesMut`, encodes from `Bytes`. Every failure is a [`BlockError`], or what
+/// [`err_into`](Self::err_into) makes of it.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -43,14 +40,6 @@ const WRITE_BOUNDARY: usize = MAX_WRITE - 4 * 1024;
 /// # }
 /// ```
 ///
-/// # Backpressure boundary
-///
-/// `codec.framed(io)` raises `Framed`'s backpressure boundary from 8 KiB to 56 KiB (for blocks of
-/// one length: the most whole blocks that fit 60 KiB), and allocates no write buffer before
-/// something is sent. Small blocks that are fed one after another then leave in fewer writes: three
-/// times as fast for 1 KiB blocks over loopback. For blocks of 16 to 56 KiB that differ in length,
-/// prefer `set_backpressure_boundary(30 * 1024)`.
-///
 /// # Memory
 ///
 /// The read buffer follows what has arrived, never what a header announces. It starts as `Framed`
@@ -58,29 +47,42 @@ const WRITE_BOUNDARY: usize = MAX_WRITE - 4 * 1024;
 /// batches of small blocks, up to its own length for a large block. Only a connection that has
 /// completed a block of n bytes is given room for the next n at once. Between blocks no more than
 /// [`max_retained`](Self::max_retained) is kept. A connection that waits in
-/// [`recv_blocks`](crate::recv_blocks) leaves its 64 KiB to the next one to read on its thread, and
-/// holds 8 KiB.
+/// [`recv_blocks`](crate::recv_blocks) or in a [`BlockTransport`](crate::BlockTransport) leaves its
+/// 64 KiB to the next one to read on its thread, and holds 8 KiB.
 ///
 /// # After an error
 ///
 /// Framing errors are fatal. Later polls return the same error or the end of the stream, never
 /// another block.
+///
+/// # Clone
+///
+/// A clone is a fresh codec with the same settings, for another stream: it starts at block 0.
 #[doc(alias = "frame")]
 #[doc(alias = "message")]
 #[doc(alias = "delimited")]
 #[doc(alias = "LengthDelimitedCodec")]
-#[derive(Debug)]
-pub struct BlockCodec<F> {
-    framing: F,
+pub struct BlockCodec<F, E = BlockError> {
+    /// Of what is received.
+    parser: FrameParser<F>,
+    /// The limit for receiving from the block after this one on, where this one is half received
+    /// and may be longer.
+    next_max: Option<usize>,
+    /// Bytes of the longest payload to send.
+    encode_max: usize,
+    /// Blocks encoded so far.
+    encoded: u64,
     state: State,
     /// Answer that a whole block is there, and leave it in the buffer.
     peek: bool,
-    /// Whether `decode` has but to take the next small block: `Draining` and no `peek`, in one flag
-    /// that costs each block one test. Set where either is, by [`update_fast`](Self::update_fast).
+    /// Whether `decode` has but to take the next small block: `Draining`, no `peek` and no
+    /// `next_max`, in one flag that costs each block one test. Set where any of these is, by
+    /// [`update_fast`](Self::update_fast).
     fast: bool,
     position: Position,
     stats: ReadStats,
     read_buf: ReadBufPolicy,
+    error: PhantomData<fn() -> E>,
 }
 
 /// What the decoder is about to do.
@@ -170,15 +172,118 @@ impl<F: Framing> BlockCodec<F> {
     /// Blocks delimited by `framing`.
     #[must_use]
     pub fn new(framing: F) -> Self {
+        Self::with_parser(FrameParser::new(framing))
+    }
+}
+
+impl<F: Framing, E> BlockCodec<F, E> {
+    fn with_parser(parser: FrameParser<F>) -> Self {
         Self {
-            framing,
+            encode_max: parser.max(),
+            parser,
+            next_max: None,
+            encoded: 0,
             state: State::AwaitingRead { buffered: 0 },
             peek: false,
             fast: false,
             position: Position::default(),
             stats: ReadStats::default(),
             read_buf: ReadBufPolicy::default(),
+            error: PhantomData,
         }
+    }
+
+    /// Changes the type of the errors: `codec.err_into::<io::Error>()` for whatever expects a
+    /// transport to fail with an [`io::Error`](std::io::Error). The [`BlockError`] is inside, and
+    /// `error.downcast::<BlockError>()` gives it back.
+    ///
+    /// ```
+    /// use std::io;
+    /// use wholeblock::{BlockCodec, LengthPrefix};
+    ///
+    /// let codec: BlockCodec<LengthPrefix, io::Error> = BlockCodec::length_prefixed().err_into();
+    /// ```
+    #[must_use]
+    pub fn err_into<E2: CodecError>(self) -> BlockCodec<F, E2> {
+        BlockCodec {
+            parser: self.parser,
+            next_max: self.next_max,
+            encode_max: self.encode_max,
+            encoded: self.encoded,
+            state: self.state,
+            peek: self.peek,
+            fast: self.fast,
+            position: self.position,
+            stats: self.stats,
+            read_buf: self.read_buf,
+            error: PhantomData,
+        }
+    }
+
+    /// Sets the longest payload, in bytes, in both directions, from the next block on: at most what
+    /// the framing carries.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] if `max` is outside [`Framing::block_lens`]; nothing is changed then.
+    pub fn set_max_block_len(&mut self, max: usize) -> Result<(), ConfigError> {
+        self.set_max_encode_len(max)?;
+        self.set_max_decode_len(max)
+    }
+
+    /// Sets the longest payload to receive, in bytes, from the next block on. A block of which a
+    /// part has been received, and found to be within the limit, is not refused afterwards.
+    ///
+    /// # Errors
+    ///
+    /// As [`set_max_block_len`](Self::set_max_block_len).
+    pub fn set_max_decode_len(&mut self, max: usize) -> Result<(), ConfigError> {
+        self.check_limit(max)?;
+        let half_received = matches!(self.state, State::AwaitingRead { buffered } if buffered > 0);
+        if half_received && max < self.parser.max() {
+            self.next_max = Some(max);
+        } else {
+            self.next_max = None;
+            self.parser.set_max(max);
+        }
+        self.update_fast();
+        Ok(())
+    }
+
+    /// Sets the longest payload to send, in bytes, from the next block on.
+    ///
+    /// # Errors
+    ///
+    /// As [`set_max_block_len`](Self::set_max_block_len).
+    pub fn set_max_encode_len(&mut self, max: usize) -> Result<(), ConfigError> {
+        self.check_limit(max)?;
+        self.encode_max = max;
+        Ok(())
+    }
+
+    fn check_limit(&self, limit: usize) -> Result<(), ConfigError> {
+        let lens = self.framing().block_lens();
+        if limit > *lens.end() {
+            let max = *lens.end() as u64;
+            return Err(ConfigError::LimitTooLarge { limit, max });
+        }
+        if limit < *lens.start() {
+            let min = *lens.start();
+            return Err(ConfigError::LimitTooSmall { limit, min });
+        }
+        Ok(())
+    }
+
+    /// The longest payload, in bytes, that is received.
+    #[must_use]
+    pub fn max_decode_len(&self) -> usize {
+        self.next_max.unwrap_or(self.parser.max())
+    }
+
+    /// The longest payload, in bytes, that is sent.
+    #[must_use]
+    pub fn max_encode_len(&self) -> usize {
+        self.encode_max
     }
 
     /// Sets the largest buffer, in payload bytes, that is kept between blocks; 1 MiB by default.
@@ -196,43 +301,38 @@ impl<F: Framing> BlockCodec<F> {
     /// How blocks are delimited.
     #[must_use]
     pub fn framing(&self) -> &F {
-        &self.framing
+        self.parser.framing()
     }
 
     /// Appends the header of a payload of `len` bytes to `dst`, or refuses it.
     #[inline]
     pub(crate) fn encode_header(
-        &self,
+        &mut self,
         len: usize,
         dst: &mut impl BufMut,
     ) -> Result<(), BlockError> {
-        let lens = self.framing.block_lens();
-        if !lens.contains(&len) {
+        let min = *self.framing().block_lens().start();
+        if len > self.encode_max || len < min {
             return Err(BlockError::WrongSize {
-                min: *lens.start(),
-                max: *lens.end(),
+                min,
+                max: self.encode_max,
                 actual: len,
+                index: self.encoded,
             });
         }
-        self.framing.encode_header(len, dst);
+        self.encoded += 1;
+        self.framing().encode_header(len, dst);
         Ok(())
-    }
-
-    /// The backpressure boundary for `Framed`: see [`WRITE_BOUNDARY`].
-    fn write_boundary(&self) -> usize {
-        let lens = self.framing.block_lens();
-        if lens.start() < lens.end() {
-            return WRITE_BOUNDARY;
-        }
-        let mut header = Vec::new();
-        self.framing.encode_header(*lens.end(), &mut header);
-        let wire_len = header.len() + lens.end();
-        (MAX_WRITE / wire_len.max(1)).max(1) * wire_len
     }
 
     /// The most capacity a buffer may keep between blocks.
     pub(crate) fn max_capacity(&self) -> usize {
         self.read_buf.max_capacity()
+    }
+
+    #[inline]
+    pub(crate) fn parser(&self) -> &FrameParser<F> {
+        &self.parser
     }
 
     pub(crate) fn position(&self) -> Position {
@@ -256,12 +356,31 @@ impl<F: Framing> BlockCodec<F> {
     }
 
     fn update_fast(&mut self) {
-        self.fast = matches!(self.state, State::Draining) && !self.peek;
+        self.fast = matches!(self.state, State::Draining) && !self.peek && self.next_max.is_none();
     }
 
     /// Takes note of whole blocks, of `wire_len` bytes altogether, that have left the buffer.
-    #[inline]
     pub(crate) fn record_taken(&mut self, blocks: u64, wire_len: usize) {
+        self.advance(blocks, wire_len);
+        if blocks > 0 {
+            self.apply_next_max();
+        }
+    }
+
+    /// Whether blocks after the one at the front have another limit than it has.
+    pub(crate) fn limit_changes(&self) -> bool {
+        self.next_max.is_some()
+    }
+
+    fn apply_next_max(&mut self) {
+        if let Some(max) = self.next_max.take() {
+            self.parser.set_max(max);
+            self.update_fast();
+        }
+    }
+
+    #[inline]
+    fn advance(&mut self, blocks: u64, wire_len: usize) {
         self.position.index += blocks;
         self.position.offset += wire_len as u64;
     }
@@ -275,7 +394,7 @@ impl<F: Framing> BlockCodec<F> {
     /// Takes a large allocation again, after such a wait and before the next read.
     pub(crate) fn unpark(&mut self, buffer: &mut BytesMut) {
         if self.read_buf.unpark(buffer) {
-            let parsed = parse_frame(&self.framing, buffer);
+            let parsed = self.parser.parse(buffer);
             self.reserve(parsed, buffer);
         }
     }
@@ -283,7 +402,7 @@ impl<F: Framing> BlockCodec<F> {
     /// Takes the whole block at the front out of the buffer.
     #[inline]
     fn take(&mut self, frame: FrameLen, src: &mut BytesMut) -> BytesMut {
-        self.record_taken(1, frame.wire_len);
+        self.advance(1, frame.wire_len);
         src.advance(frame.header_len);
         src.split_to(frame.payload_len())
     }
@@ -297,6 +416,58 @@ impl<F: Framing> BlockCodec<F> {
         block
     }
 
+    /// Takes the block at the front of `src`, if it is whole; otherwise reserves capacity for the
+    /// rest of it.
+    #[inline]
+    pub(crate) fn decode_block(
+        &mut self,
+        src: &mut BytesMut,
+    ) -> Result<Option<BytesMut>, BlockError> {
+        if !self.fast {
+            return self.decode_slow(src, self.peek);
+        }
+        match self.parser.parse(src).complete() {
+            Some(frame) if frame.wire_len <= self.read_buf.max_capacity() => {
+                Ok(Some(self.take(frame, src)))
+            }
+            _ => self.decode_slow(src, false),
+        }
+    }
+
+    /// As [`decode_block`](Self::decode_block), but leaves the block where it is.
+    pub(crate) fn peek_block(&mut self, src: &mut BytesMut) -> Result<bool, BlockError> {
+        Ok(self.decode_slow(src, true)?.is_some())
+    }
+
+    /// The end of the stream, where `rest` is left and no whole block: an error unless it is empty.
+    pub(crate) fn end_of_stream(&mut self, rest: &[u8]) -> Result<(), BlockError> {
+        let (part, expected, received) = match self.parser.parse(rest) {
+            _ if rest.is_empty() => return Ok(()),
+            Parsed::PartialHeader { at_least } => (Part::Header, at_least, rest.len()),
+            Parsed::PartialPayload(frame) => {
+                let received = rest.len() - frame.header_len;
+                (Part::Payload, frame.payload_len(), received)
+            }
+            Parsed::Complete(_) | Parsed::TooLarge { .. } | Parsed::Invalid(_) => return Ok(()),
+        };
+        self.fail(move |at| BlockError::Truncated {
+            part,
+            expected: expected as u64,
+            received: received as u64,
+            index: at.index,
+            offset: at.offset,
+        })
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        matches!(self.state, State::Failed(_))
+    }
+
+    /// Blocks encoded so far.
+    pub(crate) fn encoded(&self) -> u64 {
+        self.encoded
+    }
+
     /// The decoder's step in every case but one: that the next small block is whole and is to be
     /// taken.
     ///
@@ -304,22 +475,30 @@ impl<F: Framing> BlockCodec<F> {
     /// would have the compiler merge the two through memory, and a load of what was stored a moment
     /// ago in other widths stalls (store forwarding).
     #[cold]
-    fn decode_slow(&mut self, src: &mut BytesMut) -> Result<Option<BytesMut>, BlockError> {
+    fn decode_slow(
+        &mut self,
+        src: &mut BytesMut,
+        peek: bool,
+    ) -> Result<Option<BytesMut>, BlockError> {
         if let State::Failed(error) = &self.state {
             // Nothing after the failure can be told apart, so none of it is kept.
             src.clear();
             return Err(error(self.position));
         }
-        let parsed = parse_frame(&self.framing, src);
+        let parsed = self.parser.parse(src);
         if let State::AwaitingRead { buffered } = self.state {
             self.record_read(buffered, parsed, src);
         }
         match parsed {
-            Parsed::Complete(_) if self.peek => Ok(Some(BytesMut::new())),
-            Parsed::Complete(frame) if frame.wire_len > self.read_buf.max_capacity() => {
-                Ok(Some(self.take_detached(frame, src)))
+            Parsed::Complete(_) if peek => Ok(Some(BytesMut::new())),
+            Parsed::Complete(frame) => {
+                self.apply_next_max();
+                Ok(Some(if frame.wire_len > self.read_buf.max_capacity() {
+                    self.take_detached(frame, src)
+                } else {
+                    self.take(frame, src)
+                }))
             }
-            Parsed::Complete(frame) => Ok(Some(self.take(frame, src))),
             Parsed::PartialPayload(_) | Parsed::PartialHeader { .. } => {
                 self.reserve(parsed, src);
                 let buffered = src.len();
@@ -374,73 +553,37 @@ impl<F: Framing> BlockCodec<F> {
         self.set_state(State::Failed(Box::new(error)));
         Err(first)
     }
-
-    /// Fails for the end of the stream inside a block, of which `received` bytes are there.
-    fn fail_truncated<T>(
-        &mut self,
-        part: Part,
-        expected: usize,
-        received: usize,
-    ) -> Result<T, BlockError> {
-        self.fail(move |at| BlockError::Truncated {
-            part,
-            expected: expected as u64,
-            received: received as u64,
-            index: at.index,
-            offset: at.offset,
-        })
-    }
 }
 
-impl<F: Framing> Decoder for BlockCodec<F> {
+impl<F: Framing, E: CodecError> Decoder for BlockCodec<F, E> {
     type Item = BytesMut;
-    type Error = BlockError;
+    type Error = E;
 
     #[inline]
-    fn decode(&mut self, src: &mut BytesMut) -> Result<Option<BytesMut>, BlockError> {
-        if !self.fast {
-            return self.decode_slow(src);
+    fn decode(&mut self, src: &mut BytesMut) -> Result<Option<BytesMut>, E> {
+        if self.position.index % coop::BLOCKS_PER_UNIT == 0 {
+            coop::spend();
         }
-        match parse_frame(&self.framing, src).complete() {
-            Some(frame) if frame.wire_len <= self.read_buf.max_capacity() => {
-                Ok(Some(self.take(frame, src)))
-            }
-            _ => self.decode_slow(src),
-        }
+        self.decode_block(src).map_err(E::from)
     }
 
-    fn decode_eof(&mut self, src: &mut BytesMut) -> Result<Option<BytesMut>, BlockError> {
-        if matches!(self.state, State::Failed(_)) {
-            return self.decode_slow(src);
+    fn decode_eof(&mut self, src: &mut BytesMut) -> Result<Option<BytesMut>, E> {
+        if let Some(block) = self.decode(src)? {
+            return Ok(Some(block));
         }
-        // No room is reserved for the rest of a block that will not come.
-        match parse_frame(&self.framing, src) {
-            Parsed::PartialHeader { .. } | Parsed::PartialPayload(_) if src.is_empty() => Ok(None),
-            Parsed::PartialHeader { at_least } => {
-                self.fail_truncated(Part::Header, at_least, src.len())
-            }
-            Parsed::PartialPayload(frame) => {
-                let received = src.len() - frame.header_len;
-                self.fail_truncated(Part::Payload, frame.payload_len(), received)
-            }
-            Parsed::Complete(_) | Parsed::TooLarge { .. } | Parsed::Invalid(_) => self.decode(src),
-        }
-    }
-
-    fn framed<T: AsyncRead + AsyncWrite>(self, io: T) -> Framed<T, Self> {
-        let mut framed = Framed::new(io, self);
-        let boundary = framed.codec().write_boundary();
-        framed.set_backpressure_boundary(boundary);
-        *framed.write_buffer_mut() = BytesMut::new();
-        framed
+        self.end_of_stream(src)?;
+        Ok(None)
     }
 }
 
 // Encodes `Bytes` and nothing else, so that `framed.close()` infers the type of the sink's items.
-impl<F: Framing> Encoder<Bytes> for BlockCodec<F> {
-    type Error = BlockError;
+impl<F: Framing, E: CodecError> Encoder<Bytes> for BlockCodec<F, E> {
+    type Error = E;
 
-    fn encode(&mut self, block: Bytes, dst: &mut BytesMut) -> Result<(), BlockError> {
+    fn encode(&mut self, block: Bytes, dst: &mut BytesMut) -> Result<(), E> {
+        if self.encoded % coop::BLOCKS_PER_UNIT == 0 {
+            coop::spend();
+        }
         let most = self.max_capacity().max(block.len() + HEADER_SLACK);
         if reclaim_exceeds(dst, most) {
             *dst = BytesMut::new();
@@ -451,5 +594,28 @@ impl<F: Framing> Encoder<Bytes> for BlockCodec<F> {
         self.encode_header(block.len(), dst)?;
         dst.extend_from_slice(&block);
         Ok(())
+    }
+}
+
+impl<F: Framing, E> Clone for BlockCodec<F, E> {
+    fn clone(&self) -> Self {
+        let mut fresh = Self::with_parser(self.parser.clone());
+        fresh.parser.set_max(self.max_decode_len());
+        fresh.encode_max = self.encode_max;
+        fresh.read_buf = self.read_buf.fresh();
+        fresh
+    }
+}
+
+impl<F: fmt::Debug, E> fmt::Debug for BlockCodec<F, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BlockCodec")
+            .field("parser", &self.parser)
+            .field("encode_max", &self.encode_max)
+            .field("state", &self.state)
+            .field("position", &self.position)
+            .field("stats", &self.stats)
+            .field("read_buf", &self.read_buf)
+            .finish_non_exhaustive()
     }
 }

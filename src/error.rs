@@ -68,7 +68,7 @@ pub enum BlockError {
     },
 
     /// A block to send has a length that its framing does not carry. Nothing of it was sent.
-    #[error("a block of {actual} bytes cannot be sent: {}", LengthRange(*.min, *.max))]
+    #[error("block {index}, of {actual} bytes, cannot be sent: {}", LengthRange(*.min, *.max))]
     WrongSize {
         /// Smallest payload the framing carries, in bytes.
         min: usize,
@@ -76,6 +76,8 @@ pub enum BlockError {
         max: usize,
         /// Payload bytes of the block.
         actual: usize,
+        /// The block: how many the codec has encoded before it.
+        index: u64,
     },
 
     /// No bytes moved for the stall timeout.
@@ -95,26 +97,71 @@ pub enum BlockError {
 
     /// The transport failed.
     #[error(transparent)]
-    Io(#[from] io::Error),
+    Io(io::Error),
+}
+
+impl BlockError {
+    /// Who has to act, as the [`io::ErrorKind`] that `io::Error::from` gives this error.
+    ///
+    /// | kind | meaning |
+    /// |---|---|
+    /// | `UnexpectedEof`, `InvalidData` | the peer stopped short, or sent what the framing does not allow |
+    /// | `InvalidInput` | the caller sent what the framing does not carry |
+    /// | `TimedOut` | no bytes moved for the stall timeout |
+    /// | any other | the transport's own, or the source's; `Other` for a source with none |
+    ///
+    /// ```
+    /// use std::io;
+    /// use wholeblock::BlockError;
+    ///
+    /// let error = BlockError::TooFew { expected: 100, received: 3 };
+    /// assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    /// ```
+    #[must_use]
+    pub fn kind(&self) -> io::ErrorKind {
+        match self {
+            Self::Io(error) => error.kind(),
+            Self::Truncated { .. } | Self::TooFew { .. } => io::ErrorKind::UnexpectedEof,
+            Self::TooLarge { .. } | Self::InvalidHeader { .. } => io::ErrorKind::InvalidData,
+            Self::WrongSize { .. } => io::ErrorKind::InvalidInput,
+            Self::Stalled { .. } => io::ErrorKind::TimedOut,
+            Self::Source(error) => match error.downcast_ref::<io::Error>() {
+                Some(error) => error.kind(),
+                None => error
+                    .downcast_ref::<Self>()
+                    .map_or(io::ErrorKind::Other, Self::kind),
+            },
+        }
+    }
 }
 
 impl From<BlockError> for io::Error {
     fn from(error: BlockError) -> Self {
-        let kind = match error {
-            BlockError::Io(error) => return error,
-            BlockError::Truncated { .. } | BlockError::TooFew { .. } => {
-                io::ErrorKind::UnexpectedEof
-            }
-            BlockError::TooLarge { .. } | BlockError::InvalidHeader { .. } => {
-                io::ErrorKind::InvalidData
-            }
-            BlockError::WrongSize { .. } => io::ErrorKind::InvalidInput,
-            BlockError::Stalled { .. } => io::ErrorKind::TimedOut,
-            BlockError::Source(_) => io::ErrorKind::Other,
-        };
-        io::Error::new(kind, error)
+        match error {
+            BlockError::Io(error) => error,
+            _ => io::Error::new(error.kind(), error),
+        }
     }
 }
+
+/// A `BlockError` that an `io::Error` was made from comes back as it was.
+impl From<io::Error> for BlockError {
+    fn from(error: io::Error) -> Self {
+        error.downcast().unwrap_or_else(Self::Io)
+    }
+}
+
+/// What a codec and a transport can fail with: anything that a [`BlockError`] and an
+/// [`io::Error`] can become, such as these two.
+///
+/// Implemented for every such type; see [`BlockCodec::err_into`](crate::BlockCodec::err_into).
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the error of a `BlockCodec`",
+    note = "it needs `From<BlockError>`, `From<std::io::Error>` and `Display`"
+)]
+pub trait CodecError: From<BlockError> + From<io::Error> + fmt::Display {}
+
+impl<E: From<BlockError> + From<io::Error> + fmt::Display> CodecError for E {}
 
 /// A part of a block on the wire.
 // `usize` makes `BlockError` a struct of whole words: with a byte here, each `Result` of a block is
@@ -182,6 +229,15 @@ pub enum ConfigError {
         limit: usize,
         /// The largest limit there can be, in bytes.
         max: u64,
+    },
+
+    /// A limit below the shortest block that the framing carries.
+    #[error("a limit of {limit} bytes is below the shortest block, of {min}")]
+    LimitTooSmall {
+        /// The limit asked for, in bytes.
+        limit: usize,
+        /// The smallest limit there can be, in bytes.
+        min: usize,
     },
 }
 

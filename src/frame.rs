@@ -53,44 +53,73 @@ impl FrameLen {
     }
 }
 
-/// Parses the block at the front of `front`.
-#[inline]
-pub(crate) fn parse_frame<F: Framing>(framing: &F, front: &[u8]) -> Parsed {
-    let (header_len, announced) = match framing.decode_header(front) {
-        Ok(Header::Complete {
-            header_len,
-            payload_len,
-        }) => (header_len, payload_len),
-        Ok(Header::Incomplete { at_least }) => return Parsed::PartialHeader { at_least },
-        Err(invalid) => return Parsed::Invalid(invalid),
-    };
-    let lens = framing.block_lens();
-    let payload_len = usize::try_from(announced).unwrap_or(usize::MAX);
-    if payload_len > *lens.end() {
-        return Parsed::TooLarge {
-            announced,
-            limit: *lens.end(),
-        };
+/// Parses blocks of one framing, up to a limit that may be lower than the framing's own.
+#[derive(Clone, Debug)]
+pub(crate) struct FrameParser<F> {
+    framing: F,
+    /// Bytes of the longest payload.
+    max: usize,
+}
+
+impl<F: Framing> FrameParser<F> {
+    pub(crate) fn new(framing: F) -> Self {
+        let max = *framing.block_lens().end();
+        Self { framing, max }
     }
-    if payload_len < *lens.start() {
-        return Parsed::Invalid(InvalidHeader("it announces less than the framing carries"));
+
+    #[inline]
+    pub(crate) fn framing(&self) -> &F {
+        &self.framing
     }
-    let Some(arrived) = front.len().checked_sub(header_len) else {
-        // The framing knew all it announces from the header's first bytes.
-        return Parsed::PartialHeader {
-            at_least: header_len,
+
+    pub(crate) fn max(&self) -> usize {
+        self.max
+    }
+
+    /// Sets the limit, in payload bytes.
+    pub(crate) fn set_max(&mut self, max: usize) {
+        self.max = max;
+    }
+
+    /// Parses the block at the front of `front`.
+    #[inline]
+    pub(crate) fn parse(&self, front: &[u8]) -> Parsed {
+        let (header_len, announced) = match self.framing.decode_header(front) {
+            Ok(Header::Complete {
+                header_len,
+                payload_len,
+            }) => (header_len, payload_len),
+            Ok(Header::Incomplete { at_least }) => return Parsed::PartialHeader { at_least },
+            Err(invalid) => return Parsed::Invalid(invalid),
         };
-    };
-    if payload_len <= arrived {
-        Parsed::Complete(FrameLen {
-            header_len,
-            wire_len: header_len + payload_len,
-        })
-    } else {
-        Parsed::PartialPayload(FrameLen {
-            header_len,
-            wire_len: header_len.saturating_add(payload_len),
-        })
+        let payload_len = usize::try_from(announced).unwrap_or(usize::MAX);
+        if payload_len > self.max {
+            return Parsed::TooLarge {
+                announced,
+                limit: self.max,
+            };
+        }
+        // The framing's own minimum, not a copy: most often it is a constant, and the test vanishes.
+        if payload_len < *self.framing.block_lens().start() {
+            return Parsed::Invalid(InvalidHeader("it announces less than the framing carries"));
+        }
+        let Some(arrived) = front.len().checked_sub(header_len) else {
+            // The framing knew all it announces from the header's first bytes.
+            return Parsed::PartialHeader {
+                at_least: header_len,
+            };
+        };
+        if payload_len <= arrived {
+            Parsed::Complete(FrameLen {
+                header_len,
+                wire_len: header_len + payload_len,
+            })
+        } else {
+            Parsed::PartialPayload(FrameLen {
+                header_len,
+                wire_len: header_len.saturating_add(payload_len),
+            })
+        }
     }
 }
 
@@ -112,7 +141,7 @@ mod tests {
 
     #[test]
     fn each_outcome_is_told_apart_by_the_bytes_at_the_front() {
-        let u32s = LengthPrefix::u32().max_block_len(5).unwrap();
+        let u32s = FrameParser::new(LengthPrefix::u32().max_block_len(5).unwrap());
         let table: [(&[u8], Parsed); 7] = [
             (b"", Parsed::PartialHeader { at_least: 4 }),
             (b"\0\0\0", Parsed::PartialHeader { at_least: 4 }),
@@ -129,15 +158,12 @@ mod tests {
             ),
         ];
         for (front, expected) in table {
-            assert_eq!(parse_frame(&u32s, front), expected, "{front:?}");
+            assert_eq!(u32s.parse(front), expected, "{front:?}");
         }
-        let exact = Exact::new(3).unwrap();
-        assert_eq!(
-            parse_frame(&exact, b"ab"),
-            Parsed::PartialPayload(frame(0, 3))
-        );
-        assert_eq!(parse_frame(&exact, b"abc"), Parsed::Complete(frame(0, 3)));
-        let endless = parse_frame(&Varint::new(), &[0xff; 10]);
+        let exact = FrameParser::new(Exact::new(3).unwrap());
+        assert_eq!(exact.parse(b"ab"), Parsed::PartialPayload(frame(0, 3)));
+        assert_eq!(exact.parse(b"abc"), Parsed::Complete(frame(0, 3)));
+        let endless = FrameParser::new(Varint::new()).parse(&[0xff; 10]);
         assert!(matches!(endless, Parsed::Invalid(_)), "{endless:?}");
     }
 
@@ -172,20 +198,20 @@ mod tests {
 
     #[test]
     fn a_header_that_is_announced_before_it_is_there_is_waited_for() {
-        let hasty = Hasty(2);
+        let hasty = FrameParser::new(Hasty(2));
         let partial = Parsed::PartialHeader { at_least: 8 };
-        assert_eq!(parse_frame(&hasty, b"seven b"), partial);
+        assert_eq!(hasty.parse(b"seven b"), partial);
         assert_eq!(
-            parse_frame(&hasty, b"eight by"),
+            hasty.parse(b"eight by"),
             Parsed::PartialPayload(frame(8, 10))
         );
     }
 
     #[test]
     fn lengths_at_the_ends_of_what_a_framing_carries_do_not_overflow() {
-        let waits = parse_frame(&Hasty(u64::MAX), b"eight byt");
+        let waits = FrameParser::new(Hasty(u64::MAX)).parse(b"eight byt");
         assert_eq!(waits, Parsed::PartialPayload(frame(8, usize::MAX)));
-        let short = parse_frame(&Hasty(1), b"eight byt");
+        let short = FrameParser::new(Hasty(1)).parse(b"eight byt");
         assert!(matches!(short, Parsed::Invalid(_)), "{short:?}");
     }
 }

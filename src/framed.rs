@@ -1,5 +1,5 @@
-//! What `Framed` and its halves lend to `recv_blocks` and `send_blocks`: the codec, the buffer, the
-//! transport.
+//! What `Framed`, its halves and `BlockTransport` lend to `recv_blocks` and `send_blocks`: the
+//! codec, the buffers, the transport.
 //!
 //! The two traits are sealed, since lending a block in place, or writing past the write buffer,
 //! takes knowledge of what these types do with their buffers.
@@ -15,72 +15,43 @@ use futures::{Sink, Stream};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::codec::{Framed, FramedRead, FramedWrite};
 
-use crate::{BlockCodec, BlockError, Framing};
+use crate::{BlockCodec, CodecError, Framing, write::BlockWriter};
 
-/// What [`recv_blocks`](crate::recv_blocks) receives from: [`Framed`] or [`FramedRead`] with a
-/// [`BlockCodec`].
+/// What [`recv_blocks`](crate::recv_blocks) receives from:
+/// [`BlockTransport`](crate::BlockTransport), or [`Framed`] or [`FramedRead`] with a [`BlockCodec`].
 ///
 /// Sealed; implemented where the transport is `AsyncRead + Unpin`.
 #[diagnostic::on_unimplemented(
     message = "`recv_blocks` cannot receive from `{Self}`",
-    label = "not a `Framed` or `FramedRead` with a `BlockCodec`",
-    note = "give it the `Framed` itself; for two tasks, split the transport instead of the \
-            `Framed` (`TcpStream::into_split`, `tokio::io::split`), and put the reading half into \
-            `FramedRead::new(half, codec)`"
+    label = "not a `BlockTransport`, nor a `Framed` or `FramedRead` with a `BlockCodec`",
+    note = "give it the transport itself, unsplit; for two tasks, split the socket instead \
+            (`TcpStream::into_split`, `tokio::io::split`), and put the reading half into \
+            `BlockTransport::new(half, codec)`"
 )]
 pub trait AsFramedRead:
-    Stream<Item = Result<BytesMut, BlockError>> + Unpin + sealed::FramedRead
+    Stream<Item = Result<BytesMut, <Self as sealed::FramedRead>::Error>> + Unpin + sealed::FramedRead
 {
 }
 
-/// What [`send_blocks`](crate::send_blocks) sends through: [`Framed`] or [`FramedWrite`] with a
+/// What [`send_blocks`](crate::send_blocks) sends through:
+/// [`BlockTransport`](crate::BlockTransport), or [`Framed`] or [`FramedWrite`] with a
 /// [`BlockCodec`].
 ///
 /// Sealed; implemented where the transport is `AsyncWrite + Unpin`.
 #[diagnostic::on_unimplemented(
     message = "`send_blocks` cannot send through `{Self}`",
-    label = "not a `Framed` or `FramedWrite` with a `BlockCodec`",
-    note = "give it the `Framed` itself; for two tasks, split the transport instead of the \
-            `Framed` (`TcpStream::into_split`, `tokio::io::split`), and put the writing half into \
-            `FramedWrite::new(half, codec)`"
+    label = "not a `BlockTransport`, nor a `Framed` or `FramedWrite` with a `BlockCodec`",
+    note = "give it the transport itself, unsplit; for two tasks, split the socket instead \
+            (`TcpStream::into_split`, `tokio::io::split`), and put the writing half into \
+            `BlockTransport::new(half, codec)`"
 )]
-pub trait AsFramedWrite: Sink<Bytes, Error = BlockError> + Unpin + sealed::FramedWrite {}
-
-pub(crate) mod sealed {
-    use super::{AsyncWrite, BlockCodec, BytesMut, Framing, mem};
-
-    pub trait FramedRead {
-        type Framing: Framing;
-
-        fn codec(&self) -> &BlockCodec<Self::Framing>;
-        fn codec_mut(&mut self) -> &mut BlockCodec<Self::Framing>;
-        fn read_buffer(&self) -> &BytesMut;
-        fn read_buffer_mut(&mut self) -> &mut BytesMut;
-
-        /// Gives `change` the codec and the read buffer at once, which `Framed` lends only one at a
-        /// time.
-        fn with_codec_and_buffer(
-            &mut self,
-            change: impl FnOnce(&mut BlockCodec<Self::Framing>, &mut BytesMut),
-        ) {
-            let mut buffer = mem::take(self.read_buffer_mut());
-            change(self.codec_mut(), &mut buffer);
-            *self.read_buffer_mut() = buffer;
-        }
-    }
-
-    pub trait FramedWrite {
-        type Framing: Framing;
-        type Io: AsyncWrite + Unpin;
-
-        fn codec(&self) -> &BlockCodec<Self::Framing>;
-        fn io_mut(&mut self) -> &mut Self::Io;
-        fn write_buffer_mut(&mut self) -> &mut BytesMut;
-    }
+pub trait AsFramedWrite:
+    Sink<Bytes, Error = <Self as sealed::FramedWrite>::Error> + Unpin + sealed::FramedWrite
+{
 }
 
 /// What a wait for a block ends with.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Arrival {
     /// A whole block is at the front of the buffer.
     Block,
@@ -88,21 +59,101 @@ pub(crate) enum Arrival {
     End,
 }
 
-/// Waits until a whole block is at the front of `framed`'s buffer, and leaves it there.
+pub(crate) mod sealed {
+    use super::{
+        Arrival, AsyncWrite, BlockCodec, BlockWriter, BytesMut, CodecError, Context, Framing, Poll,
+    };
+
+    pub trait FramedRead {
+        type Framing: Framing;
+        type Error: CodecError;
+
+        fn codec(&self) -> &BlockCodec<Self::Framing, Self::Error>;
+        fn codec_mut(&mut self) -> &mut BlockCodec<Self::Framing, Self::Error>;
+        fn read_buffer(&self) -> &BytesMut;
+        fn read_buffer_mut(&mut self) -> &mut BytesMut;
+
+        /// Waits until a whole block is at the front of the buffer, and leaves it there. Lends the
+        /// buffer's large allocation to others while it waits.
+        #[expect(
+            private_interfaces,
+            reason = "sealed: nobody else calls or implements it"
+        )]
+        fn poll_peek(&mut self, cx: &mut Context<'_>) -> Poll<Result<Arrival, Self::Error>>;
+    }
+
+    pub trait FramedWrite {
+        type Framing: Framing;
+        type Error: CodecError;
+        type Io: AsyncWrite + Unpin;
+
+        /// The codec, and where blocks are queued: in `own`, unless this has a writer of its own.
+        #[expect(
+            private_interfaces,
+            reason = "sealed: nobody else calls or implements it"
+        )]
+        fn encode_parts<'a>(
+            &'a mut self,
+            own: &'a mut BlockWriter,
+        ) -> (
+            &'a mut BlockCodec<Self::Framing, Self::Error>,
+            &'a mut BlockWriter,
+        );
+
+        /// The transport, and where blocks are queued, as [`encode_parts`](Self::encode_parts).
+        #[expect(
+            private_interfaces,
+            reason = "sealed: nobody else calls or implements it"
+        )]
+        fn write_parts<'a>(
+            &'a mut self,
+            own: &'a mut BlockWriter,
+        ) -> (&'a mut Self::Io, &'a mut BlockWriter);
+
+        /// Bytes that were queued before and go first.
+        fn held(&self) -> usize;
+
+        /// Takes over what `own` still holds.
+        #[expect(
+            private_interfaces,
+            reason = "sealed: nobody else calls or implements it"
+        )]
+        fn keep(&mut self, own: &BlockWriter);
+    }
+}
+
+/// [`poll_peek`](sealed::FramedRead::poll_peek) of `Framed` and `FramedRead`.
 ///
 /// Goes through `framed`'s own `poll_next`, for that keeps its state right: had the bytes been read
 /// behind its back, it would wait for more before it looked at them.
-pub(crate) fn poll_peek<R: AsFramedRead>(
+fn poll_peek_framed<R: AsFramedRead>(
     framed: &mut R,
     cx: &mut Context<'_>,
-) -> Poll<Result<Arrival, BlockError>> {
-    let peeking = Peeking::new(framed);
-    let polled = Pin::new(&mut *peeking.0).poll_next(cx);
-    // In peek mode an item is an empty buffer, which says that there is a block.
-    polled.map(|item| match item {
-        Some(peeked) => peeked.map(|_empty| Arrival::Block),
-        None => Ok(Arrival::End),
-    })
+) -> Poll<Result<Arrival, R::Error>> {
+    with_codec_and_buffer(framed, BlockCodec::unpark);
+    let polled = {
+        let peeking = Peeking::new(framed);
+        Pin::new(&mut *peeking.0).poll_next(cx)
+    };
+    match polled {
+        // In peek mode an item is an empty buffer, which says that there is a block.
+        Poll::Ready(Some(peeked)) => Poll::Ready(peeked.map(|_empty| Arrival::Block)),
+        Poll::Ready(None) => Poll::Ready(Ok(Arrival::End)),
+        Poll::Pending => {
+            with_codec_and_buffer(framed, BlockCodec::park);
+            Poll::Pending
+        }
+    }
+}
+
+/// Gives `change` the codec and the read buffer at once, which `Framed` lends only one at a time.
+fn with_codec_and_buffer<R: AsFramedRead>(
+    framed: &mut R,
+    change: impl FnOnce(&mut BlockCodec<R::Framing, R::Error>, &mut BytesMut),
+) {
+    let mut buffer = mem::take(framed.read_buffer_mut());
+    change(framed.codec_mut(), &mut buffer);
+    *framed.read_buffer_mut() = buffer;
 }
 
 /// Has the codec peek for as long as this lives, so that no panic of the transport leaves it so.
@@ -121,23 +172,33 @@ impl<R: AsFramedRead> Drop for Peeking<'_, R> {
     }
 }
 
-impl<T: AsyncRead + Unpin, F: Framing> AsFramedRead for Framed<T, BlockCodec<F>> {}
+impl<T, F, E> AsFramedRead for Framed<T, BlockCodec<F, E>>
+where
+    T: AsyncRead + Unpin,
+    F: Framing,
+    E: CodecError,
+{
+}
 
-impl<T: AsyncRead + Unpin, F: Framing> AsFramedRead for FramedRead<T, BlockCodec<F>> {}
-
-impl<T: AsyncWrite + Unpin, F: Framing> AsFramedWrite for Framed<T, BlockCodec<F>> {}
-
-impl<T: AsyncWrite + Unpin, F: Framing> AsFramedWrite for FramedWrite<T, BlockCodec<F>> {}
-
-impl<T, F: Framing> sealed::FramedRead for Framed<T, BlockCodec<F>> {
+#[expect(
+    private_interfaces,
+    reason = "sealed: nobody else calls or implements it"
+)]
+impl<T, F, E> sealed::FramedRead for Framed<T, BlockCodec<F, E>>
+where
+    T: AsyncRead + Unpin,
+    F: Framing,
+    E: CodecError,
+{
     type Framing = F;
+    type Error = E;
 
     #[inline]
-    fn codec(&self) -> &BlockCodec<F> {
+    fn codec(&self) -> &BlockCodec<F, E> {
         Framed::codec(self)
     }
 
-    fn codec_mut(&mut self) -> &mut BlockCodec<F> {
+    fn codec_mut(&mut self) -> &mut BlockCodec<F, E> {
         Framed::codec_mut(self)
     }
 
@@ -149,17 +210,39 @@ impl<T, F: Framing> sealed::FramedRead for Framed<T, BlockCodec<F>> {
     fn read_buffer_mut(&mut self) -> &mut BytesMut {
         Framed::read_buffer_mut(self)
     }
+
+    fn poll_peek(&mut self, cx: &mut Context<'_>) -> Poll<Result<Arrival, E>> {
+        poll_peek_framed(self, cx)
+    }
 }
 
-impl<T, F: Framing> sealed::FramedRead for FramedRead<T, BlockCodec<F>> {
+impl<T, F, E> AsFramedRead for FramedRead<T, BlockCodec<F, E>>
+where
+    T: AsyncRead + Unpin,
+    F: Framing,
+    E: CodecError,
+{
+}
+
+#[expect(
+    private_interfaces,
+    reason = "sealed: nobody else calls or implements it"
+)]
+impl<T, F, E> sealed::FramedRead for FramedRead<T, BlockCodec<F, E>>
+where
+    T: AsyncRead + Unpin,
+    F: Framing,
+    E: CodecError,
+{
     type Framing = F;
+    type Error = E;
 
     #[inline]
-    fn codec(&self) -> &BlockCodec<F> {
+    fn codec(&self) -> &BlockCodec<F, E> {
         FramedRead::decoder(self)
     }
 
-    fn codec_mut(&mut self) -> &mut BlockCodec<F> {
+    fn codec_mut(&mut self) -> &mut BlockCodec<F, E> {
         FramedRead::decoder_mut(self)
     }
 
@@ -171,40 +254,92 @@ impl<T, F: Framing> sealed::FramedRead for FramedRead<T, BlockCodec<F>> {
     fn read_buffer_mut(&mut self) -> &mut BytesMut {
         FramedRead::read_buffer_mut(self)
     }
-}
 
-impl<T: AsyncWrite + Unpin, F: Framing> sealed::FramedWrite for Framed<T, BlockCodec<F>> {
-    type Framing = F;
-    type Io = T;
-
-    #[inline]
-    fn codec(&self) -> &BlockCodec<F> {
-        Framed::codec(self)
-    }
-
-    fn io_mut(&mut self) -> &mut T {
-        Framed::get_mut(self)
-    }
-
-    fn write_buffer_mut(&mut self) -> &mut BytesMut {
-        Framed::write_buffer_mut(self)
+    fn poll_peek(&mut self, cx: &mut Context<'_>) -> Poll<Result<Arrival, E>> {
+        poll_peek_framed(self, cx)
     }
 }
 
-impl<T: AsyncWrite + Unpin, F: Framing> sealed::FramedWrite for FramedWrite<T, BlockCodec<F>> {
+impl<T, F, E> AsFramedWrite for Framed<T, BlockCodec<F, E>>
+where
+    T: AsyncWrite + Unpin,
+    F: Framing,
+    E: CodecError,
+{
+}
+
+#[expect(
+    private_interfaces,
+    reason = "sealed: nobody else calls or implements it"
+)]
+impl<T, F, E> sealed::FramedWrite for Framed<T, BlockCodec<F, E>>
+where
+    T: AsyncWrite + Unpin,
+    F: Framing,
+    E: CodecError,
+{
     type Framing = F;
+    type Error = E;
     type Io = T;
 
-    #[inline]
-    fn codec(&self) -> &BlockCodec<F> {
-        FramedWrite::encoder(self)
+    fn encode_parts<'a>(
+        &'a mut self,
+        own: &'a mut BlockWriter,
+    ) -> (&'a mut BlockCodec<F, E>, &'a mut BlockWriter) {
+        (Framed::codec_mut(self), own)
     }
 
-    fn io_mut(&mut self) -> &mut T {
-        FramedWrite::get_mut(self)
+    fn write_parts<'a>(&'a mut self, own: &'a mut BlockWriter) -> (&'a mut T, &'a mut BlockWriter) {
+        (Framed::get_mut(self), own)
     }
 
-    fn write_buffer_mut(&mut self) -> &mut BytesMut {
-        FramedWrite::write_buffer_mut(self)
+    fn held(&self) -> usize {
+        Framed::write_buffer(self).len()
+    }
+
+    fn keep(&mut self, own: &BlockWriter) {
+        own.spill(Framed::write_buffer_mut(self));
+    }
+}
+
+impl<T, F, E> AsFramedWrite for FramedWrite<T, BlockCodec<F, E>>
+where
+    T: AsyncWrite + Unpin,
+    F: Framing,
+    E: CodecError,
+{
+}
+
+#[expect(
+    private_interfaces,
+    reason = "sealed: nobody else calls or implements it"
+)]
+impl<T, F, E> sealed::FramedWrite for FramedWrite<T, BlockCodec<F, E>>
+where
+    T: AsyncWrite + Unpin,
+    F: Framing,
+    E: CodecError,
+{
+    type Framing = F;
+    type Error = E;
+    type Io = T;
+
+    fn encode_parts<'a>(
+        &'a mut self,
+        own: &'a mut BlockWriter,
+    ) -> (&'a mut BlockCodec<F, E>, &'a mut BlockWriter) {
+        (FramedWrite::encoder_mut(self), own)
+    }
+
+    fn write_parts<'a>(&'a mut self, own: &'a mut BlockWriter) -> (&'a mut T, &'a mut BlockWriter) {
+        (FramedWrite::get_mut(self), own)
+    }
+
+    fn held(&self) -> usize {
+        FramedWrite::write_buffer(self).len()
+    }
+
+    fn keep(&mut self, own: &BlockWriter) {
+        own.spill(FramedWrite::write_buffer_mut(self));
     }
 }

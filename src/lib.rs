@@ -5,9 +5,10 @@
 //! wrong places. This crate gives exactly the blocks that were sent, or a typed error that says
 //! what is missing and where.
 //!
-//! [`BlockCodec`] is a `Decoder` and `Encoder` for [`Framed`](tokio_util::codec::Framed) and its
-//! halves, over a `TcpStream` or any other tokio transport. Its [`Framing`] decides what is on the
-//! wire:
+//! [`BlockTransport`] is a `Sink` and a `Stream` of blocks over a `TcpStream` or any other tokio
+//! transport. Its [`BlockCodec`] is also a `Decoder` and `Encoder` for tokio-util's
+//! [`Framed`](tokio_util::codec::Framed) and its halves. The codec's [`Framing`] decides what is on
+//! the wire:
 //!
 //! | framing | on the wire | made by |
 //! |---|---|---|
@@ -18,15 +19,22 @@
 //!
 //! # Which form to use
 //!
+//! * **[`BlockTransport`]** where blocks are handed on to other tasks, or to code that takes any
+//!   `Sink` and `Stream`: owned blocks, `BytesMut` out and `Bytes` in. Large ones leave without a
+//!   copy, small ones many in one write.
 //! * **[`recv_blocks`] and [`send_blocks`]** where throughput counts: a received block is lent as
-//!   `&[u8]`, without an allocation or a copy, and blocks are sent many in one system call, large
-//!   ones without a copy.
-//! * **`Stream` and `Sink`** (`framed.next()`, `framed.send(block)`) where blocks are handed on to
-//!   other tasks or code that takes any stream: owned blocks, `BytesMut` out and `Bytes` in. Where
-//!   many are fed one after another, `codec.framed(socket)` makes a `Framed` that writes less often
-//!   than that of `Framed::new(socket, codec)`: for blocks of 1 KiB, three times as fast.
+//!   `&[u8]`, without an allocation or a copy, and a whole stream of blocks is sent in full writes.
+//!   On a `BlockTransport` or a `Framed`.
+//! * **[`Framed`](tokio_util::codec::Framed)** with a [`BlockCodec`], wherever something asks for
+//!   exactly that. It copies each block into its write buffer, and writes every 8 KiB.
 //!
-//! They mix: a `Framed` is back as it was after either helper, and loses and repeats nothing.
+//! They mix: each is as it was after either helper, and loses and repeats nothing.
+//!
+//! # Nagle's algorithm
+//!
+//! Call `socket.set_nodelay(true)` on a `TcpStream`. Without it the system holds back a short
+//! segment until the one before it is acknowledged, so a small block that is flushed may wait for
+//! a round trip, or for the peer's delayed acknowledgement, which commonly takes 40 ms.
 //!
 //! # A whole program
 //!
@@ -35,8 +43,7 @@
 //!
 //! use futures::{SinkExt, stream};
 //! use tokio::net::{TcpListener, TcpStream};
-//! use tokio_util::codec::Framed;
-//! use wholeblock::{BlockCodec, BlockError, recv_blocks, send_blocks};
+//! use wholeblock::{BlockCodec, BlockError, BlockTransport, recv_blocks, send_blocks};
 //!
 //! #[tokio::main]
 //! async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -45,16 +52,17 @@
 //!
 //!     let sender = tokio::spawn(async move {
 //!         let socket = TcpStream::connect(address).await?;
-//!         let mut framed = Framed::new(socket, BlockCodec::length_prefixed());
+//!         socket.set_nodelay(true)?;
+//!         let mut transport = BlockTransport::new(socket, BlockCodec::length_prefixed());
 //!         let blocks = (0..100_u8).map(|n| vec![n; 51_200]);
-//!         let sent = send_blocks(&mut framed, stream::iter(blocks)).await?;
-//!         framed.close().await?;
+//!         let sent = send_blocks(&mut transport, stream::iter(blocks)).await?;
+//!         transport.close().await?;
 //!         Ok::<_, BlockError>(sent)
 //!     });
 //!
 //!     let (socket, _) = listener.accept().await?;
-//!     let mut framed = Framed::new(socket, BlockCodec::length_prefixed());
-//!     let mut blocks = recv_blocks(&mut framed).stall_timeout(Duration::from_secs(30));
+//!     let mut transport = BlockTransport::new(socket, BlockCodec::length_prefixed());
+//!     let mut blocks = recv_blocks(&mut transport).stall_timeout(Duration::from_secs(30));
 //!     while let Some(block) = blocks.next().await? {
 //!         assert_eq!(block.len(), 51_200);
 //!     }
@@ -82,8 +90,8 @@
 //! # Cancel safety
 //!
 //! Any future of this crate can be dropped at any await. A block that was not wholly received
-//! stays in `Framed`'s read buffer. A block that was taken from its source is on the wire or in
-//! `Framed`'s write buffer, and the next flush completes it.
+//! stays in the read buffer. A block that was taken from its source is on the wire or queued, and
+//! the next flush completes it.
 //!
 //! # Tracing
 //!
@@ -94,33 +102,41 @@
 // A map of the modules. Bytes come in at the bottom and blocks go out at the top; a module uses
 // those below it only.
 //
+//   transport         a sink and a stream over the codec and the writer
 //   recv | send       lending blocks | sending a stream of blocks
-//   framed            what `Framed` and its halves lend to these two
+//   framed            what `Framed`, its halves and the transport lend to these two
 //   codec | write     the decoder's states, the encoder | queue, block lengths, flushes
+//   payload           what blocks to send may be made of
 //   frame | read_buf  parsing one block's front | the read buffer's capacity, the pool
 //   framing           how a block is delimited on the wire, one framing a file
-//   error | stats | stall   what went wrong, and where | what was moved | waits that last too long
+//   coop | stall      sharing the thread | waits that last too long
+//   error | stats     what went wrong, and where | what was moved
 
 mod codec;
+mod coop;
 mod error;
 mod frame;
 mod framed;
 mod framing;
+mod payload;
 mod read_buf;
 mod recv;
 mod send;
 mod stall;
 mod stats;
+mod transport;
 mod write;
 
 pub use self::{
     codec::BlockCodec,
-    error::{BlockError, ConfigError, Part},
+    error::{BlockError, CodecError, ConfigError, Part},
     framed::{AsFramedRead, AsFramedWrite},
     framing::{Exact, Framing, Header, InvalidHeader, LengthPrefix, Varint},
+    payload::Payload,
     recv::{Batch, RecvBlocks, recv_blocks},
     send::{SendBlocks, send_blocks, try_send_blocks},
     stats::TransferStats,
+    transport::BlockTransport,
 };
 
 /// The README's programs are compiled and run with the documentation's.

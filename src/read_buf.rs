@@ -73,6 +73,14 @@ impl Default for ReadBufPolicy {
 }
 
 impl ReadBufPolicy {
+    /// A policy with the same settings, for another stream.
+    pub(crate) fn fresh(&self) -> Self {
+        Self {
+            max_capacity: self.max_capacity,
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn set_max_retained(&mut self, payload_len: usize) {
         self.max_capacity = payload_len
             .max(INITIAL_CAPACITY)

@@ -15,14 +15,16 @@ use tracing::{Span, debug, debug_span};
 use crate::{
     AsFramedRead, BlockCodec, BlockError, Framing, TransferStats,
     codec::{Position, ReadStats},
-    frame::{FrameLen, parse_frame},
-    framed::{Arrival, poll_peek},
+    coop,
+    frame::{FrameLen, FrameParser},
+    framed::Arrival,
     stall::Stall,
 };
 
 /// Receives blocks without allocating or copying: each is lent until the next is asked for.
 ///
-/// Works on any [`AsFramedRead`]: `Framed` and `FramedRead` with a [`BlockCodec`]. What arrived
+/// Works on any [`AsFramedRead`]: a [`BlockTransport`](crate::BlockTransport), or `Framed` or
+/// `FramedRead` with a [`BlockCodec`]. What arrived
 /// beyond the blocks taken stays with `framed`, so this can be mixed with `framed.next()` at will.
 ///
 /// ```
@@ -54,6 +56,7 @@ pub fn recv_blocks<R: AsFramedRead>(framed: &mut R) -> RecvBlocks<'_, R> {
             pos: 0,
             blocks: 0,
             payload_bytes: 0,
+            lend_until: 0,
             stop_after: u64::MAX,
         },
         consumed_blocks: 0,
@@ -99,6 +102,13 @@ enum Phase {
     },
 }
 
+/// Why a wait ended without an answer.
+enum Interrupted<E> {
+    /// No bytes came; waiting may go on.
+    Stalled(BlockError),
+    Failed(E),
+}
+
 /// How far the buffer has been lent. Blocks are lent in place and leave the buffer together, before
 /// the next read, so this is all that is kept for each.
 #[derive(Debug)]
@@ -109,6 +119,8 @@ struct Cursor {
     blocks: u64,
     /// Bytes of their payloads.
     payload_bytes: u64,
+    /// Blocks that may be lent before [`RecvBlocks::poll_block`] is asked again.
+    lend_until: u64,
     /// Blocks to lend in all.
     stop_after: u64,
 }
@@ -116,16 +128,20 @@ struct Cursor {
 impl Cursor {
     /// The next block, if it is whole and may be lent.
     #[inline]
-    fn peek<F: Framing>(&self, codec: &BlockCodec<F>, buffer: &[u8]) -> Option<FrameLen> {
-        if self.blocks >= self.stop_after {
+    fn peek<F: Framing, E>(&self, codec: &BlockCodec<F, E>, buffer: &[u8]) -> Option<FrameLen> {
+        if self.blocks >= self.lend_until {
             return None;
         }
-        parse_frame(codec.framing(), buffer.get(self.pos..)?).complete()
+        codec.parser().parse(buffer.get(self.pos..)?).complete()
     }
 
     /// Lends the next block, if [`peek`](Self::peek) sees one: where its payload lies in `buffer`.
     #[inline]
-    fn lend<F: Framing>(&mut self, codec: &BlockCodec<F>, buffer: &[u8]) -> Option<Range<usize>> {
+    fn lend<F: Framing, E>(
+        &mut self,
+        codec: &BlockCodec<F, E>,
+        buffer: &[u8],
+    ) -> Option<Range<usize>> {
         let payload = self.peek(codec, buffer)?.payload_at(self.pos);
         self.pos = payload.end;
         self.blocks += 1;
@@ -174,7 +190,7 @@ impl<R: AsFramedRead> RecvBlocks<'_, R> {
     ///
     /// Nothing is lost if the future is dropped.
     #[inline]
-    pub async fn next(&mut self) -> Result<Option<&[u8]>, BlockError> {
+    pub async fn next(&mut self) -> Result<Option<&[u8]>, R::Error> {
         let mut block = self.lend();
         if block.is_none() {
             poll_fn(|cx| self.poll_block(cx)).await?;
@@ -183,8 +199,8 @@ impl<R: AsFramedRead> RecvBlocks<'_, R> {
         Ok(block.map(|block| &self.framed.read_buffer()[block]))
     }
 
-    /// Lends all the blocks that have arrived whole, waiting for one if there is none; `None` as
-    /// [`next`](Self::next).
+    /// Lends blocks that have arrived whole, up to 64 of them, waiting for one if there is none;
+    /// `None` as [`next`](Self::next).
     ///
     /// The quickest way through many small blocks: one wait for each read, and a plain iterator
     /// between. A block that the iterator was not asked for stays for the next call.
@@ -218,7 +234,7 @@ impl<R: AsFramedRead> RecvBlocks<'_, R> {
     /// # Cancel safety
     ///
     /// Nothing is lost if the future is dropped.
-    pub async fn next_batch(&mut self) -> Result<Option<Batch<'_, R::Framing>>, BlockError> {
+    pub async fn next_batch(&mut self) -> Result<Option<Batch<'_, R::Framing>>, R::Error> {
         let (codec, buffer) = (self.framed.codec(), self.framed.read_buffer());
         if self.cursor.peek(codec, buffer).is_none() {
             match poll_fn(|cx| self.poll_block(cx)).await? {
@@ -228,9 +244,9 @@ impl<R: AsFramedRead> RecvBlocks<'_, R> {
         }
         let buffer = self.framed.read_buffer();
         Ok(Some(Batch {
-            framing: self.framed.codec().framing().clone(),
+            parser: self.framed.codec().parser().clone(),
             unread: buffer.get(self.cursor.pos..).unwrap_or_default(),
-            remaining: self.cursor.stop_after - self.cursor.blocks,
+            remaining: self.cursor.lend_until - self.cursor.blocks,
             payload_bytes: 0,
             buffer_len: buffer.len(),
             cursor: &mut self.cursor,
@@ -267,7 +283,7 @@ impl<R: AsFramedRead> RecvBlocks<'_, R> {
     }
 
     /// Waits until there is a whole block to lend, or none will come.
-    fn poll_block(&mut self, cx: &mut Context<'_>) -> Poll<Result<Arrival, BlockError>> {
+    fn poll_block(&mut self, cx: &mut Context<'_>) -> Poll<Result<Arrival, R::Error>> {
         if let Phase::Ended { .. } = self.phase {
             return Poll::Ready(Ok(Arrival::End));
         }
@@ -277,48 +293,83 @@ impl<R: AsFramedRead> RecvBlocks<'_, R> {
             self.phase = Phase::Receiving { since };
             debug!("receiving");
         }
-        let mut arrived = Ok(Arrival::End);
-        if self.cursor.blocks < self.cursor.stop_after {
-            self.consume_lent();
-            arrived = ready!(self.poll_arrival(cx));
+        if self.cursor.blocks >= self.cursor.stop_after {
+            return Poll::Ready(self.end());
         }
-        match arrived {
-            Ok(Arrival::Block) | Err(BlockError::Stalled { .. }) => {}
-            Ok(Arrival::End) if self.cursor.blocks < self.at_least => {
-                let error = BlockError::TooFew {
-                    expected: self.at_least,
-                    received: self.cursor.blocks,
-                };
-                self.finish(Some(&error));
-                arrived = Err(error);
+        match ready!(self.poll_arrival(cx)) {
+            Ok(Arrival::Block) => {
+                ready!(coop::poll_spend(cx));
+                self.lend_more();
+                Poll::Ready(Ok(Arrival::Block))
             }
-            Ok(Arrival::End) => self.finish(None),
-            Err(ref error) => self.finish(Some(error)),
+            Ok(Arrival::End) => Poll::Ready(self.end()),
+            Err(Interrupted::Stalled(error)) => Poll::Ready(Err(error.into())),
+            Err(Interrupted::Failed(error)) => {
+                self.finish(Some(&error));
+                Poll::Ready(Err(error))
+            }
         }
-        Poll::Ready(arrived)
     }
 
-    /// Waits until a whole block is at the front of the buffer, or the stream has ended.
-    fn poll_arrival(&mut self, cx: &mut Context<'_>) -> Poll<Result<Arrival, BlockError>> {
-        self.framed.with_codec_and_buffer(BlockCodec::unpark);
+    /// Allows some blocks to be lent by a look at the buffer alone.
+    fn lend_more(&mut self) {
+        let more = match self.framed.codec().limit_changes() {
+            true => 1,
+            false => coop::BLOCKS_PER_UNIT,
+        };
+        let until = self.cursor.blocks.saturating_add(more);
+        self.cursor.lend_until = until.min(self.cursor.stop_after);
+    }
+
+    /// Waits until a whole block can be lent, or the stream has ended.
+    fn poll_arrival(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Arrival, Interrupted<R::Error>>> {
+        if self.has_unlent_block() {
+            return Poll::Ready(Ok(Arrival::Block));
+        }
+        self.consume_lent();
         let reads = self.framed.codec().read_stats().reads;
-        let polled = poll_peek(self.framed, cx);
+        let polled = self.framed.poll_peek(cx);
         if polled.is_ready() || self.framed.codec().read_stats().reads > reads {
             self.stall.reset();
         }
-        if polled.is_ready() {
-            return polled;
+        if let Poll::Ready(arrived) = polled {
+            return Poll::Ready(arrived.map_err(Interrupted::Failed));
         }
-        self.framed.with_codec_and_buffer(BlockCodec::park);
         let Position { index, offset } = self.framed.codec().position();
         let stalled = self.stall.poll_stalled(cx);
         stalled.map(|waited| {
-            Err(BlockError::Stalled {
+            Err(Interrupted::Stalled(BlockError::Stalled {
                 waited,
                 index,
                 offset,
-            })
+            }))
         })
+    }
+
+    /// Whether a whole block follows those that were lent, under the limit that they were under.
+    fn has_unlent_block(&self) -> bool {
+        let codec = self.framed.codec();
+        let unlent = self.framed.read_buffer().get(self.cursor.pos..);
+        self.cursor.pos > 0
+            && !codec.limit_changes()
+            && unlent.is_some_and(|unlent| codec.parser().parse(unlent).complete().is_some())
+    }
+
+    /// Ends receiving: with an error if blocks are missing.
+    fn end(&mut self) -> Result<Arrival, R::Error> {
+        if self.cursor.blocks < self.at_least {
+            let error = R::Error::from(BlockError::TooFew {
+                expected: self.at_least,
+                received: self.cursor.blocks,
+            });
+            self.finish(Some(&error));
+            return Err(error);
+        }
+        self.finish(None);
+        Ok(Arrival::End)
     }
 
     /// Removes the blocks that were lent from the buffer, before the next read.
@@ -346,7 +397,7 @@ impl<R: AsFramedRead> RecvBlocks<'_, R> {
         lent
     }
 
-    fn finish(&mut self, error: Option<&BlockError>) {
+    fn finish(&mut self, error: Option<&R::Error>) {
         if let Phase::Receiving { since } = self.phase {
             let took = since.elapsed();
             self.phase = Phase::Ended { took };
@@ -385,11 +436,11 @@ impl<R: AsFramedRead> fmt::Debug for RecvBlocks<'_, R> {
     }
 }
 
-/// The blocks that have arrived whole, lent together; made by [`RecvBlocks::next_batch`].
+/// Blocks that have arrived whole, lent together; made by [`RecvBlocks::next_batch`].
 ///
 /// A block is taken when the iterator yields it; the rest stay for the next call.
 pub struct Batch<'b, F> {
-    framing: F,
+    parser: FrameParser<F>,
     /// What has not been lent of the buffer.
     unread: &'b [u8],
     /// Blocks that may yet be lent.
@@ -411,7 +462,7 @@ impl<'b, F: Framing> Iterator for Batch<'b, F> {
         if self.remaining == 0 {
             return None;
         }
-        let frame = parse_frame(&self.framing, self.unread).complete()?;
+        let frame = self.parser.parse(self.unread).complete()?;
         let (block, unread) = self.unread.split_at_checked(frame.wire_len)?;
         let payload = block.get(frame.header_len..)?;
         self.unread = unread;
@@ -425,7 +476,7 @@ impl<F> Drop for Batch<'_, F> {
     #[inline]
     fn drop(&mut self) {
         self.cursor.pos = self.buffer_len - self.unread.len();
-        self.cursor.blocks = self.cursor.stop_after - self.remaining;
+        self.cursor.blocks = self.cursor.lend_until - self.remaining;
         self.cursor.payload_bytes += self.payload_bytes;
     }
 }

@@ -10,19 +10,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use futures::Stream;
 use tokio::io::AsyncWrite;
 use tracing::{Span, debug, debug_span};
 
 use self::source::Source;
-use crate::{AsFramedWrite, BlockError, TransferStats, stall::Stall, write::BlockWriter};
+use crate::{
+    AsFramedWrite, BlockError, Payload, TransferStats, coop, framed::sealed::FramedWrite,
+    stall::Stall, write::BlockWriter,
+};
+
+/// What a transfer through `W` fails with.
+type ErrorOf<W> = <W as FramedWrite>::Error;
 
 /// Sends every block of `source`, many in one system call, large payloads without a copy.
 ///
-/// Works on any [`AsFramedWrite`]: `Framed` and `FramedWrite` with a `BlockCodec`. The items of
-/// `source` are anything that becomes [`Bytes`] without copying: `Bytes`, `BytesMut`, `Vec<u8>`,
-/// `String`, `&'static [u8]`. For a source that can fail, see [`try_send_blocks`].
+/// Works on any [`AsFramedWrite`]: a [`BlockTransport`](crate::BlockTransport), or `Framed` or
+/// `FramedWrite` with a `BlockCodec`. The items of `source` are any [`Payload`]: `Bytes`,
+/// `BytesMut`, `Vec<u8>`, `String`, `&[u8]` … For a source that can fail, see [`try_send_blocks`].
 ///
 /// Await it for the [`TransferStats`], once all has been handed to the transport and flushed. The
 /// transport is left open.
@@ -49,12 +54,12 @@ use crate::{AsFramedWrite, BlockError, TransferStats, stall::Stall, write::Block
 /// # Cancel safety
 ///
 /// If the future is dropped, every block taken from `source` is on the wire or, whole or its
-/// unsent rest, in `framed`'s write buffer, and the next flush completes it. (Leaked instead of
-/// dropped, with `mem::forget`, it takes what it has queued with it.)
+/// unsent rest, queued in `framed`, and the next flush completes it. (Leaked instead of dropped,
+/// with `mem::forget`, it takes what it has queued with it; a `BlockTransport` keeps even that.)
 pub fn send_blocks<W, S>(framed: &mut W, source: S) -> SendBlocks<'_, W, impl Source>
 where
     W: AsFramedWrite,
-    S: Stream<Item: Into<Bytes>>,
+    S: Stream<Item: Payload>,
 {
     SendBlocks::new(framed, Infallible(Box::pin(source)))
 }
@@ -65,7 +70,7 @@ pub fn try_send_blocks<W, S, B, E>(framed: &mut W, source: S) -> SendBlocks<'_, 
 where
     W: AsFramedWrite,
     S: Stream<Item = Result<B, E>>,
-    B: Into<Bytes>,
+    B: Payload,
     E: Into<Box<dyn Error + Send + Sync>>,
 {
     SendBlocks::new(framed, Fallible(Box::pin(source)))
@@ -79,24 +84,30 @@ where
 pub struct SendBlocks<'a, W: AsFramedWrite, S> {
     framed: &'a mut W,
     source: S,
-    source_state: SourceState,
+    state: State,
+    /// Where blocks are queued, unless `framed` has a writer of its own.
     writer: BlockWriter,
+    /// Whether what was queued before this transfer has been written.
+    is_first: bool,
     stall: Stall,
     stats: TransferStats,
     started: Option<Instant>,
     span: Span,
 }
 
-/// What the source last answered.
+/// How far a transfer is, which is most often what its source last answered.
 #[derive(Debug)]
-enum SourceState {
+enum State {
+    /// The source may have more.
     Ready,
+    /// The source has nothing yet.
     Pending,
+    /// The source has ended; its last blocks may still be queued.
     Ended,
-    /// It gave an error or a block that cannot be sent; reported once all before it is sent.
-    Failed(BlockError),
-    /// The failure was reported.
-    Reported,
+    /// The source failed, or gave a block that cannot be sent; reported once all before it is sent.
+    Failing(BlockError),
+    /// A failure was reported.
+    Failed,
 }
 
 impl<'a, W, S> SendBlocks<'a, W, S>
@@ -108,8 +119,9 @@ where
         Self {
             framed,
             source,
-            source_state: SourceState::Ready,
+            state: State::Ready,
             writer: BlockWriter::default(),
+            is_first: false,
             stall: Stall::default(),
             stats: TransferStats::default(),
             started: None,
@@ -117,76 +129,79 @@ where
         }
     }
 
-    fn poll_transfer(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BlockError>> {
-        ready!(self.poll_write_buffer(cx))?;
+    fn poll_transfer(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ErrorOf<W>>> {
+        if let State::Failed = self.state {
+            let error = io::Error::other("this transfer has failed before");
+            return Poll::Ready(Err(error.into()));
+        }
+        if !self.is_first {
+            ready!(self.poll_held(cx))?;
+            self.is_first = true;
+        }
         loop {
-            self.fill(cx);
-            if !self.writer.is_empty() {
+            ready!(self.poll_fill(cx));
+            if !self.framed.write_parts(&mut self.writer).1.is_empty() {
                 ready!(self.poll_write(cx))?;
                 continue;
             }
             ready!(self.poll_flush(cx))?;
-            match self.source_state {
-                SourceState::Ready => {}
-                SourceState::Pending => {
-                    self.writer.shrink();
-                    return Poll::Pending;
-                }
-                SourceState::Ended => return Poll::Ready(Ok(())),
-                SourceState::Failed(_) | SourceState::Reported => {
-                    return Poll::Ready(Err(self.source_failure()));
-                }
+            match mem::replace(&mut self.state, State::Failed) {
+                State::Failing(error) => return Poll::Ready(Err(error.into())),
+                other => self.state = other,
+            }
+            match self.state {
+                State::Pending => return Poll::Pending,
+                State::Ended => return Poll::Ready(Ok(())),
+                _ => {}
             }
         }
     }
 
-    /// The source's failure, or, once that has been given away, an error that says so: a transfer
-    /// that failed never becomes one that succeeded.
-    fn source_failure(&mut self) -> BlockError {
-        match mem::replace(&mut self.source_state, SourceState::Reported) {
-            SourceState::Failed(error) => error,
-            _ => BlockError::Io(io::Error::other("this transfer has failed before")),
-        }
-    }
-
-    /// Writes what the write buffer held before this transfer: it goes first.
-    fn poll_write_buffer(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BlockError>> {
-        let held = self.framed.write_buffer_mut().len();
+    /// Writes what was queued before this transfer: it goes first, and does not count.
+    fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ErrorOf<W>>> {
+        let held = self.framed.held();
         if held == 0 {
             return Poll::Ready(Ok(()));
         }
         let flushed = Pin::new(&mut *self.framed).poll_flush(cx);
-        if self.framed.write_buffer_mut().len() < held {
+        if self.framed.held() < held {
             self.stall.reset();
         }
         self.or_stalled(flushed, cx)
     }
 
-    /// Takes what the source has ready, as far as there is room for it.
-    fn fill(&mut self, cx: &mut Context<'_>) {
-        if !matches!(self.source_state, SourceState::Ready | SourceState::Pending) {
-            return;
-        }
-        let vectored = self.framed.io_mut().is_write_vectored();
-        let codec = self.framed.codec();
-        let writer = &mut self.writer;
-        self.source_state = loop {
+    /// Takes what the source has ready, as far as there is room for it. Pending only to let other
+    /// tasks run.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let vectored = self
+            .framed
+            .write_parts(&mut self.writer)
+            .0
+            .is_write_vectored();
+        let (codec, writer) = self.framed.encode_parts(&mut self.writer);
+        while let State::Ready | State::Pending = self.state {
             if !writer.has_capacity() {
-                break SourceState::Ready;
+                break;
+            }
+            if codec.encoded() % coop::BLOCKS_PER_UNIT == 0 {
+                ready!(coop::poll_spend(cx));
             }
             let push = |block| writer.push(codec, block, vectored);
-            match self.source.poll_block(cx, push) {
-                Poll::Ready(Some(Ok(()))) => {}
-                Poll::Ready(Some(Err(error))) => break SourceState::Failed(error),
-                Poll::Ready(None) => break SourceState::Ended,
-                Poll::Pending => break SourceState::Pending,
-            }
-        };
+            self.state = match self.source.poll_block(cx, push) {
+                Poll::Ready(Some(Ok(()))) => continue,
+                Poll::Ready(Some(Err(error))) => State::Failing(error),
+                Poll::Ready(None) => State::Ended,
+                Poll::Pending => State::Pending,
+            };
+            break;
+        }
+        Poll::Ready(())
     }
 
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BlockError>> {
-        let polled = self.writer.poll_write(self.framed.io_mut(), cx);
-        let written = ready!(self.or_stalled(polled.map_err(BlockError::Io), cx))?;
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ErrorOf<W>>> {
+        let (io, writer) = self.framed.write_parts(&mut self.writer);
+        let polled = writer.poll_write(io, cx);
+        let written = ready!(self.or_stalled(polled.map_err(From::from), cx))?;
         self.stats.writes += 1;
         self.stats.blocks += written.blocks;
         self.stats.payload_bytes += written.payload_bytes;
@@ -194,27 +209,33 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BlockError>> {
-        let polled = self.writer.poll_flush(self.framed.io_mut(), cx);
-        self.or_stalled(polled.map_err(BlockError::Io), cx)
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ErrorOf<W>>> {
+        let (io, writer) = self.framed.write_parts(&mut self.writer);
+        let polled = writer.poll_flush(io, cx);
+        self.or_stalled(polled.map_err(From::from), cx)
     }
 
-    /// Returns `polled`; while that is pending, [`BlockError::Stalled`] once the timeout is over.
+    /// Returns `polled`, the transport's answer; while that is pending, [`BlockError::Stalled`] once
+    /// the timeout is over.
     fn or_stalled<T>(
         &mut self,
-        polled: Poll<Result<T, BlockError>>,
+        polled: Poll<Result<T, ErrorOf<W>>>,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<T, BlockError>> {
-        if polled.is_ready() {
+    ) -> Poll<Result<T, ErrorOf<W>>> {
+        if let Poll::Ready(result) = polled {
             self.stall.reset();
-            return polled;
+            if result.is_err() {
+                self.state = State::Failed;
+            }
+            return Poll::Ready(result);
         }
         self.stall.poll_stalled(cx).map(|waited| {
-            Err(BlockError::Stalled {
+            let stalled = BlockError::Stalled {
                 waited,
                 index: self.stats.blocks,
                 offset: self.stats.wire_bytes,
-            })
+            };
+            Err(stalled.into())
         })
     }
 }
@@ -246,7 +267,7 @@ where
     W: AsFramedWrite,
     S: Source,
 {
-    type Output = Result<TransferStats, BlockError>;
+    type Output = Result<TransferStats, ErrorOf<W>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let _entered = self.span.clone().entered();
@@ -267,7 +288,7 @@ where
 
 impl<W: AsFramedWrite, S> Drop for SendBlocks<'_, W, S> {
     fn drop(&mut self) {
-        self.writer.spill(self.framed.write_buffer_mut());
+        self.framed.keep(&self.writer);
     }
 }
 
@@ -275,7 +296,7 @@ impl<W: AsFramedWrite, S> fmt::Debug for SendBlocks<'_, W, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SendBlocks")
             .field("stats", &self.stats)
-            .field("source", &self.source_state)
+            .field("source", &self.state)
             .finish_non_exhaustive()
     }
 }
@@ -285,13 +306,15 @@ impl<W: AsFramedWrite, S> fmt::Debug for SendBlocks<'_, W, S> {
 /// They are handed on and not returned: wrapping each in a `Result` and moving it about takes as
 /// long as all else that is done for a small one.
 mod source {
-    use super::{BlockError, Bytes, Context, Poll};
+    use super::{BlockError, Context, Payload, Poll};
 
     pub trait Source: Unpin {
+        type Block: Payload;
+
         fn poll_block(
             &mut self,
             cx: &mut Context<'_>,
-            take: impl FnOnce(Bytes) -> Result<(), BlockError>,
+            take: impl FnOnce(Self::Block) -> Result<(), BlockError>,
         ) -> Poll<Option<Result<(), BlockError>>>;
     }
 }
@@ -299,15 +322,17 @@ mod source {
 /// A stream of blocks that cannot fail.
 struct Infallible<S>(Pin<Box<S>>);
 
-impl<S: Stream<Item: Into<Bytes>>> Source for Infallible<S> {
+impl<S: Stream<Item: Payload>> Source for Infallible<S> {
+    type Block = S::Item;
+
     #[inline]
     fn poll_block(
         &mut self,
         cx: &mut Context<'_>,
-        take: impl FnOnce(Bytes) -> Result<(), BlockError>,
+        take: impl FnOnce(S::Item) -> Result<(), BlockError>,
     ) -> Poll<Option<Result<(), BlockError>>> {
         let block = ready!(self.0.as_mut().poll_next(cx));
-        Poll::Ready(block.map(|block| take(block.into())))
+        Poll::Ready(block.map(take))
     }
 }
 
@@ -317,17 +342,19 @@ struct Fallible<S>(Pin<Box<S>>);
 impl<S, B, E> Source for Fallible<S>
 where
     S: Stream<Item = Result<B, E>>,
-    B: Into<Bytes>,
+    B: Payload,
     E: Into<Box<dyn Error + Send + Sync>>,
 {
+    type Block = B;
+
     fn poll_block(
         &mut self,
         cx: &mut Context<'_>,
-        take: impl FnOnce(Bytes) -> Result<(), BlockError>,
+        take: impl FnOnce(B) -> Result<(), BlockError>,
     ) -> Poll<Option<Result<(), BlockError>>> {
         let block = ready!(self.0.as_mut().poll_next(cx));
         Poll::Ready(block.map(|block| match block {
-            Ok(block) => take(block.into()),
+            Ok(block) => take(block),
             Err(error) => Err(BlockError::Source(error.into())),
         }))
     }

@@ -5,7 +5,4 @@ mod lengths;
 mod queue;
 mod writer;
 
-pub(crate) use self::{
-    queue::MAX_WRITE,
-    writer::{BlockWriter, Written},
-};
+pub(crate) use self::writer::{BlockWriter, Written};

@@ -10,11 +10,8 @@ use tokio::{
     io::AsyncReadExt,
     net::{TcpSocket, TcpStream, lookup_host},
 };
-use tokio_util::{
-    codec::{Decoder, Framed},
-    sync::CancellationToken,
-};
-use wholeblock::{BlockCodec, Framing, TransferStats, send_blocks};
+use tokio_util::sync::CancellationToken;
+use wholeblock::{BlockTransport, Framing, TransferStats, send_blocks};
 
 use super::{
     BlockFile, StallTimeout, Wire, after, complain, explain, is_reset, reset_on_drop, say,
@@ -111,7 +108,7 @@ pub(crate) async fn send(
     bar: ProgressBar,
 ) -> anyhow::Result<TransferStats> {
     with_codec!(how.wire, codec => {
-        let mut framed = codec.framed(socket);
+        let mut framed = BlockTransport::new(socket, codec);
         let sent = send_all(&mut framed, &mut log, how, &stop, &bar).await;
         if sent.is_err() {
             reset_on_drop(framed.get_ref());
@@ -122,7 +119,7 @@ pub(crate) async fn send(
 }
 
 async fn send_all<F: Framing>(
-    framed: &mut Framed<TcpStream, BlockCodec<F>>,
+    framed: &mut BlockTransport<TcpStream, F>,
     log: &mut BlockFile,
     how: Sending,
     stop: &CancellationToken,
@@ -145,7 +142,7 @@ async fn send_all<F: Framing>(
 }
 
 async fn send_in_groups<F: Framing>(
-    framed: &mut Framed<TcpStream, BlockCodec<F>>,
+    framed: &mut BlockTransport<TcpStream, F>,
     log: &mut BlockFile,
     how: Sending,
     stop: &CancellationToken,
@@ -209,7 +206,7 @@ fn check_still_open(socket: &TcpStream) -> anyhow::Result<()> {
 /// Says that there are no more blocks, and waits for the server to end its side as well: only
 /// then has it read everything.
 async fn wait_for_end<F: Framing>(
-    framed: &mut Framed<TcpStream, BlockCodec<F>>,
+    framed: &mut BlockTransport<TcpStream, F>,
     stall_timeout: StallTimeout,
 ) -> anyhow::Result<()> {
     let mut unexpected = [0];

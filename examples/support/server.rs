@@ -5,11 +5,8 @@ use std::pin::pin;
 use anyhow::{Context, bail};
 use indicatif::ProgressBar;
 use tokio::{io::AsyncReadExt, net::TcpStream};
-use tokio_util::{
-    codec::{Decoder, Framed},
-    sync::CancellationToken,
-};
-use wholeblock::{BlockCodec, Framing, TransferStats, recv_blocks};
+use tokio_util::sync::CancellationToken;
+use wholeblock::{BlockTransport, Framing, TransferStats, recv_blocks};
 
 use super::{BlockFile, StallTimeout, Wire, after, explain, is_reset, reset_on_drop, with_codec};
 
@@ -37,7 +34,7 @@ pub(crate) async fn receive(
     bar: ProgressBar,
 ) -> anyhow::Result<Received> {
     with_codec!(how.wire, codec => {
-        let mut framed = codec.framed(socket);
+        let mut framed = BlockTransport::new(socket, codec);
         let received = receive_all(&mut framed, &mut file, how, &stop, &bar).await;
         if received.is_err() {
             reset_on_drop(framed.get_ref());
@@ -48,7 +45,7 @@ pub(crate) async fn receive(
 }
 
 async fn receive_all<F: Framing>(
-    framed: &mut Framed<TcpStream, BlockCodec<F>>,
+    framed: &mut BlockTransport<TcpStream, F>,
     file: &mut BlockFile,
     how: Receiving,
     stop: &CancellationToken,
@@ -75,7 +72,7 @@ async fn receive_all<F: Framing>(
 }
 
 async fn receive_blocks<F: Framing>(
-    framed: &mut Framed<TcpStream, BlockCodec<F>>,
+    framed: &mut BlockTransport<TcpStream, F>,
     file: &mut BlockFile,
     how: Receiving,
     stop: &CancellationToken,
@@ -112,7 +109,7 @@ async fn receive_blocks<F: Framing>(
 /// only a warning: every block is here, and a Windows program that exits without closing its
 /// socket resets it.
 async fn wait_for_end<F>(
-    framed: &mut Framed<TcpStream, BlockCodec<F>>,
+    framed: &mut BlockTransport<TcpStream, F>,
     blocks: u64,
     stall_timeout: StallTimeout,
 ) -> anyhow::Result<Option<String>> {

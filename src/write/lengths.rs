@@ -18,6 +18,8 @@ pub(crate) struct BlockLengths {
     last: Run,
     /// Bytes of the first block that have been written.
     written_of_first: usize,
+    /// Bytes before the first block that belong to none.
+    uncounted: usize,
 }
 
 /// Blocks of one length in a row.
@@ -49,9 +51,16 @@ impl BlockLengths {
         };
     }
 
+    /// Bytes that go before all blocks and belong to none.
+    pub(crate) fn push_uncounted(&mut self, bytes: usize) {
+        self.uncounted += bytes;
+    }
+
     /// Removes the blocks that `bytes` further bytes complete, and returns them.
     pub(crate) fn complete(&mut self, bytes: usize) -> Written {
-        let mut bytes = self.written_of_first + bytes;
+        let uncounted = self.uncounted.min(bytes);
+        self.uncounted -= uncounted;
+        let mut bytes = self.written_of_first + bytes - uncounted;
         let mut completed = Written::default();
         while let Some(run) = self.earlier.front_mut() {
             bytes -= run.complete(bytes, &mut completed);
@@ -127,6 +136,16 @@ mod tests {
         }
         assert_eq!(blocks, 3);
         assert_eq!(lengths.written_of_first, 0);
+    }
+
+    #[test]
+    fn bytes_that_belong_to_no_block_go_first_and_count_for_none() {
+        let mut lengths = BlockLengths::default();
+        lengths.push_uncounted(20);
+        lengths.push(10, 14);
+        assert_eq!(lengths.complete(19), written(0, 0));
+        assert_eq!(lengths.complete(14), written(0, 0));
+        assert_eq!(lengths.complete(1), written(1, 10));
     }
 
     #[test]

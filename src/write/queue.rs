@@ -1,6 +1,7 @@
 //! Bytes on their way out, in wire order.
 
 use std::{
+    cell::Cell,
     collections::VecDeque,
     io::{self, IoSlice},
     mem,
@@ -11,7 +12,7 @@ use std::{
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::AsyncWrite;
 
-use crate::read_buf::INITIAL_CAPACITY;
+use crate::{Payload, read_buf::INITIAL_CAPACITY};
 
 /// Payload bytes from which on a payload is referred to instead of copied. Below about 4 KiB a
 /// slice of its own costs the system call more than the copy costs: over loopback, blocks of 2,500
@@ -28,6 +29,14 @@ pub(crate) const MAX_WRITE: usize = 60 * 1024;
 
 /// Slices in one vectored write: enough for all payloads that fit one, and the bytes around them.
 const MAX_SLICES: usize = 2 * MAX_WRITE.div_ceil(CHAIN_THRESHOLD) + 1;
+
+/// The largest buffer that is left to others: what holds a full write and a small block.
+const MAX_SPARE: usize = 2 * MAX_WRITE;
+
+thread_local! {
+    /// An empty buffer that a writer on this thread has given up.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// Bytes that wait to be written: large payloads where they lie, everything else copied into one
 /// flat buffer.
@@ -71,31 +80,68 @@ impl WriteQueue {
         self.unwritten >= MAX_WRITE
     }
 
-    /// Queues a header, which `encode` appends to the buffer it is given, and its payload; returns
-    /// the length of both. Nothing is queued if `encode` fails.
+    /// Bytes in the queue.
+    pub(crate) fn len(&self) -> usize {
+        self.unwritten
+    }
+
+    /// Queues a payload after its header, which `encode` appends for the payload's length. Returns
+    /// that length and the length of both. Nothing is queued if `encode` fails.
     #[inline]
-    pub(crate) fn push<E>(
+    pub(crate) fn push<P: Payload, E>(
+        &mut self,
+        payload: P,
+        vectored: bool,
+        encode: impl FnOnce(usize, &mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(usize, usize), E> {
+        if self.written > 0 || self.flat.capacity() == 0 {
+            self.make_room();
+        }
+        if vectored && payload.as_ref().len() >= CHAIN_THRESHOLD {
+            match payload.into_bytes() {
+                Ok(bytes) => self.push_chained(bytes, encode),
+                Err(payload) => self.push_copied(payload.as_ref(), encode),
+            }
+        } else {
+            self.push_copied(payload.as_ref(), encode)
+        }
+    }
+
+    #[inline]
+    fn push_copied<E>(
+        &mut self,
+        payload: &[u8],
+        encode: impl FnOnce(usize, &mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(usize, usize), E> {
+        let before = self.flat.len();
+        encode(payload.len(), &mut self.flat)?;
+        self.flat.extend_from_slice(payload);
+        let wire_len = self.flat.len() - before;
+        self.tail += wire_len;
+        self.unwritten += wire_len;
+        Ok((payload.len(), wire_len))
+    }
+
+    fn push_chained<E>(
         &mut self,
         payload: Bytes,
-        vectored: bool,
-        encode: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
-    ) -> Result<usize, E> {
-        if self.written > 0 {
-            self.compact();
-        }
-        let before = self.flat.len();
-        encode(&mut self.flat)?;
+        encode: impl FnOnce(usize, &mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(usize, usize), E> {
+        let (before, payload_len) = (self.flat.len(), payload.len());
+        encode(payload_len, &mut self.flat)?;
         let header_len = self.flat.len() - before;
-        let wire_len = header_len + payload.len();
+        let wire_len = header_len + payload_len;
+        let gap = mem::take(&mut self.tail) + header_len;
+        self.chained.push_back(Chained { gap, payload });
         self.unwritten += wire_len;
-        if vectored && payload.len() >= CHAIN_THRESHOLD {
-            let gap = mem::take(&mut self.tail) + header_len;
-            self.chained.push_back(Chained { gap, payload });
-        } else {
-            self.flat.extend_from_slice(&payload);
-            self.tail += wire_len;
-        }
-        Ok(wire_len)
+        Ok((payload_len, wire_len))
+    }
+
+    /// Queues `bytes` as they are.
+    pub(crate) fn push_raw(&mut self, bytes: &[u8]) {
+        self.flat.extend_from_slice(bytes);
+        self.tail += bytes.len();
+        self.unwritten += bytes.len();
     }
 
     /// Writes once, and returns how many bytes the transport took.
@@ -178,17 +224,26 @@ impl WriteQueue {
         self.check();
     }
 
-    /// Moves what is left of `flat` to its start, so that there is room behind it. At most one
-    /// write is left where something is pushed, and most often nothing.
+    /// Moves what is left of `flat` to its start, so that there is room behind it: at most one
+    /// write where something is pushed, and most often nothing. Takes the thread's spare buffer if
+    /// there is none.
     #[cold]
-    fn compact(&mut self) {
+    fn make_room(&mut self) {
         self.flat.drain(..self.written);
         self.written = 0;
+        if self.flat.capacity() == 0 {
+            self.flat = SPARE.try_with(Cell::take).unwrap_or_default();
+        }
     }
 
-    /// Shrinks the buffer before a wait of unknown length.
-    pub(crate) fn shrink(&mut self) {
-        self.flat.shrink_to(INITIAL_CAPACITY);
+    /// Leaves an empty queue's buffer to the next writer on this thread: who waits holds nothing.
+    pub(crate) fn release(&mut self) {
+        if self.is_empty() && self.flat.capacity() > INITIAL_CAPACITY {
+            let spare = mem::take(&mut self.flat);
+            if spare.capacity() <= MAX_SPARE {
+                let _ = SPARE.try_with(|slot| slot.set(spare));
+            }
+        }
     }
 
     /// Appends all that has not been written to `buffer`.
@@ -217,11 +272,11 @@ mod tests {
 
     /// Queues `payload` behind a header of two dashes.
     fn push(queue: &mut WriteQueue, payload: Bytes, vectored: bool) -> usize {
-        let encode = |dst: &mut Vec<u8>| {
+        let encode = |_, dst: &mut Vec<u8>| {
             dst.extend_from_slice(b"--");
             Ok::<_, Infallible>(())
         };
-        queue.push(payload, vectored, encode).unwrap()
+        queue.push(payload, vectored, encode).unwrap().1
     }
 
     /// A payload of `len` bytes, which begins with a number.
@@ -295,7 +350,7 @@ mod tests {
     #[test]
     fn a_header_that_cannot_be_encoded_queues_nothing() {
         let mut queue = WriteQueue::default();
-        let refused = queue.push(payload(0, 5), true, |_| Err("refused"));
+        let refused = queue.push(payload(0, 5), true, |_, _| Err("refused"));
         assert_eq!(refused, Err("refused"));
         assert!(queue.is_empty());
         assert_eq!(left(&queue), b"");
@@ -315,18 +370,43 @@ mod tests {
     }
 
     #[test]
-    fn shrinking_keeps_what_is_queued() {
+    fn a_borrowed_payload_is_copied_whatever_its_length() {
         let mut queue = WriteQueue::default();
-        for _ in 0..100 {
-            push(&mut queue, payload(9, 1_000), true);
+        let payload = [7; 3 * CHAIN_THRESHOLD];
+        let encode = |_, _: &mut Vec<u8>| Ok::<_, Infallible>(());
+        let lens = queue.push(&payload[..], true, encode).unwrap();
+        assert_eq!(lens, (payload.len(), payload.len()));
+        assert!(queue.chained.is_empty());
+        assert_eq!(left(&queue), payload);
+    }
+
+    #[test]
+    fn an_empty_queue_leaves_its_buffer_to_the_next_and_keeps_what_is_queued() {
+        let mut first = WriteQueue::default();
+        for _ in 0..60 {
+            push(&mut first, payload(9, 1_000), true);
         }
-        queue.advance(99 * 1_002);
-        queue.shrink();
-        assert_eq!(left(&queue), wire(&[payload(9, 1_000)]));
-        queue.advance(1_002);
-        push(&mut queue, payload(1, 1), true);
-        queue.advance(3);
-        queue.shrink();
-        assert!(queue.flat.capacity() <= INITIAL_CAPACITY);
+        first.advance(59 * 1_002);
+        first.release();
+        assert_eq!(left(&first), wire(&[payload(9, 1_000)]));
+        first.advance(1_002);
+        let at = first.flat.as_ptr();
+        first.release();
+        assert_eq!(first.flat.capacity(), 0);
+
+        let mut second = WriteQueue::default();
+        push(&mut second, payload(1, 1), true);
+        assert_eq!(second.flat.as_ptr(), at);
+        push(&mut first, payload(1, 1), true);
+        assert_eq!(left(&first), left(&second));
+    }
+
+    #[test]
+    fn a_buffer_that_one_large_block_needed_is_left_to_nobody() {
+        let mut queue = WriteQueue::default();
+        push(&mut queue, payload(0, 2 * MAX_SPARE), false);
+        queue.advance(queue.unwritten);
+        queue.release();
+        assert_eq!(SPARE.take().capacity(), 0);
     }
 }

@@ -6,12 +6,12 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use tokio::io::AsyncWrite;
 use tracing::trace;
 
 use super::{lengths::BlockLengths, queue::WriteQueue};
-use crate::{BlockCodec, BlockError, Framing};
+use crate::{BlockCodec, BlockError, Framing, Payload};
 
 /// Whole blocks that writes have completed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,20 +55,32 @@ impl BlockWriter {
         !self.queue.is_full() && !self.lengths.is_full()
     }
 
-    /// Queues `block`: copied if it is small or the transport does not write `vectored`. Nothing
-    /// is queued of a block that `codec` refuses.
+    /// Bytes that wait to be written.
+    pub(crate) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Queues `block`: copied if it is small or borrowed, or if the transport does not write
+    /// `vectored`. Nothing is queued of a block that `codec` refuses.
     #[inline]
-    pub(crate) fn push<F: Framing>(
+    pub(crate) fn push<F: Framing, E>(
         &mut self,
-        codec: &BlockCodec<F>,
-        block: Bytes,
+        codec: &mut BlockCodec<F, E>,
+        block: impl Payload,
         vectored: bool,
     ) -> Result<(), BlockError> {
-        let payload_len = block.len();
-        let encode = |dst: &mut Vec<u8>| codec.encode_header(payload_len, dst);
-        let wire_len = self.queue.push(block, vectored, encode)?;
+        let encode = |len: usize, dst: &mut Vec<u8>| codec.encode_header(len, dst);
+        let (payload_len, wire_len) = self.queue.push(block, vectored, encode)?;
         self.lengths.push(payload_len, wire_len);
         Ok(())
+    }
+
+    /// Queues `bytes` as they are, which count as no block. To be called before any block is
+    /// queued.
+    pub(crate) fn adopt(&mut self, bytes: &[u8]) {
+        debug_assert!(self.is_empty());
+        self.queue.push_raw(bytes);
+        self.lengths.push_uncounted(bytes.len());
     }
 
     /// Writes once, and returns the blocks that this completed.
@@ -83,7 +95,8 @@ impl BlockWriter {
         Poll::Ready(Ok(self.lengths.complete(bytes)))
     }
 
-    /// Flushes the transport, unless it has been since the last write.
+    /// Flushes the transport, unless it has been since the last write, and gives up the buffer: there
+    /// is nothing more to write for now.
     pub(crate) fn poll_flush<T: AsyncWrite + Unpin>(
         &mut self,
         io: &mut T,
@@ -93,12 +106,8 @@ impl BlockWriter {
             ready!(Pin::new(io).poll_flush(cx))?;
             self.needs_flush = false;
         }
+        self.queue.release();
         Poll::Ready(Ok(()))
-    }
-
-    /// Shrinks the buffer before a wait of unknown length.
-    pub(crate) fn shrink(&mut self) {
-        self.queue.shrink();
     }
 
     /// Appends all that has not been written to `buffer`.

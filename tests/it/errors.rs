@@ -65,8 +65,9 @@ fn every_error_prints_its_numbers_and_becomes_an_io_error_of_the_right_kind() {
                 min: 51_200,
                 max: 51_200,
                 actual: 14_283,
+                index,
             },
-            "a block of 14283 bytes cannot be sent: the framing carries exactly 51200",
+            "block 3, of 14283 bytes, cannot be sent: the framing carries exactly 51200",
             io::ErrorKind::InvalidInput,
         ),
         (
@@ -74,8 +75,9 @@ fn every_error_prints_its_numbers_and_becomes_an_io_error_of_the_right_kind() {
                 min: 0,
                 max: 255,
                 actual: 256,
+                index,
             },
-            "a block of 256 bytes cannot be sent: the framing carries at most 255",
+            "block 3, of 256 bytes, cannot be sent: the framing carries at most 255",
             io::ErrorKind::InvalidInput,
         ),
         (
@@ -83,8 +85,9 @@ fn every_error_prints_its_numbers_and_becomes_an_io_error_of_the_right_kind() {
                 min: 4,
                 max: 255,
                 actual: 2,
+                index,
             },
-            "a block of 2 bytes cannot be sent: the framing carries 4 to 255",
+            "block 3, of 2 bytes, cannot be sent: the framing carries 4 to 255",
             io::ErrorKind::InvalidInput,
         ),
         (
@@ -142,6 +145,10 @@ fn every_configuration_error_says_what_would_work() {
         (
             ConfigError::Width { width: 9 },
             "a length prefix has 1 to 8 bytes, not 9",
+        ),
+        (
+            ConfigError::LimitTooSmall { limit: 2, min: 4 },
+            "a limit of 2 bytes is below the shortest block, of 4",
         ),
         (
             ConfigError::LimitTooLarge {

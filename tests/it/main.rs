@@ -8,6 +8,7 @@ mod recv;
 mod send;
 mod short_reads;
 mod support;
+mod transport;
 mod transports;
 #[cfg(windows)]
 mod windows;

@@ -12,8 +12,10 @@ use futures::{FutureExt, SinkExt, StreamExt, future, stream};
 use proptest::prelude::*;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tokio_util::codec::{Decoder, Framed, FramedWrite};
-use wholeblock::{BlockCodec, BlockError, Framing, LengthPrefix, send_blocks, try_send_blocks};
+use tokio_util::codec::{Framed, FramedWrite};
+use wholeblock::{
+    BlockCodec, BlockError, Framing, LengthPrefix, TransferStats, send_blocks, try_send_blocks,
+};
 
 use crate::support::{
     CHAIN_FROM, Case, KIB, MAX_SLICES, MAX_WRITE, MIB, Scripted, blocks_for, numbered, prefixed,
@@ -128,57 +130,6 @@ fn a_transport_that_is_not_vectored_gets_header_and_payload_joined() {
 }
 
 #[test]
-fn blocks_fed_to_a_framed_of_the_codec_gather_to_one_segment_a_write() {
-    let blocks = vec![Bytes::from(vec![7; 1_000]); 1_000];
-    let mut framed = BlockCodec::length_prefixed().framed(Scripted::default());
-    for block in &blocks {
-        ready(framed.feed(block.clone())).unwrap();
-    }
-    ready(framed.close()).unwrap();
-    let io = framed.get_ref();
-    let (last, all_but_last) = io.gathered.split_last().unwrap();
-    for (_, bytes) in all_but_last {
-        assert!((56 * KIB..=MAX_WRITE).contains(bytes), "{bytes}");
-    }
-    assert!(last.1 <= MAX_WRITE);
-    assert_eq!(io.written, wire(LengthPrefix::u32(), &blocks));
-}
-
-#[test]
-fn blocks_of_one_length_gather_as_many_as_fit_one_segment() {
-    for (len, at_once) in [
-        (1, MAX_WRITE),
-        (1_000, 61),
-        (25_000, 2),
-        (51_200, 1),
-        (100_000, 1),
-    ] {
-        let blocks = vec![Bytes::from(vec![7; len]); 3 * at_once];
-        let mut framed = BlockCodec::exact(len).unwrap().framed(Scripted::default());
-        for block in &blocks {
-            ready(framed.feed(block.clone())).unwrap();
-        }
-        ready(framed.close()).unwrap();
-        assert_eq!(framed.get_ref().gathered, [(1, at_once * len); 3], "{len}");
-    }
-}
-
-#[test]
-fn a_framed_of_the_codec_has_no_write_buffer_until_something_is_sent() {
-    let io = Scripted::default().send(b"\0\0\0\x02hi");
-    let mut framed = BlockCodec::length_prefixed().framed(io);
-    assert_eq!(ready(framed.next()).unwrap().unwrap(), "hi");
-    assert_eq!(framed.write_buffer().capacity(), 0);
-    ready(framed.send(Bytes::from_static(b"ho"))).unwrap();
-    assert!(framed.write_buffer().capacity() > 8_000, "not byte by byte");
-    for _ in 1..20_000 {
-        ready(framed.send(Bytes::from_static(b"ho"))).unwrap();
-        assert!(framed.write_buffer().capacity() <= 8 * KIB);
-    }
-    assert_eq!(framed.get_ref().written.len(), 20_000 * 6);
-}
-
-#[test]
 fn what_was_in_the_write_buffer_goes_first() {
     let mut framed = prefixed(Scripted::default());
     ready(framed.feed(Bytes::from_static(b"fed before"))).unwrap();
@@ -229,7 +180,7 @@ fn a_block_of_the_wrong_size_is_refused_after_all_before_it_were_sent() {
     let error = ready(&mut sending).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "a block of 6 bytes cannot be sent: the framing carries exactly 5"
+        "block 2, of 6 bytes, cannot be sent: the framing carries exactly 5"
     );
     assert_eq!(sending.stats().blocks, 2);
     drop(sending);
@@ -291,6 +242,37 @@ fn after_a_failed_write_the_transfer_says_how_many_blocks_were_wholly_handed_ove
         assert!(ready(&mut sending).is_err());
         assert_eq!(sending.stats().blocks, whole, "{taken} bytes taken");
     }
+}
+
+/// Awaits `sending`, which fails, and awaits it again, which must not succeed.
+#[track_caller]
+fn fails_for_good(mut sending: impl Future<Output = Result<TransferStats, BlockError>> + Unpin) {
+    ready(&mut sending).unwrap_err();
+    for _ in 0..2 {
+        ready(&mut sending).unwrap_err();
+    }
+}
+
+#[test]
+fn after_a_failed_write_awaiting_again_does_not_succeed() {
+    // The transport would take everything from then on.
+    let mut framed = prefixed(Scripted::default().fail_writes(io::ErrorKind::BrokenPipe));
+    fails_for_good(send_blocks(&mut framed, stream::iter(["abc"])));
+}
+
+#[test]
+fn after_a_refused_block_awaiting_again_does_not_succeed() {
+    let mut framed = Framed::new(Scripted::default(), BlockCodec::exact(5).unwrap());
+    let blocks = stream::iter(["right", "wrong!", "never"]);
+    fails_for_good(send_blocks(&mut framed, blocks));
+    assert_eq!(framed.get_ref().written, b"right");
+}
+
+#[test]
+fn after_a_failed_source_awaiting_again_does_not_succeed() {
+    let mut framed = prefixed(Scripted::default());
+    let blocks = [Ok("one"), Err(io::Error::other("disk on fire"))];
+    fails_for_good(try_send_blocks(&mut framed, stream::iter(blocks)));
 }
 
 #[test]

@@ -1,0 +1,396 @@
+//! `BlockTransport`: a sink and a stream of blocks over the decoder and the writer, without
+//! `Framed` between them and the socket.
+
+use std::{
+    fmt,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Bytes, BytesMut};
+use futures::{Sink, Stream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::{
+    codec::{Framed, FramedParts},
+    io::poll_read_buf,
+};
+
+use crate::{
+    AsFramedRead, AsFramedWrite, BlockCodec, BlockError, CodecError, Framing, coop,
+    framed::{Arrival, sealed},
+    read_buf::INITIAL_CAPACITY,
+    write::BlockWriter,
+};
+
+/// Whole blocks over a transport: a `Sink` of [`Bytes`] and a `Stream` of [`BytesMut`].
+///
+/// Large blocks leave without a copy, small ones many in one write, and every write is a full one
+/// while there is more. What tokio-util's [`Framed`] does with the same codec, this does faster,
+/// and holds less memory while it waits.
+///
+/// ```
+/// use bytes::Bytes;
+/// use futures::{SinkExt, StreamExt};
+/// use tokio::net::{TcpListener, TcpStream};
+/// use wholeblock::{BlockCodec, BlockError, BlockTransport};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), BlockError> {
+/// let listener = TcpListener::bind("127.0.0.1:0").await?;
+/// let client = TcpStream::connect(listener.local_addr()?).await?;
+/// let (server, _) = listener.accept().await?;
+///
+/// client.set_nodelay(true)?;
+/// let mut client = BlockTransport::new(client, BlockCodec::length_prefixed());
+/// client.send(Bytes::from("hello")).await?;
+/// client.close().await?;
+///
+/// let mut server = BlockTransport::new(server, BlockCodec::length_prefixed());
+/// while let Some(block) = server.next().await {
+///     assert_eq!(block?, "hello");
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// [`recv_blocks`](crate::recv_blocks) and [`send_blocks`](crate::send_blocks) take it as they take
+/// a `Framed`, and mixing the forms loses and repeats nothing.
+///
+/// # Halves
+///
+/// A transport that only reads makes it a `Stream`, one that only writes a `Sink`: put each half of
+/// `TcpStream::into_split` or `tokio::io::split` into a `BlockTransport` of its own, and give each
+/// to a task.
+///
+/// # Sending
+///
+/// [`feed`](futures::SinkExt::feed) queues a block, and waits for the transport only while 60 KiB
+/// or more are queued: that, and one block, bound the queue. Blocks leave when 60 KiB have come
+/// together, at a flush, or when it is closed. [`send`](futures::SinkExt::send) flushes. Dropping
+/// the transport drops what is queued.
+///
+/// # Receiving
+///
+/// The stream ends (`None`) where the peer's stream ends between two blocks. After an error of the
+/// transport it gives `None` once, and then reads on; after an error about the blocks themselves it
+/// stays at its end.
+///
+/// # Cancel safety
+///
+/// Everything is kept in the transport itself, so any future over it can be dropped, or leaked, at
+/// any time: a block that was not returned is returned by the next call, one that was queued stays
+/// queued. (futures' own `send` and `feed` hold a block before it is queued, and drop it with
+/// themselves.)
+#[doc(alias = "Framed")]
+#[doc(alias = "Connection")]
+pub struct BlockTransport<T, F, E = BlockError> {
+    io: T,
+    codec: BlockCodec<F, E>,
+    read_buf: BytesMut,
+    /// Whether the stream has just returned an error.
+    errored: bool,
+    writer: BlockWriter,
+}
+
+impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
+    /// Blocks of `codec` over `io`. Allocates nothing before the first read or write.
+    #[must_use]
+    pub fn new(io: T, codec: BlockCodec<F, E>) -> Self {
+        Self {
+            io,
+            codec,
+            read_buf: BytesMut::new(),
+            errored: false,
+            writer: BlockWriter::default(),
+        }
+    }
+
+    /// A `Framed` with everything that has arrived in its read buffer, and everything that is
+    /// queued in its write buffer.
+    #[must_use]
+    pub fn into_framed(self) -> Framed<T, BlockCodec<F, E>>
+    where
+        T: AsyncRead + AsyncWrite,
+    {
+        let mut parts = FramedParts::new::<Bytes>(self.io, self.codec);
+        parts.read_buf = self.read_buf;
+        self.writer.spill(&mut parts.write_buf);
+        Framed::from_parts(parts)
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, E>>
+    where
+        T: AsyncRead + Unpin,
+    {
+        self.codec.unpark(&mut self.read_buf);
+        if self.read_buf.len() == self.read_buf.capacity() {
+            self.read_buf.reserve(INITIAL_CAPACITY);
+        }
+        let polled = poll_read_buf(Pin::new(&mut self.io), cx, &mut self.read_buf);
+        if polled.is_pending() {
+            self.codec.park(&mut self.read_buf);
+        }
+        polled.map_err(E::from)
+    }
+
+    fn poll_block(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<BytesMut>, E>>
+    where
+        T: AsyncRead + Unpin,
+    {
+        if self.codec.position().index % coop::BLOCKS_PER_UNIT == 0 {
+            ready!(coop::poll_spend(cx));
+        }
+        loop {
+            if let Some(block) = self.codec.decode_block(&mut self.read_buf)? {
+                return Poll::Ready(Ok(Some(block)));
+            }
+            if ready!(self.poll_read(cx))? == 0 {
+                self.codec.end_of_stream(&self.read_buf)?;
+                return Poll::Ready(Ok(None));
+            }
+        }
+    }
+
+    /// Writes until there is room for another block.
+    fn poll_capacity(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), E>>
+    where
+        T: AsyncWrite + Unpin,
+    {
+        while !self.writer.has_capacity() {
+            ready!(self.writer.poll_write(&mut self.io, cx))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T, F, E> BlockTransport<T, F, E> {
+    /// The transport below.
+    #[must_use]
+    pub fn get_ref(&self) -> &T {
+        &self.io
+    }
+
+    /// The transport below. Bytes that are read from or written to it directly are lost to the
+    /// blocks.
+    pub fn get_mut(&mut self) -> &mut T {
+        &mut self.io
+    }
+
+    /// The transport below, without what has been read ahead and without what is queued: see
+    /// [`into_framed`](Self::into_framed) to keep both.
+    #[must_use]
+    pub fn into_inner(self) -> T {
+        self.io
+    }
+
+    /// The codec.
+    #[must_use]
+    pub fn codec(&self) -> &BlockCodec<F, E> {
+        &self.codec
+    }
+
+    /// The codec, to change a limit, say.
+    pub fn codec_mut(&mut self) -> &mut BlockCodec<F, E> {
+        &mut self.codec
+    }
+
+    /// What has arrived and has not been taken.
+    #[must_use]
+    pub fn read_buffer(&self) -> &BytesMut {
+        &self.read_buf
+    }
+}
+
+/// Nothing in here is pinned: the transport is `Unpin` wherever it is used.
+impl<T, F, E> Unpin for BlockTransport<T, F, E> {}
+
+impl<T, F, E> Stream for BlockTransport<T, F, E>
+where
+    T: AsyncRead + Unpin,
+    F: Framing,
+    E: CodecError,
+{
+    type Item = Result<BytesMut, E>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        if this.errored {
+            // A loop that skips errors ends here, instead of meeting the same one for ever.
+            this.errored = this.codec.has_failed();
+            return Poll::Ready(None);
+        }
+        let polled = this.poll_block(cx);
+        this.errored = matches!(polled, Poll::Ready(Err(_)));
+        polled.map(Result::transpose)
+    }
+}
+
+impl<T, F, E> Sink<Bytes> for BlockTransport<T, F, E>
+where
+    T: AsyncWrite + Unpin,
+    F: Framing,
+    E: CodecError,
+{
+    type Error = E;
+
+    fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), E>> {
+        let this = self.get_mut();
+        if this.codec.encoded() % coop::BLOCKS_PER_UNIT == 0 {
+            ready!(coop::poll_spend(cx));
+        }
+        this.poll_capacity(cx)
+    }
+
+    fn start_send(self: Pin<&mut Self>, block: Bytes) -> Result<(), E> {
+        let this = self.get_mut();
+        let vectored = this.io.is_write_vectored();
+        Ok(this.writer.push(&mut this.codec, block, vectored)?)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), E>> {
+        let this = self.get_mut();
+        while !this.writer.is_empty() {
+            ready!(this.writer.poll_write(&mut this.io, cx))?;
+        }
+        ready!(this.writer.poll_flush(&mut this.io, cx))?;
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), E>> {
+        ready!(self.as_mut().poll_flush(cx))?;
+        ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T, F, E> From<FramedParts<T, BlockCodec<F, E>>> for BlockTransport<T, F, E>
+where
+    F: Framing,
+    E: CodecError,
+{
+    /// Takes over what has been read ahead and what has not been written.
+    fn from(parts: FramedParts<T, BlockCodec<F, E>>) -> Self {
+        let mut transport = Self::new(parts.io, parts.codec);
+        transport.read_buf = parts.read_buf;
+        transport.writer.adopt(&parts.write_buf);
+        transport
+    }
+}
+
+impl<T, F, E> From<Framed<T, BlockCodec<F, E>>> for BlockTransport<T, F, E>
+where
+    T: AsyncRead + AsyncWrite,
+    F: Framing,
+    E: CodecError,
+{
+    /// Takes over what has been read ahead and what has not been written.
+    fn from(framed: Framed<T, BlockCodec<F, E>>) -> Self {
+        framed.into_parts().into()
+    }
+}
+
+impl<T: fmt::Debug, F: fmt::Debug, E> fmt::Debug for BlockTransport<T, F, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BlockTransport")
+            .field("io", &self.io)
+            .field("codec", &self.codec)
+            .field("read", &self.read_buf.len())
+            .field("queued", &self.writer.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T, F, E> AsFramedRead for BlockTransport<T, F, E>
+where
+    T: AsyncRead + Unpin,
+    F: Framing,
+    E: CodecError,
+{
+}
+
+#[expect(
+    private_interfaces,
+    reason = "sealed: nobody else calls or implements it"
+)]
+impl<T, F, E> sealed::FramedRead for BlockTransport<T, F, E>
+where
+    T: AsyncRead + Unpin,
+    F: Framing,
+    E: CodecError,
+{
+    type Framing = F;
+    type Error = E;
+
+    #[inline]
+    fn codec(&self) -> &BlockCodec<F, E> {
+        &self.codec
+    }
+
+    fn codec_mut(&mut self) -> &mut BlockCodec<F, E> {
+        &mut self.codec
+    }
+
+    #[inline]
+    fn read_buffer(&self) -> &BytesMut {
+        &self.read_buf
+    }
+
+    fn read_buffer_mut(&mut self) -> &mut BytesMut {
+        &mut self.read_buf
+    }
+
+    fn poll_peek(&mut self, cx: &mut Context<'_>) -> Poll<Result<Arrival, E>> {
+        loop {
+            if self.codec.peek_block(&mut self.read_buf)? {
+                return Poll::Ready(Ok(Arrival::Block));
+            }
+            if ready!(self.poll_read(cx))? == 0 {
+                self.codec.end_of_stream(&self.read_buf)?;
+                return Poll::Ready(Ok(Arrival::End));
+            }
+        }
+    }
+}
+
+impl<T, F, E> AsFramedWrite for BlockTransport<T, F, E>
+where
+    T: AsyncWrite + Unpin,
+    F: Framing,
+    E: CodecError,
+{
+}
+
+#[expect(
+    private_interfaces,
+    reason = "sealed: nobody else calls or implements it"
+)]
+impl<T, F, E> sealed::FramedWrite for BlockTransport<T, F, E>
+where
+    T: AsyncWrite + Unpin,
+    F: Framing,
+    E: CodecError,
+{
+    type Framing = F;
+    type Error = E;
+    type Io = T;
+
+    fn encode_parts<'a>(
+        &'a mut self,
+        _own: &'a mut BlockWriter,
+    ) -> (&'a mut BlockCodec<F, E>, &'a mut BlockWriter) {
+        (&mut self.codec, &mut self.writer)
+    }
+
+    fn write_parts<'a>(
+        &'a mut self,
+        _own: &'a mut BlockWriter,
+    ) -> (&'a mut T, &'a mut BlockWriter) {
+        (&mut self.io, &mut self.writer)
+    }
+
+    fn held(&self) -> usize {
+        self.writer.len()
+    }
+
+    fn keep(&mut self, _own: &BlockWriter) {}
+}

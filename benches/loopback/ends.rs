@@ -1,201 +1,189 @@
-//! The two ends of a connection: what they move, and how long that takes.
+//! The two ends of one connection, each on a thread of its own, and how long they take.
 
 use std::{
-    hint::black_box,
-    io,
-    net::{TcpListener, TcpStream},
+    io::{self, IoSlice, Read, Write},
+    net::{Shutdown, TcpStream},
+    pin::Pin,
     sync::Barrier,
+    task::{Context, Poll},
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use anyhow::{bail, ensure};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    runtime::{Builder, Runtime},
+};
 
-use crate::support::{memory::PIECE, system};
-
-/// Payload bytes of a measurement: over the first hundred million the system's buffers are still
-/// growing.
-const BYTES_PER_RUN: usize = 512 << 20;
-
-/// What one measurement moves.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Load {
-    pub(crate) size: usize,
-    pub(crate) prefixed: bool,
-    pub(crate) blocks: u64,
-}
-
-impl Load {
-    pub(crate) fn new(size: usize, prefixed: bool, bytes: Option<usize>) -> Self {
-        let blocks = (bytes.unwrap_or(BYTES_PER_RUN) / size).max(1) as u64;
-        Self {
-            size,
-            prefixed,
-            blocks,
-        }
-    }
-
-    pub(crate) fn header_len(self) -> usize {
-        if self.prefixed { 4 } else { 0 }
-    }
-
-    pub(crate) fn wire_len(self) -> usize {
-        self.header_len() + self.size
-    }
-
-    pub(crate) fn payload_bytes(self) -> f64 {
-        self.blocks as f64 * self.size as f64
-    }
-
-    /// As many whole blocks as fit a piece, one at least.
-    fn at_once(self) -> usize {
-        (PIECE / self.wire_len()).max(1)
-    }
-
-    /// Bytes to read at once.
-    pub(crate) fn read_room(self) -> usize {
-        self.at_once() * self.wire_len()
-    }
-
-    /// A buffer to read into, and how many blocks fit it.
-    pub(crate) fn read_buffer(self) -> (Vec<u8>, u64) {
-        (vec![0; self.read_room()], self.at_once() as u64)
-    }
-
-    /// Length of the payload of the block at the front of `bytes`, if it lies there whole.
-    pub(crate) fn payload_len(self, bytes: &[u8]) -> Option<usize> {
-        let len = match bytes.first_chunk().filter(|_| self.prefixed) {
-            Some(prefix) => u32::from_be_bytes(*prefix) as usize,
-            None => self.size,
-        };
-        (bytes.len() >= self.header_len() + len).then_some(len)
-    }
-
-    /// Looks at the blocks in `bytes` as a program would that uses them, and counts them.
-    pub(crate) fn look(self, bytes: &[u8]) -> u64 {
-        let mut rest = bytes;
-        let mut seen = 0;
-        while !rest.is_empty() {
-            let mut len = self.size;
-            if let Some((prefix, behind)) = rest.split_first_chunk().filter(|_| self.prefixed) {
-                len = u32::from_be_bytes(*prefix) as usize;
-                rest = behind;
-            }
-            let (block, behind) = rest.split_at(len);
-            black_box(block);
-            rest = behind;
-            seen += 1;
-        }
-        seen
-    }
-}
+use crate::{
+    link::Link,
+    support::{
+        contenders::{Contender, Running, Task},
+        load::Load,
+        system,
+    },
+};
 
 /// What one contender took in one round.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Took {
-    pub(crate) wall: Duration,
+    /// From the start of the sender until the receiver has seen the end.
+    pub(crate) seconds: f64,
+    /// Seconds that both ends spent computing, in the kernel too.
     pub(crate) cpu: Option<f64>,
 }
 
-/// Two ends of a connection. What the system does for one that has just been made is over, so
-/// that none of it is measured.
-fn connect() -> io::Result<(TcpStream, TcpStream)> {
-    let listener = TcpListener::bind(("127.0.0.1", 0))?;
-    let near = TcpStream::connect(listener.local_addr()?)?;
-    let (far, _) = listener.accept()?;
-    near.set_nodelay(true)?;
-    far.set_nodelay(true)?;
-    Ok((near, far))
-}
-
-/// One end's place at the start.
-pub(crate) struct Start<'a>(&'a Barrier);
-
-impl Start<'_> {
-    /// Waits until both ends have made what they need, and again for the word to start, so that the
-    /// time begins when nothing is left to be made.
-    pub(crate) fn line_up(self) {
-        drop(self);
+/// Moves `load` once, one way. For the raw limit, once each way of writing: the better counts.
+pub(crate) fn throughput(contender: Contender, load: Load, link: &Link) -> anyhow::Result<Took> {
+    let one_way = |contender| {
+        let send = Task::Send(load.source());
+        time(contender, load, link, send, Task::Receive)
+    };
+    let took = one_way(contender)?;
+    if contender != Contender::Raw {
+        return Ok(took);
     }
+    let vectored = one_way(Contender::RawVectored)?;
+    Ok(match vectored.seconds < took.seconds {
+        true => vectored,
+        false => took,
+    })
 }
 
-impl Drop for Start<'_> {
-    /// An end that fails before the start goes through it all the same, or the other would wait for
-    /// it for ever. Past the start, that one's connection is gone, and so it ends too.
-    fn drop(&mut self) {
-        self.0.wait();
-        self.0.wait();
-    }
-}
-
-/// Runs both ends, each on a thread of its own and from the same moment. The receiver says how many
-/// blocks it saw.
-pub(crate) fn time<S, R>(load: Load, send: S, receive: R) -> anyhow::Result<Took>
-where
-    S: FnOnce(TcpStream, Start<'_>) -> anyhow::Result<()> + Send,
-    R: FnOnce(TcpStream, Start<'_>) -> anyhow::Result<u64> + Send,
-{
-    let (near, far) = connect()?;
-    // Passed by each end, and by this thread, which takes the time between the two waits.
-    let ready = Barrier::new(3);
-    thread::scope(|scope| {
-        let sender = scope.spawn(|| send(near, Start(&ready)));
-        let receiver = scope.spawn(|| {
-            let seen = receive(far, Start(&ready));
-            (seen, Instant::now())
+/// Runs both ends from the same moment until both are done.
+pub(crate) fn time(
+    contender: Contender,
+    load: Load,
+    link: &Link,
+    near: Task,
+    far: Task,
+) -> anyhow::Result<Took> {
+    let (near_socket, far_socket) = link.connect()?;
+    // All that may fail before the start is done here: a thread that came to nothing would leave
+    // the other waiting at the barrier.
+    let near = End::new(contender, near, near_socket, load)?;
+    let far = End::new(contender, far, far_socket, load)?;
+    let start = Barrier::new(2);
+    let cpu = system::cpu_seconds();
+    let (sent, began, seen, ended) = thread::scope(|scope| {
+        let far = scope.spawn(|| {
+            start.wait();
+            (far.run(), Instant::now())
         });
-        ready.wait();
-        let cpu = system::cpu_seconds();
-        let started = Instant::now();
-        ready.wait();
-        let sent = sender.join().expect("a sender that does not panic");
-        let (seen, ended) = receiver.join().expect("a receiver that does not panic");
-        let cpu = system::cpu_seconds().zip(cpu);
-        let seen = match (sent, seen) {
-            (Ok(()), seen) => seen?,
-            (Err(sender), Ok(_)) => return Err(sender),
-            // One may have failed only because the other did, and which is which does not show.
-            (Err(sender), Err(receiver)) => {
-                bail!("the sender: {sender:#}; the receiver: {receiver:#}");
-            }
-        };
-        ensure!(
-            seen == load.blocks,
-            "{seen} of {} blocks arrived",
-            load.blocks
-        );
-        Ok(Took {
-            wall: ended - started,
-            cpu: cpu.map(|(after, before)| after - before),
-        })
+        let near = scope.spawn(|| {
+            start.wait();
+            let began = Instant::now();
+            (near.run(), began)
+        });
+        let (sent, began) = near.join().expect("a near end that does not panic");
+        let (seen, ended) = far.join().expect("a far end that does not panic");
+        (sent, began, seen, ended)
+    });
+    let cpu = system::cpu_seconds().zip(cpu);
+    let moved = match (sent, seen) {
+        (Ok(sent), Ok(seen)) => [sent, seen],
+        (Err(error), Ok(_)) | (Ok(_), Err(error)) => return Err(error),
+        // One may have failed only because the other did, and which is which does not show.
+        (Err(near), Err(far)) => bail!("the near end: {near:#}; the far end: {far:#}"),
+    };
+    ensure!(
+        moved == [load.blocks; 2],
+        "of {} blocks, {} were sent and {} arrived",
+        load.blocks,
+        moved[0],
+        moved[1]
+    );
+    Ok(Took {
+        seconds: (ended - began).as_secs_f64(),
+        cpu: cpu.map(|(after, before)| after - before),
     })
 }
 
-/// Runs both ends, each on a runtime of its own.
-pub(crate) fn with_tokio<S, R>(load: Load, send: S, receive: R) -> anyhow::Result<Took>
-where
-    S: AsyncFnOnce(tokio::net::TcpStream) -> anyhow::Result<()> + Send,
-    R: AsyncFnOnce(tokio::net::TcpStream) -> anyhow::Result<u64> + Send,
-{
-    time(
-        load,
-        |socket, start| on_runtime(socket, start, send),
-        |socket, start| on_runtime(socket, start, receive),
-    )
+/// One end, ready to run.
+struct End {
+    /// None for blocking sockets, which never park.
+    runtime: Option<Runtime>,
+    running: Running,
 }
 
-fn on_runtime<T>(
-    socket: TcpStream,
-    start: Start<'_>,
-    run: impl AsyncFnOnce(tokio::net::TcpStream) -> anyhow::Result<T>,
-) -> anyhow::Result<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
+impl End {
+    fn new(
+        contender: Contender,
+        task: Task,
+        socket: TcpStream,
+        load: Load,
+    ) -> anyhow::Result<Self> {
+        if contender.is_blocking() {
+            let running = contender.run(task, Blocking(socket), load)?;
+            return Ok(Self {
+                runtime: None,
+                running,
+            });
+        }
+        let runtime = Builder::new_current_thread().enable_all().build()?;
         socket.set_nonblocking(true)?;
-        let socket = tokio::net::TcpStream::from_std(socket)?;
-        start.line_up();
-        run(socket).await
-    })
+        let socket = {
+            let _guard = runtime.enter();
+            tokio::net::TcpStream::from_std(socket)?
+        };
+        let running = contender.run(task, socket, load)?;
+        Ok(Self {
+            runtime: Some(runtime),
+            running,
+        })
+    }
+
+    fn run(self) -> anyhow::Result<u64> {
+        match self.runtime {
+            Some(runtime) => runtime.block_on(self.running),
+            None => futures::executor::block_on(self.running),
+        }
+    }
+}
+
+/// A blocking socket, for loops that are written once for both kinds: each poll is the system call,
+/// and waits as long as that does.
+struct Blocking(TcpStream);
+
+impl AsyncRead for Blocking {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let len = (&self.0).read(buf.initialize_unfilled())?;
+        buf.advance(len);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Blocking {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready((&self.0).write(buf))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready((&self.0).write_vectored(slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.0.shutdown(Shutdown::Write))
+    }
 }

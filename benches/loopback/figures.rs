@@ -2,142 +2,138 @@
 
 use crate::{
     Args,
-    contenders::{CONTENDERS, Contender},
-    ends::{Load, Took},
-    support::stats::{self, Table},
+    ends::Took,
+    support::{
+        contenders::Contender,
+        load::Load,
+        run::{Rounds, of},
+        stats::{self, Table, decimals},
+    },
 };
 
-/// The figures of one framing and block size.
+/// The figures of one load.
 #[derive(Debug)]
 pub(crate) struct Figures {
     pub(crate) load: Load,
-    /// Raw first, as the better of the two in each round.
     pub(crate) lines: Vec<Line>,
-    /// In how many rounds `write_vectored` was the better.
-    vectored_won: usize,
 }
 
 #[derive(Debug)]
 pub(crate) struct Line {
-    /// None for raw.
-    pub(crate) contender: Option<Contender>,
-    pub(crate) of_raw: f64,
-    /// The lower and upper quartile of `of_raw`.
-    quartiles: (f64, f64),
-    of_length_delimited: f64,
+    pub(crate) contender: Contender,
     gb_per_s: f64,
     ns_per_block: f64,
     cpu_s_per_gb: Option<f64>,
+    /// Throughput as a share of the raw limit's in the same round.
+    of_raw: Vec<f64>,
+    /// The same over `LengthDelimitedCodec`'s.
+    over_ld: Vec<f64>,
 }
 
 impl Figures {
-    pub(crate) fn new(load: Load, took: &[Vec<Took>]) -> Self {
-        let of = |contender: Contender| &took[contender as usize];
-        let pairs = of(Contender::RawFilled)
-            .iter()
-            .zip(of(Contender::RawVectored));
-        let raw: Vec<Took> = pairs
-            .clone()
-            .map(|(a, b)| if b.wall < a.wall { *b } else { *a })
-            .collect();
-        let peer = of(Contender::LengthDelimited);
-        let line = |contender, own: &[Took]| Line::new(load, contender, own, &raw, peer);
-        let mut lines = vec![line(None, &raw)];
-        for contender in CONTENDERS {
-            if !contender.is_raw() || contender == Contender::RawCut {
-                lines.push(line(Some(contender), of(contender)));
+    pub(crate) fn new(load: Load, rounds: &Rounds<Took>) -> Self {
+        let seconds = |took: &[Took]| -> Vec<f64> { took.iter().map(|t| t.seconds).collect() };
+        let lines = rounds.iter().map(|(contender, took)| {
+            let own = seconds(took);
+            // All move the same payload, so that the ratio of throughputs is that of times.
+            let against = |peer| {
+                let peer = of(rounds, peer).unwrap_or_default();
+                stats::ratios(&seconds(peer), &own)
+            };
+            let cpu: Option<Vec<f64>> = took.iter().map(|took| took.cpu).collect();
+            Line {
+                contender: *contender,
+                gb_per_s: load.gigabytes() / stats::median(&own),
+                ns_per_block: stats::median(&own) * 1e9 / load.blocks as f64,
+                cpu_s_per_gb: cpu.map(|cpu| stats::median(&cpu) / load.gigabytes()),
+                of_raw: against(Contender::Raw),
+                over_ld: against(Contender::Ld),
             }
-        }
+        });
         Self {
             load,
-            lines,
-            vectored_won: pairs.filter(|(a, b)| b.wall < a.wall).count(),
+            lines: lines.collect(),
         }
     }
 }
 
 impl Line {
-    fn new(
-        load: Load,
-        contender: Option<Contender>,
-        own: &[Took],
-        raw: &[Took],
-        peer: &[Took],
-    ) -> Self {
-        let seconds = |took: &[Took]| -> Vec<f64> {
-            took.iter().map(|took| took.wall.as_secs_f64()).collect()
-        };
-        let own_s = seconds(own);
-        // Every contender moves the same payload, so that the ratio of throughputs is that of times.
-        let shares = stats::ratios(&seconds(raw), &own_s);
-        let gigabytes = load.payload_bytes() / 1e9;
-        let cpu: Option<Vec<f64>> = own.iter().map(|took| took.cpu).collect();
-        Self {
-            contender,
-            of_raw: stats::median(&shares),
-            quartiles: (
-                stats::quantile(&shares, 0.25),
-                stats::quantile(&shares, 0.75),
-            ),
-            of_length_delimited: stats::median_ratio(&seconds(peer), &own_s),
-            gb_per_s: gigabytes / stats::median(&own_s),
-            ns_per_block: stats::median(&own_s) * 1e9 / load.blocks as f64,
-            cpu_s_per_gb: cpu.map(|cpu| stats::median(&cpu) / gigabytes),
-        }
-    }
-
-    fn name(&self) -> &'static str {
-        self.contender.map_or("raw", Contender::name)
+    /// NaN where the raw limit did not take part.
+    pub(crate) fn of_raw(&self) -> f64 {
+        stats::median(&self.of_raw)
     }
 }
 
-pub(crate) fn report(prefixed: bool, results: &[&Figures], args: &Args) {
-    let framing = match prefixed {
-        true => "length-prefixed (big-endian u32)",
-        false => "exact length (LengthDelimitedCodec with its header)",
-    };
-    println!("{framing}, medians of {} rounds\n", args.rounds);
+/// A table for each load, and for each source and framing one of all sizes.
+pub(crate) fn report(results: &[Figures], args: &Args) {
+    for figures in results {
+        args.title(&args.describe(&figures.load));
+        println!("{}", table(figures).render(args.markdown));
+    }
+    for group in groups(results) {
+        let load = group[0].load;
+        args.title(&format!(
+            "{}, {}: share of the raw limit (over LengthDelimitedCodec)",
+            load.framing(),
+            load.source.name()
+        ));
+        println!("{}", summary(group).render(args.markdown));
+    }
+}
+
+/// The results with the same source and framing, which lie together.
+pub(crate) fn groups(results: &[Figures]) -> impl Iterator<Item = &[Figures]> {
+    results.chunk_by(|a, b| (a.load.source, a.load.prefixed) == (b.load.source, b.load.prefixed))
+}
+
+/// Two decimals.
+fn two(value: f64) -> String {
+    decimals(value, 2)
+}
+
+fn table(figures: &Figures) -> Table {
     let mut table = Table::new(
-        2,
+        1,
         &[
-            "block",
             "contender",
-            "of raw",
-            "middle half",
-            "over LengthDelimitedCodec",
             "GB/s",
             "ns/block",
+            "of raw limit",
+            "quartiles",
+            "over LengthDelimitedCodec",
             "CPU s/GB",
         ],
     );
-    for figures in results {
-        for line in &figures.lines {
-            table.row(vec![
-                stats::bytes(figures.load.size),
-                line.name().to_owned(),
-                format!("{:.2}", line.of_raw),
-                format!("{:.2}-{:.2}", line.quartiles.0, line.quartiles.1),
-                format!("{:.2}", line.of_length_delimited),
-                format!("{:.2}", line.gb_per_s),
-                stats::grouped(line.ns_per_block.round() as usize),
-                line.cpu_s_per_gb
-                    .map_or_else(|| "unknown".to_owned(), |cpu| format!("{cpu:.2}")),
-            ]);
-        }
+    for line in &figures.lines {
+        let [lower, upper] = [0.25, 0.75].map(|share| stats::quantile(&line.of_raw, share));
+        table.row(vec![
+            line.contender.name().to_owned(),
+            format!("{:.2}", line.gb_per_s),
+            stats::grouped(line.ns_per_block.round() as usize),
+            two(line.of_raw()),
+            format!("{}-{}", two(lower), two(upper)),
+            two(stats::median(&line.over_ld)),
+            two(line.cpu_s_per_gb.unwrap_or(f64::NAN)),
+        ]);
     }
-    println!("{}", table.render(args.markdown));
-    for figures in results {
-        println!(
-            "raw at {}: write_vectored was the better in {} of {} rounds, write_all in the others",
-            stats::bytes(figures.load.size),
-            figures.vectored_won,
-            args.rounds,
-        );
-        if args.markdown {
-            println!();
-        }
+    table
+}
+
+/// A row for each contender, a column for each size.
+fn summary(group: &[Figures]) -> Table {
+    let sizes = group.iter().map(|figures| stats::bytes(figures.load.size));
+    let heading: Vec<_> = ["contender".to_owned()].into_iter().chain(sizes).collect();
+    let heading: Vec<_> = heading.iter().map(String::as_str).collect();
+    let mut table = Table::new(1, &heading);
+    // The lines of all loads are of the same contenders in the same order.
+    for (index, line) in group[0].lines.iter().enumerate() {
+        let cells = group.iter().map(|figures| {
+            let line = &figures.lines[index];
+            let over_ld = stats::median(&line.over_ld);
+            format!("{} ({})", two(line.of_raw()), two(over_ld))
+        });
+        let name = line.contender.name().to_owned();
+        table.row([name].into_iter().chain(cells).collect());
     }
-    if !args.markdown {
-        println!();
-    }
+    table
 }

@@ -1,167 +1,227 @@
-//! One TCP connection over 127.0.0.1: how near to the bare socket whole blocks come.
+//! One TCP connection: how near to the bare socket whole blocks come.
 //!
 //! ```text
 //! cargo bench --bench loopback
-//! cargo bench --bench loopback -- --rounds 21 --sizes 64,51200 --framing exact
+//! cargo bench --bench loopback -- --source both --nodelay off
 //! cargo bench --bench loopback -- --plot docs/throughput.svg --markdown
+//! cargo bench --bench loopback -- --trips 5000 --sizes 64 --framing prefixed
 //! ```
 //!
 //! Sender and receiver have a thread each, and a current-thread runtime each where they use tokio.
-//! A measurement moves a fixed number of payload bytes, and lasts from the first byte sent until
-//! the receiver has seen the end of the stream. The payload is static, so that making a `Bytes` of it takes no
-//! atomic operation for any contender: what is measured is the codecs, not a reference count. The
-//! receiver looks at every block, and `TCP_NODELAY` is on everywhere.
+//! A measurement moves a fixed number of payload bytes one way. It lasts from the start of the
+//! sender until the receiver has seen the end of the stream. The receiver looks at every block.
 //!
-//! | contender              | sender                              | receiver                     |
-//! |------------------------|-------------------------------------|------------------------------|
-//! | raw                    | blocking socket, see below          | `read_exact` into one buffer |
-//! | tokio raw              | `write_all` of 64 KiB batches;      | `read_exact` into one buffer |
-//! |                        | vectored from 4 KiB a block on      |                              |
-//! | tokio raw, owned       | copies blocks into one buffer, and  | `BytesMut::split_to` for     |
-//! |                        | `write_all` from 56 KiB on          | each block                   |
-//! | `LengthDelimitedCodec` | `feed`, `close` on `Framed`         | `next` on `Framed`           |
-//! | Sink/Stream            | `feed`, `close` on `Framed`         | `next` on `Framed`           |
-//! | next                   | `send_blocks`                       | `recv_blocks`, `next`        |
-//! | next_batch             | `send_blocks`                       | `recv_blocks`, `next_batch`  |
+//! | contender, `--only`      | sender                             | receiver                    |
+//! |--------------------------|------------------------------------|-----------------------------|
+//! | raw limit, `raw`         | blocking socket, 60 KiB a write    | `read_exact` of many blocks |
+//! | tokio raw, `tokio`       | tokio's socket, 60 KiB a write     | `read_exact` of many blocks |
+//! | `ld`, `ld-64k`           | `LengthDelimitedCodec` in `Framed`: `feed`, `close` | `next`     |
+//! | `framed`                 | `BlockCodec` in `Framed`: `feed`, `close`           | `next`     |
+//! | `next`, `next-batch`     | `send_blocks`                      | `recv_blocks`, lending      |
 //!
-//! Raw is the limit: the bare loop over a blocking socket. It runs twice a round: with `write_all`
-//! of 64 KiB batches that it fills block by block, as a sender of blocks has to; and with
-//! `write_vectored` of headers and payloads, 64 slices at most. The better of the two is what the
-//! rest of the round is compared with. It can be beaten, by writes that leave no short tail; how far
-//! is what the line "lying ready, 60 KiB a write" shows, for which nothing at all is done for a
-//! block.
+//! The raw limit runs twice in each turn: blocks copied into a buffer of 60 KiB that is written
+//! when it is full; and blocks kept, and slices of them written, 60 KiB at once. The better of the
+//! two counts. Every contender takes its blocks from the same source, the raw limit too: slices of
+//! a shared buffer, or a fresh `Vec` a block.
 //!
-//! "Tokio raw, owned" is the limit for whatever is a `Sink` of blocks and a `Stream` of `BytesMut`
-//! through one buffer each, as all that goes through `Framed` is: it does no more than that takes.
-//! `LengthDelimitedCodec` has no blocks without headers: beside exact-length framing it runs as it
-//! always does. What it is fed leaves whenever tokio-util's 8 KiB are exceeded; on a second line it
-//! is told to let 56 KiB gather, as `BlockCodec::framed` does for Sink/Stream.
+//! `LengthDelimitedCodec` has no blocks without headers: beside exact-length framing it runs with
+//! its own. What it is fed leaves when tokio-util's 8 KiB are exceeded, and with `ld-64k` 64 KiB.
 //!
-//! Every round runs every contender once, another one first each time. Prints, for each framing
-//! and block size, a line for each contender: the median over the rounds of its throughput as a
-//! share of raw's in the same round, and the middle half of these shares; the same over
-//! `LengthDelimitedCodec`'s; and the medians of payload throughput, of time for a block, and of
-//! processor time, of both threads and in the kernel too, for 10⁹ bytes of payload.
+//! Contenders take turns, another one first in each round, after a round to warm up. The tables
+//! have medians over the rounds; a share is the median of the shares within each round.
+//!
+//! With `--trips`, one block goes there and back instead. The sender is then a `Sink` with `next`,
+//! too.
 
 use std::path::PathBuf;
 
 use anyhow::Context;
-use clap::{Parser, ValueEnum};
+use clap::{ArgAction, Parser, ValueEnum};
 
 use crate::{
-    contenders::{CONTENDERS, measure},
-    ends::{Load, Took},
-    figures::{Figures, report},
-    support::stats,
+    figures::Figures,
+    link::Link,
+    support::{
+        contenders::Contender,
+        load::{Load, Source},
+        run::{self, Schedule},
+        stats,
+    },
 };
 
-mod contenders;
 mod ends;
 mod figures;
+mod link;
 mod plot;
-mod raw;
 #[allow(dead_code, reason = "each benchmark uses a part of what they share")]
 #[path = "../support/mod.rs"]
 mod support;
+mod trips;
 
 /// `cargo bench --bench loopback -- [OPTIONS]`
 #[derive(Debug, Parser)]
-#[command(about = "One TCP connection over 127.0.0.1: how near to the bare socket blocks come")]
-pub(crate) struct Args {
-    /// How often each contender runs at each size.
-    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) rounds: u64,
-    /// Payload bytes of a block.
-    #[arg(long, value_delimiter = ',', default_value = "64,1024,51200,1048576", value_parser = parse_size)]
+#[command(about = "One TCP connection: how near to the bare socket whole blocks come")]
+struct Args {
+    /// How often each contender has its turn with each load.
+    #[arg(long, default_value = "9", value_parser = parse_count)]
+    rounds: usize,
+    /// Payload bytes of a block: 51200, 4MiB.
+    #[arg(long, value_delimiter = ',', default_value = "64,1024,51200,1MiB", value_parser = parse_size)]
     sizes: Vec<usize>,
-    #[arg(long, value_enum, default_value_t = Which::Both)]
-    framing: Which,
-    /// Payload bytes of a measurement, 64MiB say. Unless told, 512 MiB.
-    #[arg(long, value_parser = parse_size)]
-    bytes_per_run: Option<usize>,
-    /// Draw the shares of raw's throughput into this SVG file.
+    /// Payload of a measurement in MiB; three blocks at least are sent.
+    #[arg(long, default_value = "512", value_parser = parse_count)]
+    mib: usize,
+    #[arg(long, value_enum, default_value_t)]
+    framing: Framings,
+    /// Where the sender's blocks come from.
+    #[arg(long, value_enum, default_value_t)]
+    source: Sources,
+    /// The contenders; all unless told.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Contender>,
+    /// Whether TCP_NODELAY is set at both ends: on or off.
+    #[arg(long, default_value = "on", action = ArgAction::Set, value_parser = parse_switch)]
+    nodelay: bool,
+    /// Measure so many round trips of one block instead.
+    #[arg(long, conflicts_with = "plot")]
+    trips: Option<u64>,
+    /// Draw the shares of the raw limit into this SVG file.
     #[arg(long)]
     plot: Option<PathBuf>,
     /// Print Markdown.
     #[arg(long)]
-    pub(crate) markdown: bool,
+    markdown: bool,
     /// Given by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Which {
-    Both,
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Framings {
     Exact,
     Prefixed,
+    #[default]
+    Both,
 }
 
-impl Which {
-    /// Whether headers are on the wire, for each framing to be measured.
-    fn prefixed(self) -> &'static [bool] {
-        match self {
-            Self::Both => &[false, true],
-            Self::Exact => &[false],
-            Self::Prefixed => &[true],
-        }
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Sources {
+    #[default]
+    Slices,
+    Fresh,
+    Both,
+}
+
+fn parse_count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count @ 1..) => Ok(count),
+        _ => Err("not a number from 1 on".to_owned()),
     }
 }
 
-/// `1048576`, `1MiB`, `1024K`.
+fn parse_switch(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("neither on nor off".to_owned()),
+    }
+}
+
+/// `1048576`, `1024KiB`, `1MiB`.
 fn parse_size(text: &str) -> Result<usize, String> {
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let shift = match text[digits.len()..].trim() {
-        "" | "B" => 0,
-        "K" | "KiB" => 10,
-        "M" | "MiB" => 20,
-        "G" | "GiB" => 30,
+    let unit = match text[digits.len()..].trim() {
+        "" | "B" => 1,
+        "K" | "KiB" => 1 << 10,
+        "M" | "MiB" => 1 << 20,
+        "G" | "GiB" => 1 << 30,
         unit => return Err(format!("{unit} is none of KiB, MiB, GiB")),
     };
-    let count: usize = digits.parse().map_err(|_| "no number".to_owned())?;
-    match count.checked_mul(1 << shift) {
-        Some(bytes @ 1..) => Ok(bytes),
+    let count: usize = digits.parse().map_err(|_| "not a number".to_owned())?;
+    match count.checked_mul(unit) {
+        // The prefix is a u32, so that its largest value is the longest block.
+        Some(size @ 1..) if u32::try_from(size).is_ok() => Ok(size),
         _ => Err("out of range".to_owned()),
     }
 }
 
+impl Args {
+    fn contenders(&self) -> Vec<Contender> {
+        match self.only.is_empty() {
+            true => Contender::value_variants().to_vec(),
+            false => self.only.clone(),
+        }
+    }
+
+    /// What is to be measured; loads of one source and framing lie together.
+    fn loads(&self) -> Vec<Load> {
+        let sources: &[Source] = match self.source {
+            Sources::Slices => &[Source::Slices],
+            Sources::Fresh => &[Source::Fresh],
+            Sources::Both => &[Source::Slices, Source::Fresh],
+        };
+        let framings: &[bool] = match self.framing {
+            Framings::Exact => &[false],
+            Framings::Prefixed => &[true],
+            Framings::Both => &[false, true],
+        };
+        let mut loads = Vec::new();
+        for &source in sources {
+            for &prefixed in framings {
+                loads.extend(self.sizes.iter().map(|&size| Load {
+                    size,
+                    prefixed,
+                    source,
+                    blocks: ((self.mib << 20) / size).max(3) as u64,
+                }));
+            }
+        }
+        loads
+    }
+
+    fn describe(&self, load: &Load) -> String {
+        let size = stats::bytes(load.size);
+        format!("{size}, {}, {}", load.framing(), load.source.name())
+    }
+
+    /// Says what the tables were made with.
+    fn heading(&self, amount: &str) {
+        println!(
+            "one connection over 127.0.0.1, TCP_NODELAY {}; {amount}; {} rounds after one to warm \
+             up\n",
+            if self.nodelay { "on" } else { "off" },
+            self.rounds
+        );
+    }
+
+    fn title(&self, text: &str) {
+        println!("{}{text}\n", if self.markdown { "## " } else { "" });
+    }
+}
+
 fn main() -> anyhow::Result<()> {
-    if !support::run::is_bench("loopback") {
+    if !run::is_bench("loopback") {
         return Ok(());
     }
     let args = Args::parse();
-    let framings = args.framing.prefixed();
-    let steps = args.rounds * (framings.len() * args.sizes.len() * CONTENDERS.len()) as u64;
-    let progress = support::run::progress(steps);
+    let link = Link {
+        nodelay: args.nodelay,
+    };
+    if let Some(trips) = args.trips {
+        return trips::measure(&args, trips, &link);
+    }
 
+    let loads = args.loads();
+    let schedule = Schedule::new(args.contenders(), args.rounds, loads.len());
     let mut results = Vec::new();
-    for &prefixed in framings {
-        for &size in &args.sizes {
-            let load = Load::new(size, prefixed, args.bytes_per_run);
-            let mut took: Vec<Vec<Took>> = vec![Vec::new(); CONTENDERS.len()];
-            for round in 0..args.rounds as usize {
-                for turn in 0..CONTENDERS.len() {
-                    let index = (turn + round) % CONTENDERS.len();
-                    let contender = CONTENDERS[index];
-                    progress.set_message(format!("{} {}", stats::bytes(size), contender.name()));
-                    let measured = measure(contender, load)
-                        .with_context(|| format!("{}, {load:?}", contender.name()))?;
-                    took[index].push(measured);
-                    progress.inc(1);
-                }
-            }
-            results.push(Figures::new(load, &took));
-        }
+    for load in loads {
+        let measure = |contender| ends::throughput(contender, load, &link);
+        let rounds = schedule.measure(&args.describe(&load), measure)?;
+        results.push(Figures::new(load, &rounds));
     }
-    progress.finish_and_clear();
-
-    for &prefixed in framings {
-        let of_framing: Vec<_> = results
-            .iter()
-            .filter(|figures| figures.load.prefixed == prefixed)
-            .collect();
-        report(prefixed, &of_framing, &args);
-    }
+    schedule.finish();
+    args.heading(&format!("{} MiB a measurement", args.mib));
+    figures::report(&results, &args);
     if let Some(path) = &args.plot {
         plot::plot(path, &results).with_context(|| format!("cannot draw {}", path.display()))?;
         println!("drawn: {}", path.display());

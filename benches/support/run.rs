@@ -1,8 +1,11 @@
-//! When a benchmark runs, and what shows how far it is.
+//! When a benchmark runs, and in which order.
 
 use std::env;
 
+use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
+
+use super::contenders::Contender;
 
 /// Whether this was started to measure: `cargo bench` says `--bench`, `cargo test` does not.
 ///
@@ -13,6 +16,67 @@ pub(crate) fn is_bench(name: &str) -> bool {
         println!("nothing was measured; to measure: cargo bench --bench {name}");
     }
     asked
+}
+
+/// What each contender took, round by round, in the order of the contenders.
+pub(crate) type Rounds<M> = Vec<(Contender, Vec<M>)>;
+
+/// The order of all measurements: contenders take turns, another one first in each round, so that
+/// a machine that is slow for a while is slow for all of them. One more round comes first, to warm
+/// up, and does not count.
+#[derive(Debug)]
+pub(crate) struct Schedule {
+    contenders: Vec<Contender>,
+    rounds: usize,
+    /// On a terminal only, and drawn between two measurements, never while one is under way.
+    progress: ProgressBar,
+}
+
+impl Schedule {
+    /// For `loads` calls of [`measure`](Self::measure).
+    pub(crate) fn new(contenders: Vec<Contender>, rounds: usize, loads: usize) -> Self {
+        let template = "{bar:30} {pos}/{len} [{elapsed} of {duration}] {msg}";
+        let style = ProgressStyle::with_template(template).expect("a template without mistakes");
+        let steps = contenders.len() * (1 + rounds) * loads;
+        Self {
+            contenders,
+            rounds,
+            progress: ProgressBar::new(steps as u64).with_style(style),
+        }
+    }
+
+    pub(crate) fn measure<M>(
+        &self,
+        load: &str,
+        measure: impl Fn(Contender) -> anyhow::Result<M>,
+    ) -> anyhow::Result<Rounds<M>> {
+        let mut took: Rounds<M> = Vec::new();
+        took.extend(self.contenders.iter().map(|&contender| (contender, vec![])));
+        let count = took.len();
+        for round in 0..=self.rounds {
+            for turn in 0..count {
+                let (contender, measured) = &mut took[(round + turn) % count];
+                let message = format!("{load}, {}", contender.name());
+                self.progress.set_message(message.clone());
+                let one = measure(*contender).context(message)?;
+                if round > 0 {
+                    measured.push(one);
+                }
+                self.progress.inc(1);
+            }
+        }
+        Ok(took)
+    }
+
+    pub(crate) fn finish(&self) {
+        self.progress.finish_and_clear();
+    }
+}
+
+/// What `contender` took, if it took part.
+pub(crate) fn of<M>(rounds: &Rounds<M>, contender: Contender) -> Option<&[M]> {
+    let found = rounds.iter().find(|(name, _)| *name == contender);
+    found.map(|(_, measured)| &measured[..])
 }
 
 /// A progress bar over `steps` measurements; on a terminal only. It is drawn between them, never

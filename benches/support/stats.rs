@@ -27,6 +27,8 @@ pub(crate) fn median_ratio(over: &[f64], under: &[f64]) -> f64 {
     median(&ratios(over, under))
 }
 
+/// Each round is compared with itself, so that a machine which is slow for a while is slow on both
+/// sides.
 pub(crate) fn ratios(over: &[f64], under: &[f64]) -> Vec<f64> {
     over.iter().zip(under).map(|(o, u)| o / u).collect()
 }
@@ -37,6 +39,14 @@ pub(crate) fn bytes(count: usize) -> String {
         n if n >= 1 << 20 && n % (1 << 20) == 0 => format!("{} MiB", n >> 20),
         n if n >= 1 << 10 && n % (1 << 10) == 0 && n < 50 << 10 => format!("{} KiB", n >> 10),
         n => format!("{} B", grouped(n)),
+    }
+}
+
+/// `value` with so many decimals, or a dash for what is not known.
+pub(crate) fn decimals(value: f64, places: usize) -> String {
+    match value.is_nan() {
+        true => "-".to_owned(),
+        false => format!("{value:.places$}"),
     }
 }
 

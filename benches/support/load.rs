@@ -1,0 +1,137 @@
+//! What one measurement moves, and where the blocks come from.
+
+use std::hint::black_box;
+
+use bytes::Bytes;
+use clap::ValueEnum;
+use tokio_util::codec::LengthDelimitedCodec;
+use wholeblock::{ConfigError, Framing, LengthPrefix};
+
+/// Where a sender's blocks come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Source {
+    /// Slices of one shared, reference-counted buffer.
+    Slices,
+    /// A fresh `Vec` for each block, into which its bytes are copied.
+    Fresh,
+}
+
+impl Source {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Slices => "slices of a shared buffer",
+            Self::Fresh => "a fresh Vec a block",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Load {
+    /// Payload bytes of a block.
+    pub(crate) size: usize,
+    /// Whether a big-endian u32 is in front of each block; if not, nothing is.
+    pub(crate) prefixed: bool,
+    pub(crate) source: Source,
+    pub(crate) blocks: u64,
+}
+
+impl Load {
+    pub(crate) fn framing(&self) -> &'static str {
+        match self.prefixed {
+            true => "length-prefixed",
+            false => "exact length",
+        }
+    }
+
+    pub(crate) fn header_len(&self) -> usize {
+        if self.prefixed { size_of::<u32>() } else { 0 }
+    }
+
+    /// Appends what is on the wire in front of a payload of `len` bytes.
+    pub(crate) fn put_header(&self, len: usize, wire: &mut Vec<u8>) {
+        if self.prefixed {
+            wire.extend_from_slice(&(len as u32).to_be_bytes());
+        }
+    }
+
+    pub(crate) fn wire_len(&self) -> usize {
+        self.header_len() + self.size
+    }
+
+    /// One block as it is on the wire.
+    pub(crate) fn wire(&self) -> Vec<u8> {
+        let mut wire = Vec::new();
+        self.put_header(self.size, &mut wire);
+        wire.resize(self.wire_len(), PAYLOAD);
+        wire
+    }
+
+    pub(crate) fn gigabytes(&self) -> f64 {
+        self.blocks as f64 * self.size as f64 / 1e9
+    }
+
+    /// The blocks to be sent.
+    pub(crate) fn source(&self) -> Blocks {
+        let whole = (SHARED / self.size).max(1) * self.size;
+        // Sliced, so that it is counted from the first block on: a `Bytes` just made of a `Vec` has
+        // no count yet. The compiler is not to see which of the two it is.
+        let shared = black_box(Bytes::from(vec![PAYLOAD; whole]).slice(..));
+        Blocks {
+            shared,
+            at: 0,
+            load: *self,
+        }
+    }
+
+    /// The default prefix; blocks over its limit raise it.
+    pub(crate) fn length_prefix(&self) -> Result<LengthPrefix, ConfigError> {
+        let prefix = LengthPrefix::u32();
+        match prefix.block_lens().contains(&self.size) {
+            true => Ok(prefix),
+            false => prefix.max_block_len(self.size),
+        }
+    }
+
+    /// As it comes; blocks over its limit raise it.
+    pub(crate) fn length_delimited(&self) -> LengthDelimitedCodec {
+        let mut codec = LengthDelimitedCodec::new();
+        codec.set_max_frame_length(codec.max_frame_length().max(self.size));
+        codec
+    }
+}
+
+/// Every byte of every payload: nothing that is measured depends on the content.
+const PAYLOAD: u8 = b'a';
+
+/// Bytes of the shared buffer, or one block if that is longer: more than the first-level cache
+/// holds, so that a sender that reads payloads pays for it, and less than the second.
+const SHARED: usize = 64 * 1024;
+
+/// A sender's source of blocks.
+#[derive(Debug)]
+pub(crate) struct Blocks {
+    /// A whole number of blocks.
+    shared: Bytes,
+    /// Where in `shared` the next block begins.
+    at: usize,
+    /// Its `blocks` are those still to come.
+    load: Load,
+}
+
+impl Iterator for Blocks {
+    type Item = Bytes;
+
+    /// Not inlined: whoever takes a block is to know as little of it as of one that came from
+    /// another task. Otherwise the compiler sees which functions count the references, and removes
+    /// them where the block is dropped again.
+    #[inline(never)]
+    fn next(&mut self) -> Option<Bytes> {
+        self.load.blocks = self.load.blocks.checked_sub(1)?;
+        let block = self.at..self.at + self.load.size;
+        self.at = block.end % self.shared.len();
+        Some(match self.load.source {
+            Source::Slices => self.shared.slice(block),
+            Source::Fresh => Bytes::from(self.shared[block].to_vec()),
+        })
+    }
+}

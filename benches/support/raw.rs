@@ -1,0 +1,229 @@
+//! The bare loops: what blocks cost a program without a codec.
+//!
+//! They run over a blocking socket as the limit, and over tokio's as "tokio raw".
+
+use std::{
+    collections::VecDeque,
+    hint::black_box,
+    io::{ErrorKind, IoSlice},
+    sync::mpsc::Sender,
+    time::Instant,
+};
+
+use anyhow::ensure;
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use super::{
+    contenders::{Running, Task, micros_since},
+    load::{Blocks, Load},
+};
+
+/// Bytes of a write. This is the limit's own number and no setting of the crate: one segment of
+/// Linux's TCP holds a little less than 64 KiB, and what a write has beyond that leaves as a short
+/// packet of its own. Of the lengths from 30 to 480 KiB, 60 was the best or near it on loopback and
+/// on veth, with Nagle's algorithm off.
+const WRITE: usize = 60 * 1024;
+
+/// Bytes to read at once, or one block if that is longer: larger reads no longer pay for the cache
+/// they take.
+const READ: usize = 64 * 1024;
+
+/// How a sender writes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Writes {
+    /// Blocks are copied into a buffer, and it is written when it is full.
+    Filled,
+    /// Blocks are kept, and slices of them written.
+    Vectored,
+}
+
+impl Writes {
+    /// The way that is usually the better for blocks of `size` bytes.
+    pub(crate) fn for_size(size: usize) -> Self {
+        match size < WRITE {
+            true => Self::Filled,
+            false => Self::Vectored,
+        }
+    }
+}
+
+pub(crate) fn run<T>(task: Task, io: T, load: Load, writes: Writes) -> Running
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    match (task, writes) {
+        (Task::Send(source), Writes::Filled) => Box::pin(send_filled(io, load, source)),
+        (Task::Send(source), Writes::Vectored) => Box::pin(send_vectored(io, load, source)),
+        (Task::Receive, _) => Box::pin(receive(io, load)),
+        (Task::Ask(source, micros), _) => Box::pin(ask(io, load, source, micros)),
+        (Task::Echo, _) => Box::pin(echo(io, load)),
+    }
+}
+
+async fn send_filled<T>(mut io: T, load: Load, source: Blocks) -> anyhow::Result<u64>
+where
+    T: AsyncWrite + Unpin,
+{
+    let mut pieces = Pieces {
+        filled: Vec::with_capacity(WRITE + load.header_len()),
+        rest: Bytes::new(),
+        source,
+        load,
+    };
+    while let Some(piece) = pieces.next() {
+        io.write_all(piece).await?;
+    }
+    io.shutdown().await?;
+    Ok(load.blocks)
+}
+
+/// Blocks as pieces of [`WRITE`] bytes; only the last may be shorter.
+struct Pieces {
+    /// At most one piece, and what the last header has beyond it.
+    filled: Vec<u8>,
+    /// What the last block has beyond `filled`.
+    rest: Bytes,
+    source: Blocks,
+    load: Load,
+}
+
+impl Pieces {
+    fn next(&mut self) -> Option<&[u8]> {
+        self.filled.drain(..self.filled.len().min(WRITE));
+        let first = self.rest.split_to(self.rest.len().min(WRITE));
+        self.filled.extend_from_slice(&first);
+        while self.filled.len() < WRITE {
+            let Some(mut block) = self.source.next() else {
+                break;
+            };
+            self.load.put_header(block.len(), &mut self.filled);
+            let room = WRITE.saturating_sub(self.filled.len());
+            if block.len() <= room {
+                self.filled.extend_from_slice(&block);
+            } else {
+                self.filled.extend_from_slice(&block[..room]);
+                block.advance(room);
+                self.rest = block;
+                break;
+            }
+        }
+        let piece = &self.filled[..self.filled.len().min(WRITE)];
+        (!piece.is_empty()).then_some(piece)
+    }
+}
+
+async fn send_vectored<T>(mut io: T, load: Load, mut source: Blocks) -> anyhow::Result<u64>
+where
+    T: AsyncWrite + Unpin,
+{
+    // All blocks have one length, and therefore one header.
+    let mut header = Vec::new();
+    load.put_header(load.size, &mut header);
+    // Blocks that are not wholly written, and how much of the first is.
+    let mut kept = VecDeque::<Bytes>::new();
+    let mut written = 0;
+    loop {
+        while kept.len() * load.wire_len() - written < WRITE {
+            match source.next() {
+                Some(block) => kept.push_back(block),
+                None => break,
+            }
+        }
+        if kept.is_empty() {
+            break;
+        }
+        let mut slices = Vec::with_capacity(2 * kept.len());
+        let (mut skip, mut room) = (written, WRITE);
+        for part in kept.iter().flat_map(|block| [&header[..], block]) {
+            let skipped = skip.min(part.len());
+            let len = room.min(part.len() - skipped);
+            if len > 0 {
+                slices.push(IoSlice::new(&part[skipped..skipped + len]));
+            }
+            skip -= skipped;
+            room -= len;
+        }
+        let len = io.write_vectored(&slices).await?;
+        ensure!(len > 0, "the socket takes nothing");
+        written += len;
+        kept.drain(..written / load.wire_len());
+        written %= load.wire_len();
+    }
+    io.shutdown().await?;
+    Ok(load.blocks)
+}
+
+async fn receive<T>(mut io: T, load: Load) -> anyhow::Result<u64>
+where
+    T: AsyncRead + Unpin,
+{
+    let at_once = (READ / load.wire_len()).max(1) as u64;
+    let mut buffer = vec![0; at_once as usize * load.wire_len()];
+    let mut seen = 0;
+    while seen < load.blocks {
+        let count = at_once.min(load.blocks - seen);
+        let bytes = &mut buffer[..count as usize * load.wire_len()];
+        io.read_exact(bytes).await?;
+        seen += look(load, bytes)?;
+    }
+    let after = io.read(&mut buffer).await?;
+    ensure!(after == 0, "more came than was sent");
+    Ok(seen)
+}
+
+/// Looks at the whole blocks in `bytes` as a program would that uses them, and counts them.
+fn look(load: Load, mut bytes: &[u8]) -> anyhow::Result<u64> {
+    let mut seen = 0;
+    while !bytes.is_empty() {
+        let mut len = load.size;
+        if let Some((header, behind)) = bytes.split_first_chunk().filter(|_| load.prefixed) {
+            len = u32::from_be_bytes(*header) as usize;
+            bytes = behind;
+        }
+        ensure!(len <= bytes.len(), "a block is longer than it should be");
+        let (block, behind) = bytes.split_at(len);
+        black_box(block);
+        bytes = behind;
+        seen += 1;
+    }
+    Ok(seen)
+}
+
+async fn ask<T>(mut io: T, load: Load, source: Blocks, micros: Sender<f64>) -> anyhow::Result<u64>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut wire = Vec::with_capacity(load.wire_len());
+    let mut answer = vec![0; load.wire_len()];
+    let mut trips = 0;
+    for block in source {
+        let started = Instant::now();
+        wire.clear();
+        load.put_header(block.len(), &mut wire);
+        wire.extend_from_slice(&block);
+        io.write_all(&wire).await?;
+        io.read_exact(&mut answer).await?;
+        trips += look(load, &answer)?;
+        micros.send(micros_since(started))?;
+    }
+    io.shutdown().await?;
+    Ok(trips)
+}
+
+async fn echo<T>(mut io: T, load: Load) -> anyhow::Result<u64>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut block = vec![0; load.wire_len()];
+    let mut trips = 0;
+    loop {
+        match io.read_exact(&mut block).await {
+            // How `read_exact` says that the asking end has stopped.
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(trips),
+            read => read?,
+        };
+        io.write_all(&block).await?;
+        trips += 1;
+    }
+}

@@ -63,13 +63,13 @@ mod trips;
 #[command(about = "One TCP connection: how near to the bare socket whole blocks come")]
 struct Args {
     /// How often each contender has its turn with each load.
-    #[arg(long, default_value = "9", value_parser = parse_count)]
+    #[arg(long, default_value = "9", value_parser = run::parse_count)]
     rounds: usize,
     /// Payload bytes of a block: 51200, 4MiB.
     #[arg(long, value_delimiter = ',', default_value = "64,1024,51200,1MiB", value_parser = parse_size)]
     sizes: Vec<usize>,
     /// Payload of a measurement in MiB; three blocks at least are sent.
-    #[arg(long, default_value = "512", value_parser = parse_count)]
+    #[arg(long, default_value = "512", value_parser = run::parse_count)]
     mib: usize,
     #[arg(long, value_enum, default_value_t)]
     framing: Framings,
@@ -112,13 +112,6 @@ enum Sources {
     Both,
 }
 
-fn parse_count(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(count @ 1..) => Ok(count),
-        _ => Err("not a number from 1 on".to_owned()),
-    }
-}
-
 fn parse_switch(text: &str) -> Result<bool, String> {
     match text {
         "on" => Ok(true),
@@ -146,13 +139,6 @@ fn parse_size(text: &str) -> Result<usize, String> {
 }
 
 impl Args {
-    fn contenders(&self) -> Vec<Contender> {
-        match self.only.is_empty() {
-            true => Contender::value_variants().to_vec(),
-            false => self.only.clone(),
-        }
-    }
-
     /// What is to be measured; loads of one source and framing lie together.
     fn loads(&self) -> Vec<Load> {
         let sources: &[Source] = match self.source {
@@ -212,7 +198,7 @@ fn main() -> anyhow::Result<()> {
     }
 
     let loads = args.loads();
-    let schedule = Schedule::new(args.contenders(), args.rounds, loads.len());
+    let schedule = Schedule::new(run::contenders(&args.only), args.rounds, loads.len());
     let mut results = Vec::new();
     for load in loads {
         let measure = |contender| ends::throughput(contender, load, &link);

@@ -8,7 +8,7 @@ use crate::{
     support::{
         contenders::{Contender, Task},
         load::Load,
-        run::{Schedule, of},
+        run::{self, Schedule, of},
         stats::{self, Table},
     },
 };
@@ -17,7 +17,7 @@ use crate::{
 type Quantiles = [f64; 2];
 
 pub(crate) fn measure(args: &Args, trips: u64, link: &Link) -> anyhow::Result<()> {
-    let mut contenders = args.contenders();
+    let mut contenders = run::contenders(&args.only);
     // A block that is alone goes out and comes in just as with `Ld` and `Next`.
     contenders.retain(|c| !matches!(c, Contender::Ld64k | Contender::NextBatch));
     let mut loads = args.loads();
@@ -31,13 +31,7 @@ pub(crate) fn measure(args: &Args, trips: u64, link: &Link) -> anyhow::Result<()
         let rounds = schedule.measure(&name, |contender| one_turn(contender, *load, link))?;
         let mut table = Table::new(
             1,
-            &[
-                "contender",
-                "p50 µs",
-                "p99 µs",
-                "p50 over LengthDelimitedCodec's",
-                "p99",
-            ],
+            &["contender", "p50 µs", "p99 µs", "p50 ratio", "p99 ratio"],
         );
         let ld = of(&rounds, Contender::Ld).unwrap_or_default();
         for (contender, own) in &rounds {
@@ -61,6 +55,7 @@ pub(crate) fn measure(args: &Args, trips: u64, link: &Link) -> anyhow::Result<()
     }
     schedule.finish();
     args.heading(&format!("{} trips a turn", stats::grouped(trips as usize)));
+    println!("ratios are to LengthDelimitedCodec in the same round: below 1 is faster\n");
     for (name, table) in tables {
         args.title(&format!("there and back: {name}"));
         println!("{}", table.render(args.markdown));

@@ -3,6 +3,7 @@
 use std::env;
 
 use anyhow::Context;
+use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::contenders::Contender;
@@ -16,6 +17,22 @@ pub(crate) fn is_bench(name: &str) -> bool {
         println!("nothing was measured; to measure: cargo bench --bench {name}");
     }
     asked
+}
+
+/// For arguments that count: rounds, connections.
+pub(crate) fn parse_count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count @ 1..) => Ok(count),
+        _ => Err("not a number from 1 on".to_owned()),
+    }
+}
+
+/// Those named by `--only`; all if none is.
+pub(crate) fn contenders(only: &[Contender]) -> Vec<Contender> {
+    match only {
+        [] => Contender::value_variants().to_vec(),
+        only => only.to_vec(),
+    }
 }
 
 /// What each contender took, round by round, in the order of the contenders.
@@ -77,13 +94,4 @@ impl Schedule {
 pub(crate) fn of<M>(rounds: &Rounds<M>, contender: Contender) -> Option<&[M]> {
     let found = rounds.iter().find(|(name, _)| *name == contender);
     found.map(|(_, measured)| &measured[..])
-}
-
-/// A progress bar over `steps` measurements; on a terminal only. It is drawn between them, never
-/// while one is under way.
-pub(crate) fn progress(steps: u64) -> ProgressBar {
-    let style =
-        ProgressStyle::with_template("{bar:30} {pos}/{len} [{elapsed} of {duration}] {msg}")
-            .expect("a template without mistakes");
-    ProgressBar::new(steps).with_style(style)
 }

@@ -21,12 +21,6 @@ pub(crate) fn median(values: &[f64]) -> f64 {
     quantile(values, 0.5)
 }
 
-/// The median of `over[i] / under[i]`: each round is compared with itself, so that a machine which
-/// is slow for a while is slow on both sides.
-pub(crate) fn median_ratio(over: &[f64], under: &[f64]) -> f64 {
-    median(&ratios(over, under))
-}
-
 /// Each round is compared with itself, so that a machine which is slow for a while is slow on both
 /// sides.
 pub(crate) fn ratios(over: &[f64], under: &[f64]) -> Vec<f64> {

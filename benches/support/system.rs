@@ -28,10 +28,14 @@ pub(crate) fn file_limit() -> Option<u64> {
 }
 
 /// Bytes of memory that this process has resident.
-pub(crate) fn resident_bytes() -> Option<usize> {
-    // Linux alone has this file. Its second figure is in pages, which are taken to be of the usual
-    // size: the standard library does not say.
-    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: usize = statm.split(' ').nth(1)?.parse().ok()?;
-    Some(pages * 4096)
+pub(crate) fn resident_bytes() -> Option<u64> {
+    status("VmRSS:")
+}
+
+/// A line of a file that Linux alone has, in bytes.
+fn status(name: &str) -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kib << 10)
 }

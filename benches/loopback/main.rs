@@ -30,8 +30,8 @@
 //! Contenders take turns, another one first in each round, after a round to warm up. The tables
 //! have medians over the rounds; a share is the median of the shares within each round.
 //!
-//! With `--trips`, one block goes there and back instead. The sender is then a `Sink` with `next`,
-//! too.
+//! With `--trips`, one block goes there and back instead. With `next-batch` it is then sent by the
+//! `Sink` and received as a batch of one; `next` would do the same, and `ld-64k` the same as `ld`.
 
 use std::path::PathBuf;
 

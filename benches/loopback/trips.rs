@@ -18,8 +18,8 @@ type Quantiles = [f64; 2];
 
 pub(crate) fn measure(args: &Args, trips: u64, link: &Link) -> anyhow::Result<()> {
     let mut contenders = run::contenders(&args.only);
-    // A block that is alone goes out and comes in just as with `Ld` and `Next`.
-    contenders.retain(|c| !matches!(c, Contender::Ld64k | Contender::NextBatch));
+    // A block that is alone goes out and comes in just as with `Ld` and `NextBatch`.
+    contenders.retain(|c| !matches!(c, Contender::Ld64k | Contender::Next));
     let mut loads = args.loads();
     for load in &mut loads {
         load.blocks = trips;

@@ -11,126 +11,164 @@
 //! valgrind --tool=callgrind BINARY lent-next 120000
 //! ```
 //!
-//! Everything happens in memory: `Framed` over a transport that gives up to 64 KiB a read, whatever
-//! room the reader has, and takes every write whole. Blocks have a big-endian u32 before them. The
-//! difference between two numbers of blocks is free of what it takes to start.
+//! The ways are the loops of `loopback`, and the blocks to be sent come from the same source: slices
+//! of a shared buffer. Everything happens in memory, over a transport that gives up to 64 KiB
+//! a read, whatever room the reader has, and takes every write whole. Blocks have a big-endian u32
+//! before them. The difference between two numbers of blocks is free of what it takes to start.
 
-use std::{env, hint::black_box};
+use std::{
+    env,
+    hint::black_box,
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context, Poll},
+};
 
-use bytes::{Bytes, BytesMut};
-use futures::{SinkExt, StreamExt, executor::block_on, stream};
-use tokio::io::AsyncReadExt;
-use tokio_util::codec::{Decoder, Encoder, Framed, LengthDelimitedCodec};
-use wholeblock::{BlockCodec, recv_blocks, send_blocks};
+use anyhow::{bail, ensure};
+use futures::executor::block_on;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio_util::codec::{Framed, LengthDelimitedCodec};
+use wholeblock::BlockCodec;
 
-use crate::support::memory::{Blocks, Memory, PIECE};
+use crate::support::{
+    contenders::{feed, receive, receive_batches, receive_lent, send_all},
+    load::{Blocks, Load, Source},
+};
 
 #[allow(dead_code, reason = "each benchmark uses a part of what they share")]
 mod support;
 
-const SIZE: usize = 64;
-
 const MODES: &str = "transport, lent-next, lent-batch, owned, lengthdelimited-stream, \
-                     send-blocks, sink, lengthdelimited-sink";
+                     source, send-blocks, sink, lengthdelimited-sink";
 
-fn main() {
+fn main() -> anyhow::Result<()> {
     let args: Vec<_> = env::args().skip(1).collect();
     let (Some(mode), Some(Ok(blocks))) = (args.first(), args.get(1).map(|arg| arg.parse())) else {
         println!("usage: instructions MODE BLOCKS, under valgrind --tool=callgrind");
         println!("MODE:  {MODES}");
         println!("all of them, as a table: .ci/instructions");
-        return;
+        return Ok(());
     };
-    let seen = match mode.as_str() {
-        "transport" => block_on(transport(blocks)),
-        "lent-next" => block_on(lent_next(blocks)),
-        "lent-batch" => block_on(lent_batch(blocks)),
-        "owned" => block_on(receive(blocks, BlockCodec::length_prefixed())),
-        "lengthdelimited-stream" => block_on(receive(blocks, LengthDelimitedCodec::new())),
-        "send-blocks" => block_on(send_vectored(blocks)),
-        "sink" => block_on(send(blocks, BlockCodec::length_prefixed())),
-        "lengthdelimited-sink" => block_on(send(blocks, LengthDelimitedCodec::new())),
-        _ => panic!("no mode {mode}; there are {MODES}"),
+    let load = Load {
+        size: 64,
+        prefixed: true,
+        source: Source::Slices,
+        blocks,
     };
-    assert_eq!(seen, blocks, "every block is to be seen");
+    let ours = || Framed::new(Memory::new(load), BlockCodec::length_prefixed());
+    let theirs = || Framed::new(Memory::new(load), LengthDelimitedCodec::new());
+    let source = load.source();
+    // Not by `Contender::run`, which has the compiler make the round trips as well: what has more
+    // than one caller is not inlined into the loops that are counted here.
+    let moved = match mode.as_str() {
+        "transport" => block_on(transport(load)),
+        "lent-next" => block_on(receive_lent(ours())),
+        "lent-batch" => block_on(receive_batches(ours())),
+        "owned" => block_on(receive(ours())),
+        "lengthdelimited-stream" => block_on(receive(theirs())),
+        "source" => Ok(look_at(source)),
+        "send-blocks" => block_on(send_all(ours(), source)),
+        "sink" => block_on(feed(ours(), source)),
+        "lengthdelimited-sink" => block_on(feed(theirs(), source)),
+        _ => bail!("no mode {mode}; there are {MODES}"),
+    }?;
+    ensure!(moved == blocks, "{moved} of {blocks} blocks");
+    Ok(())
 }
 
-fn memory(blocks: u64) -> Memory {
-    Memory(Blocks::new(&support::wire(SIZE, true), blocks))
-}
-
-/// What the others cannot do without: the transport's own copy into a buffer, and nothing made
+/// What the receivers cannot do without: the transport's own copy into a buffer, and nothing made
 /// of it.
-async fn transport(blocks: u64) -> u64 {
-    let mut memory = memory(blocks);
+async fn transport(load: Load) -> anyhow::Result<u64> {
+    let mut memory = Memory::new(load);
     let mut buffer = vec![0; PIECE];
     let mut bytes = 0;
     loop {
-        match memory.read(&mut buffer).await {
-            Ok(0) => return bytes / (4 + SIZE as u64),
-            Ok(len) => bytes += black_box(&buffer[..len]).len() as u64,
-            Err(error) => panic!("{error}"),
+        match memory.read(&mut buffer).await? {
+            0 => return Ok((bytes / load.wire_len()) as u64),
+            len => bytes += black_box(&buffer[..len]).len(),
         }
     }
 }
 
-async fn lent_next(blocks: u64) -> u64 {
-    let mut framed = Framed::new(memory(blocks), BlockCodec::length_prefixed());
-    let mut lent = recv_blocks(&mut framed);
+/// What the senders cannot do without: each block taken from its source, and dropped.
+fn look_at(source: Blocks) -> u64 {
     let mut seen = 0;
-    while let Some(block) = lent.next().await.expect("a block") {
+    for block in source {
         black_box(block);
         seen += 1;
     }
     seen
 }
 
-async fn lent_batch(blocks: u64) -> u64 {
-    let mut framed = Framed::new(memory(blocks), BlockCodec::length_prefixed());
-    let mut lent = recv_blocks(&mut framed);
-    let mut seen = 0;
-    while let Some(batch) = lent.next_batch().await.expect("a batch") {
-        for block in batch {
-            black_box(block);
-            seen += 1;
+/// The most bytes that a read gives. A socket has seldom more.
+const PIECE: usize = 64 * 1024;
+
+/// A transport without a system behind it. Reads give the same block over and over, always at once;
+/// writes take everything, vectored too, and forget it.
+struct Memory {
+    /// The block repeated, so that a read can begin at any byte of one.
+    repeated: Vec<u8>,
+    wire_len: usize,
+    /// Where in a block the next read begins.
+    phase: usize,
+    left: usize,
+}
+
+impl Memory {
+    fn new(load: Load) -> Self {
+        let wire = load.wire();
+        let repeated = wire.iter().copied().cycle();
+        Self {
+            repeated: repeated.take(wire.len() + PIECE).collect(),
+            wire_len: wire.len(),
+            phase: 0,
+            left: load.blocks as usize * wire.len(),
         }
     }
-    seen
 }
 
-async fn receive<C>(blocks: u64, codec: C) -> u64
-where
-    C: Decoder<Item = BytesMut, Error: std::fmt::Debug>,
-{
-    let mut framed = Framed::new(memory(blocks), codec);
-    let mut seen = 0;
-    while let Some(block) = framed.next().await {
-        black_box(&block.expect("a block")[..]);
-        seen += 1;
+impl AsyncRead for Memory {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let len = buf.remaining().min(PIECE).min(self.left);
+        let start = self.phase;
+        buf.put_slice(&self.repeated[start..start + len]);
+        self.phase = (start + len) % self.wire_len;
+        self.left -= len;
+        Poll::Ready(Ok(()))
     }
-    seen
 }
 
-async fn send_vectored(blocks: u64) -> u64 {
-    let payload = support::payload(SIZE);
-    let mut framed = Framed::new(memory(0), BlockCodec::length_prefixed());
-    let source = stream::iter((0..blocks).map(|_| Bytes::from_static(payload)));
-    let sent = send_blocks(&mut framed, source).await.expect("to send");
-    sent.blocks
-}
-
-async fn send<C>(blocks: u64, codec: C) -> u64
-where
-    C: Encoder<Bytes, Error: std::fmt::Debug>,
-{
-    let payload = support::payload(SIZE);
-    let mut framed = Framed::new(memory(0), codec);
-    for _ in 0..blocks {
-        framed
-            .feed(Bytes::from_static(payload))
-            .await
-            .expect("to send");
+impl AsyncWrite for Memory {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(black_box(buf).len()))
     }
-    framed.close().await.expect("to close");
-    blocks
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let slices = black_box(slices);
+        Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! cargo bench --bench loopback
 //! cargo bench --bench loopback -- --source both --nodelay off
+//! cargo bench --bench loopback -- --via veth:1500
 //! cargo bench --bench loopback -- --plot docs/throughput.svg --markdown
 //! cargo bench --bench loopback -- --trips 5000 --sizes 64 --framing prefixed
 //! ```
@@ -30,6 +31,9 @@
 //! Contenders take turns, another one first in each round, after a round to warm up. The tables
 //! have medians over the rounds; a share is the median of the shares within each round.
 //!
+//! With `--via veth:MTU`, the ends are in network namespaces of their own, joined by a pair of
+//! virtual Ethernet devices, so that TCP's segments are as long as over a network of that MTU.
+//!
 //! With `--trips`, one block goes there and back instead. With `next-batch` it is then sent by the
 //! `Sink` and received as a batch of one; `next` would do the same, and `ld-64k` the same as `ld`.
 
@@ -40,7 +44,7 @@ use clap::{ArgAction, Parser, ValueEnum};
 
 use crate::{
     figures::Figures,
-    link::Link,
+    link::{Link, Via},
     support::{
         contenders::Contender,
         load::{Load, Source},
@@ -82,6 +86,9 @@ struct Args {
     /// Whether TCP_NODELAY is set at both ends: on or off.
     #[arg(long, default_value = "on", action = ArgAction::Set, value_parser = parse_switch)]
     nodelay: bool,
+    /// The way from end to end: loopback or veth:MTU, the latter as root on Linux.
+    #[arg(long, default_value = "loopback")]
+    via: Via,
     /// Measure so many round trips of one block instead.
     #[arg(long, conflicts_with = "plot")]
     trips: Option<u64>,
@@ -173,8 +180,8 @@ impl Args {
     /// Says what the tables were made with.
     fn heading(&self, amount: &str) {
         println!(
-            "one connection over 127.0.0.1, TCP_NODELAY {}; {amount}; {} rounds after one to warm \
-             up\n",
+            "one connection via {}, TCP_NODELAY {}; {amount}; {} rounds after one to warm up\n",
+            self.via,
             if self.nodelay { "on" } else { "off" },
             self.rounds
         );
@@ -190,9 +197,11 @@ fn main() -> anyhow::Result<()> {
         return Ok(());
     }
     let args = Args::parse();
-    let link = Link {
-        nodelay: args.nodelay,
-    };
+    if let Some(why) = args.via.missing() {
+        println!("{} left out: {why}", args.via);
+        return Ok(());
+    }
+    let link = Link::new(args.via, args.nodelay)?;
     if let Some(trips) = args.trips {
         return trips::measure(&args, trips, &link);
     }

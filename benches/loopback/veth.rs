@@ -1,0 +1,105 @@
+//! Two network namespaces joined by a veth pair: real packets of a real MTU, without a network.
+
+use std::{
+    fs::File,
+    io,
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    os::fd::AsFd,
+    process::{self, Command},
+    thread,
+};
+
+use anyhow::{Context, ensure};
+use rustix::{
+    process::geteuid,
+    thread::{LinkNameSpaceType, move_into_link_name_space},
+};
+
+/// Of the devices, each in a namespace of its own, where nothing else is that could have them.
+const NEAR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+const FAR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+
+/// The namespaces, by name; dropping it removes them and with them the devices. What a killed run
+/// leaves shows in `ip netns list`.
+#[derive(Debug)]
+pub(super) struct Veth {
+    near: String,
+    far: String,
+}
+
+impl Veth {
+    pub(super) fn missing() -> Option<&'static str> {
+        if !geteuid().is_root() {
+            return Some("only root makes network namespaces");
+        }
+        match Command::new("ip").arg("-Version").output() {
+            Ok(_) => None,
+            Err(_) => Some("there is no command ip (iproute2)"),
+        }
+    }
+
+    pub(super) fn new(mtu: u32) -> anyhow::Result<Self> {
+        // Named first, so that whatever fails from here on is cleared away.
+        let veth = Self {
+            near: format!("wholeblock-{}-near", process::id()),
+            far: format!("wholeblock-{}-far", process::id()),
+        };
+        let Self { near, far } = &veth;
+        ip(&format!("netns add {near}"))?;
+        ip(&format!("netns add {far}"))?;
+        ip(&format!(
+            "link add near netns {near} type veth peer name far netns {far}"
+        ))?;
+        for (namespace, device, address) in [(near, "near", NEAR), (far, "far", FAR)] {
+            ip(&format!(
+                "-n {namespace} addr add {address}/24 dev {device}"
+            ))?;
+            ip(&format!("-n {namespace} link set {device} mtu {mtu} up"))?;
+        }
+        Ok(veth)
+    }
+
+    /// Both ends of a new connection, each in its namespace.
+    pub(super) fn pair(&self) -> io::Result<(TcpStream, TcpStream)> {
+        let listener = within(&self.far, || TcpListener::bind((FAR, 0)))?;
+        let address = listener.local_addr()?;
+        let near = within(&self.near, || TcpStream::connect(address))?;
+        let (far, _) = listener.accept()?;
+        Ok((near, far))
+    }
+}
+
+impl Drop for Veth {
+    fn drop(&mut self) {
+        for namespace in [&self.near, &self.far] {
+            // It may be that it was never made, and there is nobody left to tell.
+            let _ = ip(&format!("netns del {namespace}"));
+        }
+    }
+}
+
+fn ip(arguments: &str) -> anyhow::Result<()> {
+    let output = Command::new("ip")
+        .args(arguments.split(' '))
+        .output()
+        .with_context(|| format!("ip {arguments}"))?;
+    ensure!(
+        output.status.success(),
+        "ip {arguments}: {}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(())
+}
+
+/// Runs `open` on a thread that is in `namespace`. A socket stays in the one it was made in, and so
+/// does what a listener accepts, whoever uses it.
+fn within<T: Send>(namespace: &str, open: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    let file = File::open(format!("/var/run/netns/{namespace}"))?;
+    thread::scope(|scope| {
+        let opened = scope.spawn(|| {
+            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))?;
+            open()
+        });
+        opened.join().expect("a thread that does not panic")
+    })
+}

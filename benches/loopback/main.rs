@@ -5,6 +5,7 @@
 //! cargo bench --bench loopback -- --source both --nodelay off
 //! cargo bench --bench loopback -- --via veth:1500
 //! cargo bench --bench loopback -- --plot docs/throughput.svg --markdown
+//! cargo bench --bench loopback -- --sizes 4MiB,16MiB,256MiB --peak
 //! cargo bench --bench loopback -- --trips 5000 --sizes 64 --framing prefixed
 //! ```
 //!
@@ -34,6 +35,9 @@
 //! With `--via veth:MTU`, the ends are in network namespaces of their own, joined by a pair of
 //! virtual Ethernet devices, so that TCP's segments are as long as over a network of that MTU.
 //!
+//! With `--peak`, every measurement is made in a process of its own, and the table has the most
+//! memory that it ever had resident: both ends, and the source.
+//!
 //! With `--trips`, one block goes there and back instead. With `next-batch` it is then sent by the
 //! `Sink` and received as a batch of one; `next` would do the same, and `ld-64k` the same as `ld`.
 
@@ -56,6 +60,7 @@ use crate::{
 mod ends;
 mod figures;
 mod link;
+mod peak;
 mod plot;
 #[allow(dead_code, reason = "each benchmark uses a part of what they share")]
 #[path = "../support/mod.rs"]
@@ -92,6 +97,12 @@ struct Args {
     /// Measure so many round trips of one block instead.
     #[arg(long, conflicts_with = "plot")]
     trips: Option<u64>,
+    /// Run each contender in a process of its own, and print the most memory that it ever had.
+    #[arg(long, conflicts_with_all = ["plot", "trips"])]
+    peak: bool,
+    /// What the benchmark asks of itself with --peak.
+    #[arg(long, hide = true)]
+    child: Option<usize>,
     /// Draw the shares of the raw limit into this SVG file.
     #[arg(long)]
     plot: Option<PathBuf>,
@@ -201,7 +212,13 @@ fn main() -> anyhow::Result<()> {
         println!("{} left out: {why}", args.via);
         return Ok(());
     }
+    if args.peak && args.child.is_none() {
+        return peak::measure(&args);
+    }
     let link = Link::new(args.via, args.nodelay)?;
+    if let Some(place) = args.child {
+        return peak::child(&args, place, &link);
+    }
     if let Some(trips) = args.trips {
         return trips::measure(&args, trips, &link);
     }

@@ -32,6 +32,11 @@ pub(crate) fn resident_bytes() -> Option<u64> {
     status("VmRSS:")
 }
 
+/// The most that it ever had.
+pub(crate) fn peak_resident_bytes() -> Option<u64> {
+    status("VmHWM:")
+}
+
 /// A line of a file that Linux alone has, in bytes.
 fn status(name: &str) -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;

@@ -9,25 +9,17 @@
 //!
 //! 1. Throughput of 1 KiB blocks one way, all connections together: a fixed number of bytes,
 //!    whatever the number of connections, from the start until the last receiver has seen its end.
-//!    Contenders take turns; medians over the rounds, and the median ratio to
-//!    `LengthDelimitedCodec`'s in the same round.
-//! 2. Memory of one idle connection's receiving end, its task included and its socket not: heap and
-//!    resident bytes, when it has been polled once and nothing has come, and when it has received
-//!    256 blocks of 1 KiB and waits again.
-//!
-//! Every figure of memory comes from a process of its own. The allocator that counts is in place
-//! for the throughput too, the same for all. A number of connections for which the process may not
-//! open enough files is left out, and named.
+//!    Medians over the rounds, and the median ratio to `LengthDelimitedCodec`'s in the same round.
+//! 2. Heap bytes of one idle connection's receiving end, its task included: when it has been polled
+//!    once and nothing has come, and when it has received 256 blocks of 1 KiB and waits again.
 
 use std::{
     alloc::System,
-    env,
-    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, ensure};
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use tokio::{
     io::AsyncWriteExt,
@@ -49,6 +41,7 @@ use crate::support::{
 #[allow(dead_code, reason = "each benchmark uses a part of what they share")]
 mod support;
 
+/// In place for the throughput too, the same for all.
 #[global_allocator]
 static HEAP: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
@@ -62,7 +55,7 @@ const IDLE: usize = 1000;
 const TRAFFIC: u64 = 256;
 
 /// Descriptors that a process has open beside its connections, with room to spare.
-const OTHER_FILES: u64 = 64;
+const OTHER_FILES: usize = 64;
 
 /// `cargo bench --bench connections -- [OPTIONS]`
 #[derive(Debug, Parser)]
@@ -80,9 +73,6 @@ struct Args {
     /// The contenders; all that use tokio unless told.
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Contender>,
-    /// What the benchmark asks of itself, in a process of its own: the memory of this one.
-    #[arg(long, hide = true, value_enum)]
-    idle: Option<Contender>,
     /// Given by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
@@ -93,18 +83,20 @@ fn main() -> anyhow::Result<()> {
         return Ok(());
     }
     let args = Args::parse();
-    if let Some(contender) = args.idle {
-        let held = runtime()?.block_on(idle_memory(contender))?;
-        println!("{}", held.map(|bytes| bytes.to_string()).join(" "));
-        return Ok(());
-    }
+    let most = args
+        .counts
+        .iter()
+        .fold(IDLE, |most, &count| most.max(count));
+    // Both ends of each are in this process.
+    let needed = (2 * most + OTHER_FILES) as u64;
+    ensure!(
+        system::file_limit().is_none_or(|limit| limit >= needed),
+        "this takes {needed} open files, more than this process may have: ulimit -n {needed}"
+    );
     let mut contenders = run::contenders(&args.only);
     contenders.retain(|contender| !contender.is_blocking());
     throughput(&args, &contenders)?;
-    if fits(IDLE) {
-        report_idle_memory(&contenders)?;
-    }
-    Ok(())
+    idle_memory(&contenders)
 }
 
 fn runtime() -> std::io::Result<Runtime> {
@@ -123,56 +115,29 @@ fn load(blocks: u64) -> Load {
     }
 }
 
-/// Whether `connections` may be open at once; says so if they may not.
-fn fits(connections: usize) -> bool {
-    // Both ends of each are in this process.
-    let needed = 2 * connections as u64 + OTHER_FILES;
-    match system::file_limit() {
-        Some(limit) if limit < needed => {
-            println!(
-                "{} connections left out: they need {} files, and this process may open {}",
-                stats::grouped(connections),
-                stats::grouped(needed as usize),
-                stats::grouped(limit as usize),
-            );
-            false
-        }
-        _ => true,
-    }
-}
-
 fn throughput(args: &Args, contenders: &[Contender]) -> anyhow::Result<()> {
-    let counts: Vec<_> = args.counts.iter().copied().filter(|&n| fits(n)).collect();
-    let schedule = Schedule::new(contenders.to_vec(), args.rounds, counts.len());
+    let schedule = Schedule::new(contenders.to_vec(), args.rounds, args.counts.len());
     let heading = [
         "connections",
         "contender",
         "GB/s",
         "over LengthDelimitedCodec",
-        "of its own at the first number",
     ];
     let mut table = Table::new(2, &heading);
-    let mut at_first: Option<Vec<f64>> = None;
-    for count in counts {
+    for &count in &args.counts {
         let load = load(((args.mib << 20) / (SIZE * count)).max(1) as u64);
         let gigabytes = load.gigabytes() * count as f64;
         let rounds = schedule.measure(&format!("{count} connections"), |contender| {
             let took = runtime()?.block_on(one_way(contender, count, load))?;
             Ok(gigabytes / took.as_secs_f64())
         })?;
-        let medians: Vec<_> = rounds
-            .iter()
-            .map(|(_, rates)| stats::median(rates))
-            .collect();
-        let at_first = at_first.get_or_insert_with(|| medians.clone());
         let ld = of(&rounds, Contender::Ld).unwrap_or_default();
-        for (index, (contender, rates)) in rounds.iter().enumerate() {
+        for (contender, rates) in &rounds {
             table.row(vec![
                 stats::grouped(count),
                 contender.name().to_owned(),
-                decimals(medians[index], 2),
+                decimals(stats::median(rates), 2),
                 decimals(stats::median(&stats::ratios(rates, ld)), 2),
-                decimals(medians[index] / at_first[index], 2),
             ]);
         }
     }
@@ -219,118 +184,71 @@ async fn one_way(contender: Contender, count: usize, load: Load) -> anyhow::Resu
     }
     let began = Instant::now();
     start.send_replace(true);
+    all_moved(ends, load).await?;
+    Ok(began.elapsed())
+}
+
+async fn all_moved(mut ends: JoinSet<anyhow::Result<u64>>, load: Load) -> anyhow::Result<()> {
     while let Some(moved) = ends.join_next().await {
         let moved = moved??;
         ensure!(moved == load.blocks, "{moved} of {} blocks", load.blocks);
     }
-    Ok(began.elapsed())
+    Ok(())
 }
 
-fn report_idle_memory(contenders: &[Contender]) -> anyhow::Result<()> {
-    let heading = [
-        "contender",
-        "heap, nothing came",
-        "resident",
-        "heap, after traffic",
-        "resident",
-    ];
-    let mut table = Table::new(1, &heading);
+fn idle_memory(contenders: &[Contender]) -> anyhow::Result<()> {
+    let mut table = Table::new(1, &["contender", "nothing came", "after traffic"]);
     for &contender in contenders {
-        let figures = ask_idle_memory(contender)?.map(whole);
-        table.row(
-            [contender.name().to_owned()]
-                .into_iter()
-                .chain(figures)
-                .collect(),
-        );
+        // On a runtime of its own, so that nothing is left on its threads by the one before.
+        let bytes = runtime()?.block_on(idle_heap(contender))?;
+        let [fresh, used] = bytes.map(|bytes| stats::grouped(bytes / IDLE));
+        table.row(vec![contender.name().to_owned(), fresh, used]);
     }
-    println!(
-        "idle connections: bytes each, of {} connections\n",
-        stats::grouped(IDLE)
-    );
+    println!("heap bytes of an idle connection, of {IDLE}\n");
     print!("{}", table.render(false));
     Ok(())
 }
 
-/// Heap and resident bytes of a connection to which nothing came, and the same after traffic.
-type Held = [f64; 4];
-
-/// Runs `idle_memory` in a process that has done nothing else.
-fn ask_idle_memory(contender: Contender) -> anyhow::Result<Held> {
-    let name = contender.to_possible_value();
-    let output = Command::new(env::current_exe()?)
-        .args(["--bench", "--idle"])
-        .args(name.as_ref().map(|name| name.get_name()))
-        .stderr(Stdio::inherit())
-        .output()?;
-    ensure!(output.status.success(), "{contender:?} failed");
-    let answer = String::from_utf8(output.stdout)?;
-    let figures = answer.split_whitespace().map(str::parse);
-    let figures: Vec<f64> = figures.collect::<Result<_, _>>()?;
-    Held::try_from(figures).map_err(|got| anyhow::anyhow!("{got:?} is not four figures"))
-}
-
-/// `bytes` as a whole number, which small differences may have below zero.
-fn whole(bytes: f64) -> String {
-    match bytes {
-        b if b.is_nan() => "-".to_owned(),
-        b if b < 0.0 => format!("-{}", stats::grouped(-b.round() as usize)),
-        b => stats::grouped(b.round() as usize),
-    }
-}
-
-async fn idle_memory(contender: Contender) -> anyhow::Result<Held> {
+/// What [`IDLE`] connections hold to which nothing has come, and what they hold after traffic.
+async fn idle_heap(contender: Contender) -> anyhow::Result<[usize; 2]> {
     let load = load(TRAFFIC);
     let (mut near, far): (Vec<_>, Vec<_>) = connect(IDLE).await?.into_iter().unzip();
     let traffic = load.wire().repeat(TRAFFIC as usize);
     let mut receivers = JoinSet::new();
 
-    let before = held().await;
+    let before = settled_heap().await;
     for socket in far {
         receivers.spawn(contender.run(Task::Receive, socket, load)?);
     }
-    let opened = held().await;
+    let fresh = settled_heap().await;
     for socket in &mut near {
         socket.write_all(&traffic).await?;
     }
-    let after = held().await;
+    let used = settled_heap().await;
 
     // Only now, for they were to hold what they hold: whether they saw what was sent.
-    for mut socket in near {
-        socket.shutdown().await?;
-    }
-    while let Some(seen) = receivers.join_next().await {
-        let seen = seen??;
-        ensure!(seen == TRAFFIC, "{seen} of {TRAFFIC} blocks arrived");
-    }
-    let [heap, resident] = before;
-    let each = |now: [f64; 2]| {
-        [
-            (now[0] - heap) / IDLE as f64,
-            (now[1] - resident) / IDLE as f64,
-        ]
-    };
-    let ([a, b], [c, d]) = (each(opened), each(after));
-    Ok([a, b, c, d])
+    drop(near);
+    all_moved(receivers, load).await?;
+    Ok([fresh, used].map(|heap| heap.saturating_sub(before)))
 }
 
-/// Heap and resident bytes of this process, once all tasks have come to rest.
-async fn held() -> [f64; 2] {
-    let mut heap = heap_bytes();
+/// Heap bytes of this process, once all tasks have come to rest.
+async fn settled_heap() -> usize {
+    let heap = || {
+        let stats = HEAP.stats();
+        stats
+            .bytes_allocated
+            .saturating_sub(stats.bytes_deallocated)
+    };
+    let mut last = heap();
     loop {
         // The receivers cannot be asked whether they have seen all: they wait within the codec.
         // Several tenths of a second in which nothing changes are taken for rest.
         sleep(Duration::from_millis(400)).await;
-        let now = heap_bytes();
-        if now == heap {
-            let resident = system::resident_bytes().map_or(f64::NAN, |bytes| bytes as f64);
-            return [now as f64, resident];
+        let now = heap();
+        if now == last {
+            return now;
         }
-        heap = now;
+        last = now;
     }
-}
-
-fn heap_bytes() -> i64 {
-    let stats = HEAP.stats();
-    stats.bytes_allocated as i64 - stats.bytes_deallocated as i64
 }

@@ -82,10 +82,9 @@ pub(crate) fn time(
     });
     let cpu = system::cpu_seconds().zip(cpu);
     let moved = match (sent, seen) {
-        (Ok(sent), Ok(seen)) => [sent, seen],
-        (Err(error), Ok(_)) | (Ok(_), Err(error)) => return Err(error),
         // One may have failed only because the other did, and which is which does not show.
         (Err(near), Err(far)) => bail!("the near end: {near:#}; the far end: {far:#}"),
+        (sent, seen) => [sent?, seen?],
     };
     ensure!(
         moved == [load.blocks; 2],
@@ -115,10 +114,9 @@ impl End {
         load: Load,
     ) -> anyhow::Result<Self> {
         if contender.is_blocking() {
-            let running = contender.run(task, Blocking(socket), load)?;
             return Ok(Self {
+                running: contender.run(task, Blocking(socket), load)?,
                 runtime: None,
-                running,
             });
         }
         let runtime = Builder::new_current_thread().enable_all().build()?;
@@ -127,10 +125,9 @@ impl End {
             let _guard = runtime.enter();
             tokio::net::TcpStream::from_std(socket)?
         };
-        let running = contender.run(task, socket, load)?;
         Ok(Self {
+            running: contender.run(task, socket, load)?,
             runtime: Some(runtime),
-            running,
         })
     }
 

@@ -38,8 +38,8 @@
 //! With `--peak`, every measurement is made in a process of its own, and the table has the most
 //! memory that it ever had resident: both ends, and the source.
 //!
-//! With `--trips`, one block goes there and back instead. With `next-batch` it is then sent by the
-//! `Sink` and received as a batch of one; `next` would do the same, and `ld-64k` the same as `ld`.
+//! With `--trips`, one block goes there and back instead, which `send_blocks` and `recv_blocks` are
+//! not for.
 
 use std::path::PathBuf;
 
@@ -66,6 +66,7 @@ mod plot;
 #[path = "../support/mod.rs"]
 mod support;
 mod trips;
+mod veth;
 
 /// `cargo bench --bench loopback -- [OPTIONS]`
 #[derive(Debug, Parser)]
@@ -92,7 +93,7 @@ struct Args {
     #[arg(long, default_value = "on", action = ArgAction::Set, value_parser = parse_switch)]
     nodelay: bool,
     /// The way from end to end: loopback or veth:MTU, the latter as root on Linux.
-    #[arg(long, default_value = "loopback")]
+    #[arg(long, default_value = "loopback", value_parser = Via::parse)]
     via: Via,
     /// Measure so many round trips of one block instead.
     #[arg(long, conflicts_with = "plot")]
@@ -192,7 +193,7 @@ impl Args {
     fn heading(&self, amount: &str) {
         println!(
             "one connection via {}, TCP_NODELAY {}; {amount}; {} rounds after one to warm up\n",
-            self.via,
+            self.via.name(),
             if self.nodelay { "on" } else { "off" },
             self.rounds
         );
@@ -209,7 +210,7 @@ fn main() -> anyhow::Result<()> {
     }
     let args = Args::parse();
     if let Some(why) = args.via.missing() {
-        println!("{} left out: {why}", args.via);
+        println!("{} left out: {why}", args.via.name());
         return Ok(());
     }
     if args.peak && args.child.is_none() {

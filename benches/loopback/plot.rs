@@ -1,23 +1,28 @@
-//! The same in bars.
+//! The shares of the raw limit, in bars.
 
 use std::path::Path;
 
 use anyhow::ensure;
 use clap::ValueEnum;
 use plotters::{
+    coord::Shift,
     prelude::*,
     style::text_anchor::{HPos, Pos, VPos},
 };
 
 use crate::{
-    figures::{Figures, groups},
+    figures::{Figures, Line, groups},
     support::{contenders::Contender, stats},
 };
 
-const INK: RGBColor = RGBColor(36, 41, 47);
-const FAINT: RGBColor = RGBColor(222, 226, 230);
+const FONT: &str = "Helvetica, Arial, sans-serif";
+const WIDTH: u32 = 1040;
+const PANEL_HEIGHT: u32 = 360;
 
-/// The bars, in the order of the contenders without the raw limit; lighter to darker within a kind.
+/// Where the names of the contenders stand, right of the bars.
+const LEGEND_LEFT: i32 = 790;
+
+/// Of the bars, in the order of the contenders without the raw limit.
 const COLOURS: [RGBColor; 7] = [
     RGBColor(168, 174, 182),
     RGBColor(224, 138, 60),
@@ -28,135 +33,89 @@ const COLOURS: [RGBColor; 7] = [
     RGBColor(8, 69, 148),
 ];
 
-const FONT: &str = "Helvetica, Arial, sans-serif";
-
-/// Where the names of the contenders stand, in pixels of the picture; there is room for two lines.
-const LEGEND_TOP: i32 = 69;
-const LEGEND_STEP: i32 = 24;
-
-/// Where a framing's bars are drawn.
-const PANEL_TOP: i32 = 134;
-const PANEL_HEIGHT: i32 = 250;
-const PANEL_STEP: i32 = 350;
-const LEFT: i32 = 80;
-const RIGHT: i32 = 1010;
-
 /// None for the raw limit, which is a line and no bar.
-fn colour(contender: Contender) -> Option<RGBColor> {
+fn colour(line: &Line) -> Option<RGBColor> {
     let mut bars = Contender::value_variants()
         .iter()
         .filter(|c| !c.is_blocking());
-    let place = bars.position(|&bar| bar == contender)?;
+    let place = bars.position(|&bar| bar == line.contender)?;
     Some(COLOURS[place % COLOURS.len()])
 }
 
-/// A panel of grouped bars for each source and framing, a group for each block size.
+/// A panel for each source and framing, a group of bars for each block size.
 pub(crate) fn plot(path: &Path, results: &[Figures]) -> anyhow::Result<()> {
     let lines = || results.iter().flat_map(|figures| &figures.lines);
     ensure!(
         lines().any(|line| line.contender == Contender::Raw),
         "what is drawn are shares of the raw limit, which did not take part"
     );
-    let panels: Vec<_> = groups(results).collect();
-    let height = PANEL_TOP + PANEL_STEP * panels.len() as i32 - 20;
-    let root = SVGBackend::new(path, ((RIGHT + 30) as u32, height as u32)).into_drawing_area();
-    root.fill(&WHITE)?;
-
-    let text = |size: i32, h, v| {
-        TextStyle::from((FONT, size))
-            .color(&INK)
-            .pos(Pos::new(h, v))
-    };
-    let foot = |colour: &'static RGBColor| {
-        let style = TextStyle::from((FONT, 12)).color(colour);
-        style.pos(Pos::new(HPos::Center, VPos::Bottom))
-    };
-    let title = text(22, HPos::Left, VPos::Top);
-    let headline = "Whole blocks over TCP: throughput as a share of the raw limit";
-    root.draw_text(headline, &title, (LEFT - 50, 20))?;
-
-    let label = text(14, HPos::Left, VPos::Center);
-    let (mut x, mut y) = (LEFT - 50, LEGEND_TOP);
-    for line in &results[0].lines {
-        let name = line.contender.name();
-        let width = 20 + name.len() as i32 * 7;
-        if x + width > RIGHT {
-            (x, y) = (LEFT - 50, y + LEGEND_STEP);
-        }
-        match colour(line.contender) {
-            Some(colour) => {
-                let swatch = [(x, y - 8), (x + 14, y + 6)];
-                root.draw(&Rectangle::new(swatch, colour.filled()))?;
-            }
-            None => {
-                let swatch = vec![(x, y - 1), (x + 14, y - 1)];
-                root.draw(&PathElement::new(swatch, INK.stroke_width(2)))?;
-            }
-        }
-        root.draw_text(name, &label, (x + 20, y))?;
-        x += width + 22;
-    }
-
     // One scale for all panels, so that they can be compared.
-    let highest = lines().fold(1.1, |highest: f64, line| line.of_raw().max(highest));
-    for (index, figures) in panels.iter().enumerate() {
-        let top = PANEL_TOP + PANEL_STEP * index as i32;
-        let y_of = |share: f64| {
-            let usable = f64::from(PANEL_HEIGHT - 20);
-            top + PANEL_HEIGHT - (share / highest * usable).round() as i32
-        };
-
-        let load = figures[0].load;
-        let heading = format!("{}, {}", load.framing(), load.source.name());
-        let above = text(15, HPos::Left, VPos::Top);
-        root.draw_text(&heading, &above, (LEFT, top - 8))?;
-        let sideways = text(14, HPos::Center, VPos::Center)
-            .transform(plotters::style::FontTransform::Rotate270);
-        let middle = top + PANEL_HEIGHT / 2 + 10;
-        root.draw_text("share of the raw limit", &sideways, (LEFT - 52, middle))?;
-
-        let tick = text(13, HPos::Right, VPos::Center);
-        for step in 0..=((highest / 0.25) as i32) {
-            let share = f64::from(step) * 0.25;
-            let y = y_of(share);
-            root.draw(&PathElement::new(vec![(LEFT, y), (RIGHT, y)], FAINT))?;
-            root.draw_text(&format!("{share:.2}"), &tick, (LEFT - 8, y))?;
-        }
-
-        let group = (RIGHT - LEFT) / figures.len() as i32;
-        for (place, figures) in figures.iter().enumerate() {
-            let start = LEFT + group * place as i32;
-            let bars = figures.lines.iter();
-            let bars: Vec<_> = bars
-                .filter_map(|line| Some((colour(line.contender)?, line.of_raw())))
-                .collect();
-            let width = (group - 30) / bars.len().max(1) as i32;
-            let inset = (group - width * bars.len() as i32) / 2;
-            for (bar, (colour, share)) in bars.iter().enumerate() {
-                let x = start + inset + width * bar as i32;
-                let corners = [(x, y_of(*share)), (x + width - 3, y_of(0.0))];
-                root.draw(&Rectangle::new(corners, colour.filled()))?;
-                // At the foot of the bar, where the line at 1.0 does not strike it through.
-                let value = match colour.0 < 100 {
-                    true => foot(&WHITE),
-                    false => foot(&INK),
-                };
-                let foot_of = (x + (width - 3) / 2, y_of(0.0) - 6);
-                root.draw_text(&format!("{share:.2}"), &value, foot_of)?;
-            }
-            let below = text(14, HPos::Center, VPos::Top);
-            let size = stats::bytes(figures.load.size);
-            root.draw_text(&size, &below, (start + group / 2, y_of(0.0) + 8))?;
-        }
-        let limit = PathElement::new(
-            vec![(LEFT, y_of(1.0)), (RIGHT, y_of(1.0))],
-            INK.stroke_width(2),
-        );
-        root.draw(&limit)?;
-        let axis = text(14, HPos::Center, VPos::Top);
-        let below = ((LEFT + RIGHT) / 2, y_of(0.0) + 32);
-        root.draw_text("block size", &axis, below)?;
+    let highest = lines().fold(1.0, |highest: f64, line| line.of_raw().max(highest));
+    let panels: Vec<_> = groups(results).collect();
+    let size = (WIDTH, PANEL_HEIGHT * panels.len() as u32);
+    let root = SVGBackend::new(path, size).into_drawing_area();
+    root.fill(&WHITE)?;
+    for (area, panel) in root.split_evenly((panels.len(), 1)).iter().zip(panels) {
+        draw_panel(area, panel, highest * 1.1)?;
     }
     root.present()?;
     Ok(())
+}
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+
+fn draw_panel(area: &Area<'_>, panel: &[Figures], top: f64) -> anyhow::Result<()> {
+    let load = panel[0].load;
+    let caption = format!("{}, {}", load.framing(), load.source.name());
+    let sizes = panel.len() as f64;
+    // The x axis counts sizes: the bars of the first are between 0 and 1.
+    let mut chart = ChartBuilder::on(area)
+        .caption(caption, (FONT, 18))
+        .margin(12)
+        .margin_right(WIDTH as i32 - LEGEND_LEFT + 12)
+        .x_label_area_size(34)
+        .y_label_area_size(60)
+        .build_cartesian_2d(0.0..sizes, 0.0..top)?;
+    chart
+        .configure_mesh()
+        .disable_x_mesh()
+        .light_line_style(TRANSPARENT)
+        .x_labels(0)
+        .y_label_formatter(&|share| format!("{share:.2}"))
+        .y_desc("share of the raw limit")
+        .label_style((FONT, 13))
+        .draw()?;
+
+    let bars = panel[0].lines.iter().filter(|line| colour(line).is_some());
+    let width = 0.9 / bars.count().max(1) as f64;
+    let mut left = 0.05;
+    for (index, line) in panel[0].lines.iter().enumerate() {
+        let colour = colour(line);
+        let y = 60 + 24 * index as i32;
+        let swatch = [(LEGEND_LEFT, y - 7), (LEGEND_LEFT + 14, y + 7)];
+        area.draw(&Rectangle::new(swatch, colour.unwrap_or(BLACK).filled()))?;
+        let name = text(area, HPos::Left, VPos::Center);
+        area.draw_text(line.contender.name(), &name, (LEGEND_LEFT + 22, y))?;
+        if let Some(colour) = colour {
+            let shares = panel.iter().map(|figures| figures.lines[index].of_raw());
+            chart.draw_series(shares.enumerate().map(|(group, share)| {
+                let x = group as f64 + left;
+                Rectangle::new([(x, 0.0), (x + width * 0.92, share)], colour.filled())
+            }))?;
+            left += width;
+        }
+    }
+    let limit = [(0.0, 1.0), (sizes, 1.0)];
+    chart.draw_series(LineSeries::new(limit, BLACK.stroke_width(2)))?;
+    let (_, above) = area.get_base_pixel();
+    for (group, figures) in panel.iter().enumerate() {
+        let (x, y) = chart.backend_coord(&(group as f64 + 0.5, 0.0));
+        let name = text(area, HPos::Center, VPos::Top);
+        area.draw_text(&stats::bytes(figures.load.size), &name, (x, y - above + 10))?;
+    }
+    Ok(())
+}
+
+fn text<'a>(area: &Area<'_>, h: HPos, v: VPos) -> TextStyle<'a> {
+    (FONT, 14).into_text_style(area).pos(Pos::new(h, v))
 }

@@ -18,8 +18,9 @@ type Quantiles = [f64; 2];
 
 pub(crate) fn measure(args: &Args, trips: u64, link: &Link) -> anyhow::Result<()> {
     let mut contenders = run::contenders(&args.only);
-    // A block that is alone goes out and comes in just as with `Ld` and `NextBatch`.
-    contenders.retain(|c| !matches!(c, Contender::Ld64k | Contender::Next));
+    // For one block at a time these do the same as `Framed` and `Ld`.
+    let others = [Contender::Next, Contender::NextBatch, Contender::Ld64k];
+    contenders.retain(|contender| !others.contains(contender));
     let mut loads = args.loads();
     for load in &mut loads {
         load.blocks = trips;

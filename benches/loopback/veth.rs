@@ -1,19 +1,14 @@
 //! Two network namespaces joined by a veth pair: real packets of a real MTU, without a network.
 
 use std::{
-    fs::File,
     io,
     net::{Ipv4Addr, TcpListener, TcpStream},
-    os::fd::AsFd,
     process::{self, Command},
     thread,
 };
 
 use anyhow::{Context, ensure};
-use rustix::{
-    process::geteuid,
-    thread::{LinkNameSpaceType, move_into_link_name_space},
-};
+use namespaces::{are_allowed, enter};
 
 /// Of the devices, each in a namespace of its own, where nothing else is that could have them.
 const NEAR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
@@ -22,15 +17,15 @@ const FAR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 /// The namespaces, by name; dropping it removes them and with them the devices. What a killed run
 /// leaves shows in `ip netns list`.
 #[derive(Debug)]
-pub(super) struct Veth {
+pub(crate) struct Veth {
     near: String,
     far: String,
 }
 
 impl Veth {
-    pub(super) fn missing() -> Option<&'static str> {
-        if !geteuid().is_root() {
-            return Some("only root makes network namespaces");
+    pub(crate) fn missing() -> Option<&'static str> {
+        if !are_allowed() {
+            return Some("network namespaces are made by root, on Linux");
         }
         match Command::new("ip").arg("-Version").output() {
             Ok(_) => None,
@@ -38,7 +33,7 @@ impl Veth {
         }
     }
 
-    pub(super) fn new(mtu: u32) -> anyhow::Result<Self> {
+    pub(crate) fn new(mtu: u32) -> anyhow::Result<Self> {
         // Named first, so that whatever fails from here on is cleared away.
         let veth = Self {
             near: format!("wholeblock-{}-near", process::id()),
@@ -60,7 +55,7 @@ impl Veth {
     }
 
     /// Both ends of a new connection, each in its namespace.
-    pub(super) fn pair(&self) -> io::Result<(TcpStream, TcpStream)> {
+    pub(crate) fn pair(&self) -> io::Result<(TcpStream, TcpStream)> {
         let listener = within(&self.far, || TcpListener::bind((FAR, 0)))?;
         let address = listener.local_addr()?;
         let near = within(&self.near, || TcpStream::connect(address))?;
@@ -94,12 +89,44 @@ fn ip(arguments: &str) -> anyhow::Result<()> {
 /// Runs `open` on a thread that is in `namespace`. A socket stays in the one it was made in, and so
 /// does what a listener accepts, whoever uses it.
 fn within<T: Send>(namespace: &str, open: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
-    let file = File::open(format!("/var/run/netns/{namespace}"))?;
     thread::scope(|scope| {
-        let opened = scope.spawn(|| {
-            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))?;
-            open()
-        });
+        let opened = scope.spawn(|| enter(namespace).and_then(|()| open()));
         opened.join().expect("a thread that does not panic")
     })
+}
+
+#[cfg(target_os = "linux")]
+mod namespaces {
+    use std::{fs::File, io, os::fd::AsFd};
+
+    use rustix::{
+        process::geteuid,
+        thread::{LinkNameSpaceType, move_into_link_name_space},
+    };
+
+    pub(super) fn are_allowed() -> bool {
+        geteuid().is_root()
+    }
+
+    /// Of this thread alone.
+    pub(super) fn enter(name: &str) -> io::Result<()> {
+        let file = File::open(format!("/var/run/netns/{name}"))?;
+        Ok(move_into_link_name_space(
+            file.as_fd(),
+            Some(LinkNameSpaceType::Network),
+        )?)
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod namespaces {
+    use std::io;
+
+    pub(super) fn are_allowed() -> bool {
+        false
+    }
+
+    pub(super) fn enter(_name: &str) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }

@@ -52,21 +52,14 @@ impl Contender {
     }
 
     /// One end of a connection at work; fails where `load` is none that can be moved.
-    pub(crate) fn run<T>(self, task: Task, io: T, load: Load) -> anyhow::Result<Running>
-    where
-        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
+    pub(crate) fn run(self, task: Task, io: impl Io, load: Load) -> anyhow::Result<Running> {
         Ok(match load.prefixed {
             true => self.run_with(task, io, load, load.length_prefix()?),
             false => self.run_with(task, io, load, Exact::new(load.size)?),
         })
     }
 
-    fn run_with<T, F>(self, task: Task, io: T, load: Load, framing: F) -> Running
-    where
-        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        F: Framing + Send + Unpin + 'static,
-    {
+    fn run_with(self, task: Task, io: impl Io, load: Load, framing: impl Form) -> Running {
         let codec = BlockCodec::new(framing);
         match self {
             Self::Raw => raw::run(task, io, load, Writes::Filled),
@@ -99,56 +92,70 @@ pub(crate) enum Task {
     Echo,
 }
 
-/// An end at work. It gives the number of blocks it has moved.
+/// The number of blocks that an end has moved.
+pub(crate) type Moved = anyhow::Result<u64>;
+
+/// An end at work.
 ///
 /// Boxed one by one, so that no task is as large as the largest of them: `connections` weighs them.
-pub(crate) type Running = BoxFuture<'static, anyhow::Result<u64>>;
+pub(crate) type Running = BoxFuture<'static, Moved>;
 
-/// Anything that is a sink and a stream goes through these, so that what differs is the codec.
-fn sink_stream<B, E>(task: Task, blocks: B) -> Running
-where
-    B: Sink<Bytes, Error = E> + Stream<Item = Result<BytesMut, E>> + Unpin + Send + 'static,
-    E: Error + Send + Sync + 'static,
+/// What the loops run over.
+pub(crate) trait Io: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Io for T {}
+
+/// The framings of this crate that are measured.
+pub(crate) trait Form: Framing + Send + Unpin + 'static {}
+
+impl<F: Framing + Send + Unpin + 'static> Form for F {}
+
+/// A sink and a stream of blocks, whoever's codec is in it.
+pub(crate) trait Peer<E>:
+    Sink<Bytes, Error = E> + Stream<Item = Result<BytesMut, E>> + Unpin + Send + 'static
 {
+}
+
+impl<P, E> Peer<E> for P where
+    P: Sink<Bytes, Error = E> + Stream<Item = Result<BytesMut, E>> + Unpin + Send + 'static
+{
+}
+
+/// What can go wrong with one.
+pub(crate) trait Failure: Error + Send + Sync + 'static {}
+
+impl<E: Error + Send + Sync + 'static> Failure for E {}
+
+/// All of them go through these, so that what differs is the codec.
+fn sink_stream<E: Failure>(task: Task, peer: impl Peer<E>) -> Running {
     match task {
-        Task::Send(source) => Box::pin(feed(blocks, source)),
-        Task::Receive => Box::pin(receive(blocks)),
-        Task::Ask(source, micros) => Box::pin(ask(blocks, source, micros)),
-        Task::Echo => Box::pin(echo(blocks)),
+        Task::Send(source) => Box::pin(feed(peer, source)),
+        Task::Receive => Box::pin(receive(peer)),
+        Task::Ask(source, micros) => Box::pin(ask(peer, source, micros)),
+        Task::Echo => Box::pin(echo(peer)),
     }
 }
 
-pub(crate) async fn feed<S>(mut sink: S, source: Blocks) -> anyhow::Result<u64>
-where
-    S: Sink<Bytes, Error: Error + Send + Sync + 'static> + Unpin,
-{
+pub(crate) async fn feed<E: Failure>(mut peer: impl Peer<E>, source: Blocks) -> Moved {
     let mut sent = 0;
     for block in source {
-        sink.feed(block).await?;
+        peer.feed(block).await?;
         sent += 1;
     }
-    sink.close().await?;
+    peer.close().await?;
     Ok(sent)
 }
 
-pub(crate) async fn receive<S, E>(mut stream: S) -> anyhow::Result<u64>
-where
-    S: Stream<Item = Result<BytesMut, E>> + Unpin,
-    E: Error + Send + Sync + 'static,
-{
+pub(crate) async fn receive<E: Failure>(mut peer: impl Peer<E>) -> Moved {
     let mut seen = 0;
-    while let Some(block) = stream.next().await {
+    while let Some(block) = peer.next().await {
         black_box(&block?[..]);
         seen += 1;
     }
     Ok(seen)
 }
 
-async fn ask<B, E>(mut peer: B, source: Blocks, micros: Sender<f64>) -> anyhow::Result<u64>
-where
-    B: Sink<Bytes, Error = E> + Stream<Item = Result<BytesMut, E>> + Unpin,
-    E: Error + Send + Sync + 'static,
-{
+async fn ask<E: Failure>(mut peer: impl Peer<E>, source: Blocks, micros: Sender<f64>) -> Moved {
     let mut trips = 0;
     for block in source {
         let started = Instant::now();
@@ -162,11 +169,7 @@ where
     Ok(trips)
 }
 
-async fn echo<B, E>(mut peer: B) -> anyhow::Result<u64>
-where
-    B: Sink<Bytes, Error = E> + Stream<Item = Result<BytesMut, E>> + Unpin,
-    E: Error + Send + Sync + 'static,
-{
+async fn echo<E: Failure>(mut peer: impl Peer<E>) -> Moved {
     let mut trips = 0;
     while let Some(block) = peer.next().await {
         peer.send(block?.freeze()).await?;
@@ -179,39 +182,28 @@ pub(crate) fn micros_since(started: Instant) -> f64 {
     started.elapsed().as_secs_f64() * 1e6
 }
 
-/// `send_blocks` and `recv_blocks`; received by batches, or one by one.
-fn lent<T, F>(task: Task, framed: Framed<T, BlockCodec<F>>, batches: bool) -> Running
-where
-    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    F: Framing + Send + Unpin + 'static,
-{
+/// What the helpers run over.
+type Ours<T, F> = Framed<T, BlockCodec<F>>;
+
+/// `send_blocks` and `recv_blocks`; received by batches, or one by one. A block that is alone is
+/// left to the sink and the stream: a second caller of `next` would keep it from being inlined into
+/// the loop that is measured.
+fn lent<F: Form>(task: Task, framed: Ours<impl Io, F>, batches: bool) -> Running {
     match task {
         Task::Send(source) => Box::pin(send_all(framed, source)),
         Task::Receive if batches => Box::pin(receive_batches(framed)),
         Task::Receive => Box::pin(receive_lent(framed)),
-        Task::Ask(source, micros) => Box::pin(ask_lent(framed, source, micros)),
-        Task::Echo => Box::pin(echo_lent(framed)),
+        task => sink_stream(task, framed),
     }
 }
 
-pub(crate) async fn send_all<T, F>(
-    mut framed: Framed<T, BlockCodec<F>>,
-    source: Blocks,
-) -> anyhow::Result<u64>
-where
-    T: AsyncWrite + Unpin,
-    F: Framing + Unpin,
-{
+pub(crate) async fn send_all<F: Form>(mut framed: Ours<impl Io, F>, source: Blocks) -> Moved {
     let sent = send_blocks(&mut framed, stream::iter(source)).await?;
     framed.close().await?;
     Ok(sent.blocks)
 }
 
-pub(crate) async fn receive_lent<T, F>(mut framed: Framed<T, BlockCodec<F>>) -> anyhow::Result<u64>
-where
-    T: AsyncRead + Unpin,
-    F: Framing + Unpin,
-{
+pub(crate) async fn receive_lent<F: Form>(mut framed: Ours<impl Io, F>) -> Moved {
     let mut blocks = recv_blocks(&mut framed);
     let mut seen = 0;
     while let Some(block) = blocks.next().await? {
@@ -221,13 +213,7 @@ where
     Ok(seen)
 }
 
-pub(crate) async fn receive_batches<T, F>(
-    mut framed: Framed<T, BlockCodec<F>>,
-) -> anyhow::Result<u64>
-where
-    T: AsyncRead + Unpin,
-    F: Framing + Unpin,
-{
+pub(crate) async fn receive_batches<F: Form>(mut framed: Ours<impl Io, F>) -> Moved {
     let mut blocks = recv_blocks(&mut framed);
     let mut seen = 0;
     while let Some(batch) = blocks.next_batch().await? {
@@ -236,6 +222,7 @@ where
     Ok(seen)
 }
 
+/// Not within `receive_batches`, whose count would be kept in memory for each block.
 fn look<'b>(batch: impl Iterator<Item = &'b [u8]>) -> u64 {
     let mut seen = 0;
     for block in batch {
@@ -243,49 +230,4 @@ fn look<'b>(batch: impl Iterator<Item = &'b [u8]>) -> u64 {
         seen += 1;
     }
     seen
-}
-
-/// Sends through the sink, and borrows each answer.
-///
-/// As a batch of one: `next` is inlined as long as one loop alone calls it, and that is to be
-/// `receive_lent`, whose throughput is measured.
-async fn ask_lent<T, F>(
-    mut framed: Framed<T, BlockCodec<F>>,
-    source: Blocks,
-    micros: Sender<f64>,
-) -> anyhow::Result<u64>
-where
-    T: AsyncRead + AsyncWrite + Unpin,
-    F: Framing + Unpin,
-{
-    let mut trips = 0;
-    for block in source {
-        let started = Instant::now();
-        framed.send(block).await?;
-        let mut answers = recv_blocks(&mut framed);
-        let batch = answers.next_batch().await?;
-        trips += look(batch.context("the end instead of an answer")?);
-        micros.send(micros_since(started))?;
-    }
-    framed.close().await?;
-    Ok(trips)
-}
-
-async fn echo_lent<T, F>(mut framed: Framed<T, BlockCodec<F>>) -> anyhow::Result<u64>
-where
-    T: AsyncRead + AsyncWrite + Unpin,
-    F: Framing + Unpin,
-{
-    let mut trips = 0;
-    loop {
-        let mut blocks = recv_blocks(&mut framed);
-        let batch = blocks.next_batch().await?;
-        let Some(block) = batch.and_then(|mut batch| batch.next()) else {
-            return Ok(trips);
-        };
-        let block = Bytes::copy_from_slice(block);
-        drop(blocks);
-        framed.send(block).await?;
-        trips += 1;
-    }
 }

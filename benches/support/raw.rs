@@ -2,20 +2,14 @@
 //!
 //! They run over a blocking socket as the limit, and over tokio's as "tokio raw".
 
-use std::{
-    collections::VecDeque,
-    hint::black_box,
-    io::{ErrorKind, IoSlice},
-    sync::mpsc::Sender,
-    time::Instant,
-};
+use std::{collections::VecDeque, hint::black_box, io::IoSlice, sync::mpsc::Sender, time::Instant};
 
 use anyhow::ensure;
 use bytes::{Buf, Bytes};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{
-    contenders::{Running, Task, micros_since},
+    contenders::{Io, Moved, Running, Task, micros_since},
     load::{Blocks, Load},
 };
 
@@ -48,10 +42,7 @@ impl Writes {
     }
 }
 
-pub(crate) fn run<T>(task: Task, io: T, load: Load, writes: Writes) -> Running
-where
-    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+pub(crate) fn run(task: Task, io: impl Io, load: Load, writes: Writes) -> Running {
     match (task, writes) {
         (Task::Send(source), Writes::Filled) => Box::pin(send_filled(io, load, source)),
         (Task::Send(source), Writes::Vectored) => Box::pin(send_vectored(io, load, source)),
@@ -61,10 +52,7 @@ where
     }
 }
 
-async fn send_filled<T>(mut io: T, load: Load, source: Blocks) -> anyhow::Result<u64>
-where
-    T: AsyncWrite + Unpin,
-{
+async fn send_filled(mut io: impl Io, load: Load, source: Blocks) -> Moved {
     let mut pieces = Pieces {
         filled: Vec::with_capacity(WRITE + load.header_len()),
         rest: Bytes::new(),
@@ -113,10 +101,7 @@ impl Pieces {
     }
 }
 
-async fn send_vectored<T>(mut io: T, load: Load, mut source: Blocks) -> anyhow::Result<u64>
-where
-    T: AsyncWrite + Unpin,
-{
+async fn send_vectored(mut io: impl Io, load: Load, mut source: Blocks) -> Moved {
     // All blocks have one length, and therefore one header.
     let mut header = Vec::new();
     load.put_header(load.size, &mut header);
@@ -154,10 +139,7 @@ where
     Ok(load.blocks)
 }
 
-async fn receive<T>(mut io: T, load: Load) -> anyhow::Result<u64>
-where
-    T: AsyncRead + Unpin,
-{
+async fn receive(mut io: impl Io, load: Load) -> Moved {
     let at_once = (READ / load.wire_len()).max(1) as u64;
     let mut buffer = vec![0; at_once as usize * load.wire_len()];
     let mut seen = 0;
@@ -190,40 +172,25 @@ fn look(load: Load, mut bytes: &[u8]) -> anyhow::Result<u64> {
     Ok(seen)
 }
 
-async fn ask<T>(mut io: T, load: Load, source: Blocks, micros: Sender<f64>) -> anyhow::Result<u64>
-where
-    T: AsyncRead + AsyncWrite + Unpin,
-{
-    let mut wire = Vec::with_capacity(load.wire_len());
-    let mut answer = vec![0; load.wire_len()];
-    let mut trips = 0;
+async fn ask(mut io: impl Io, load: Load, source: Blocks, micros: Sender<f64>) -> Moved {
+    let mut wire = load.wire();
     for block in source {
         let started = Instant::now();
-        wire.clear();
-        load.put_header(block.len(), &mut wire);
+        wire.truncate(load.header_len());
         wire.extend_from_slice(&block);
         io.write_all(&wire).await?;
-        io.read_exact(&mut answer).await?;
-        trips += look(load, &answer)?;
+        io.read_exact(&mut wire).await?;
+        look(load, &wire)?;
         micros.send(micros_since(started))?;
     }
-    io.shutdown().await?;
-    Ok(trips)
+    Ok(load.blocks)
 }
 
-async fn echo<T>(mut io: T, load: Load) -> anyhow::Result<u64>
-where
-    T: AsyncRead + AsyncWrite + Unpin,
-{
-    let mut block = vec![0; load.wire_len()];
-    let mut trips = 0;
-    loop {
-        match io.read_exact(&mut block).await {
-            // How `read_exact` says that the asking end has stopped.
-            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(trips),
-            read => read?,
-        };
+async fn echo(mut io: impl Io, load: Load) -> Moved {
+    let mut block = load.wire();
+    for _ in 0..load.blocks {
+        io.read_exact(&mut block).await?;
         io.write_all(&block).await?;
-        trips += 1;
     }
+    Ok(load.blocks)
 }

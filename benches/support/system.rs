@@ -27,20 +27,12 @@ pub(crate) fn file_limit() -> Option<u64> {
     None
 }
 
-/// Bytes of memory that this process has resident.
-pub(crate) fn resident_bytes() -> Option<u64> {
-    status("VmRSS:")
-}
-
-/// The most that it ever had.
+/// The most bytes of memory that this process ever had resident. Linux alone has the file.
 pub(crate) fn peak_resident_bytes() -> Option<u64> {
-    status("VmHWM:")
-}
-
-/// A line of a file that Linux alone has, in bytes.
-fn status(name: &str) -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
     Some(kib << 10)
 }

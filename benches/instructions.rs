@@ -28,7 +28,7 @@ use anyhow::{bail, ensure};
 use futures::executor::block_on;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
-use wholeblock::BlockCodec;
+use wholeblock::{BlockCodec, BlockTransport};
 
 use crate::support::{
     contenders::{feed, receive, receive_batches, receive_lent, send_all},
@@ -38,8 +38,9 @@ use crate::support::{
 #[allow(dead_code, reason = "each benchmark uses a part of what they share")]
 mod support;
 
-const MODES: &str = "transport, lent-next, lent-batch, owned, lengthdelimited-stream, \
-                     source, send-blocks, sink, lengthdelimited-sink";
+const MODES: &str = "memory, lent-next, lent-batch, transport-stream, framed-stream, \
+                     lengthdelimited-stream, source, send-blocks, transport-sink, framed-sink, \
+                     lengthdelimited-sink";
 
 fn main() -> anyhow::Result<()> {
     let args: Vec<_> = env::args().skip(1).collect();
@@ -55,20 +56,23 @@ fn main() -> anyhow::Result<()> {
         source: Source::Slices,
         blocks,
     };
-    let ours = || Framed::new(Memory::new(load), BlockCodec::length_prefixed());
+    let ours = || BlockTransport::new(Memory::new(load), BlockCodec::length_prefixed());
+    let framed = || Framed::new(Memory::new(load), BlockCodec::length_prefixed());
     let theirs = || Framed::new(Memory::new(load), LengthDelimitedCodec::new());
     let source = load.source();
     // Not by `Contender::run`, which has the compiler make the round trips as well: what has more
     // than one caller is not inlined into the loops that are counted here.
     let moved = match mode.as_str() {
-        "transport" => block_on(transport(load)),
+        "memory" => block_on(memory(load)),
         "lent-next" => block_on(receive_lent(ours())),
         "lent-batch" => block_on(receive_batches(ours())),
-        "owned" => block_on(receive(ours())),
+        "transport-stream" => block_on(receive(ours())),
+        "framed-stream" => block_on(receive(framed())),
         "lengthdelimited-stream" => block_on(receive(theirs())),
         "source" => Ok(look_at(source)),
         "send-blocks" => block_on(send_all(ours(), source)),
-        "sink" => block_on(feed(ours(), source)),
+        "transport-sink" => block_on(feed(ours(), source)),
+        "framed-sink" => block_on(feed(framed(), source)),
         "lengthdelimited-sink" => block_on(feed(theirs(), source)),
         _ => bail!("no mode {mode}; there are {MODES}"),
     }?;
@@ -78,7 +82,7 @@ fn main() -> anyhow::Result<()> {
 
 /// What the receivers cannot do without: the transport's own copy into a buffer, and nothing made
 /// of it.
-async fn transport(load: Load) -> anyhow::Result<u64> {
+async fn memory(load: Load) -> anyhow::Result<u64> {
     let mut memory = Memory::new(load);
     let mut buffer = vec![0; PIECE];
     let mut bytes = 0;

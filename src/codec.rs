@@ -1,14 +1,19 @@
 //! The codec: a `Decoder` that is a state machine over the read buffer, and the `Encoder` that is
 //! its inverse.
 
-use std::{fmt, marker::PhantomData};
+use std::{
+    fmt,
+    marker::PhantomData,
+    task::{Context, Poll},
+};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
 use tracing::trace;
 
 use crate::{
-    BlockError, CodecError, ConfigError, Exact, Framing, LengthPrefix, Part, coop,
+    BlockError, CodecError, ConfigError, Exact, Framing, LengthPrefix, Part,
+    coop::Meter,
     frame::{FrameLen, FrameParser, Parsed},
     read_buf::{HEADER_SLACK, INITIAL_CAPACITY, ReadBufPolicy, reclaim_exceeds},
 };
@@ -82,6 +87,9 @@ pub struct BlockCodec<F, E = BlockError> {
     position: Position,
     stats: ReadStats,
     read_buf: ReadBufPolicy,
+    /// Blocks taken and blocks encoded, against the task's budget.
+    taken_meter: Meter,
+    encoded_meter: Meter,
     error: PhantomData<fn() -> E>,
 }
 
@@ -189,6 +197,8 @@ impl<F: Framing, E> BlockCodec<F, E> {
             position: Position::default(),
             stats: ReadStats::default(),
             read_buf: ReadBufPolicy::default(),
+            taken_meter: Meter::default(),
+            encoded_meter: Meter::default(),
             error: PhantomData,
         }
     }
@@ -216,6 +226,8 @@ impl<F: Framing, E> BlockCodec<F, E> {
             position: self.position,
             stats: self.stats,
             read_buf: self.read_buf,
+            taken_meter: self.taken_meter,
+            encoded_meter: self.encoded_meter,
             error: PhantomData,
         }
     }
@@ -401,7 +413,7 @@ impl<F: Framing, E> BlockCodec<F, E> {
 
     /// Takes the whole block at the front out of the buffer.
     #[inline]
-    fn take(&mut self, frame: FrameLen, src: &mut BytesMut) -> BytesMut {
+    pub(crate) fn take(&mut self, frame: FrameLen, src: &mut BytesMut) -> BytesMut {
         self.advance(1, frame.wire_len);
         src.advance(frame.header_len);
         src.split_to(frame.payload_len())
@@ -423,15 +435,21 @@ impl<F: Framing, E> BlockCodec<F, E> {
         &mut self,
         src: &mut BytesMut,
     ) -> Result<Option<BytesMut>, BlockError> {
+        match self.next_small(src) {
+            Some(frame) => Ok(Some(self.take(frame, src))),
+            None => self.decode_slow(src, self.peek),
+        }
+    }
+
+    /// The block at the front of `src`, if it is whole and there is nothing else to do than to
+    /// [`take`](Self::take) it: most often, and the fast path.
+    #[inline]
+    pub(crate) fn next_small(&self, src: &BytesMut) -> Option<FrameLen> {
         if !self.fast {
-            return self.decode_slow(src, self.peek);
+            return None;
         }
-        match self.parser.parse(src).complete() {
-            Some(frame) if frame.wire_len <= self.read_buf.max_capacity() => {
-                Ok(Some(self.take(frame, src)))
-            }
-            _ => self.decode_slow(src, false),
-        }
+        let frame = self.parser.parse(src).complete()?;
+        (frame.wire_len <= self.read_buf.max_capacity()).then_some(frame)
     }
 
     /// As [`decode_block`](Self::decode_block), but leaves the block where it is.
@@ -463,9 +481,10 @@ impl<F: Framing, E> BlockCodec<F, E> {
         matches!(self.state, State::Failed(_))
     }
 
-    /// Blocks encoded so far.
-    pub(crate) fn encoded(&self) -> u64 {
-        self.encoded
+    /// Pays for the blocks encoded since the last call; pending, to let other tasks run, where no
+    /// budget is left.
+    pub(crate) fn poll_pay(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.encoded_meter.poll_pay(cx, self.encoded)
     }
 
     /// The decoder's step in every case but one: that the next small block is whole and is to be
@@ -500,6 +519,7 @@ impl<F: Framing, E> BlockCodec<F, E> {
                 }))
             }
             Parsed::PartialPayload(_) | Parsed::PartialHeader { .. } => {
+                self.taken_meter.pay(self.position.index);
                 self.reserve(parsed, src);
                 let buffered = src.len();
                 self.set_state(State::AwaitingRead { buffered });
@@ -561,9 +581,6 @@ impl<F: Framing, E: CodecError> Decoder for BlockCodec<F, E> {
 
     #[inline]
     fn decode(&mut self, src: &mut BytesMut) -> Result<Option<BytesMut>, E> {
-        if self.position.index % coop::BLOCKS_PER_UNIT == 0 {
-            coop::spend();
-        }
         self.decode_block(src).map_err(E::from)
     }
 
@@ -581,9 +598,6 @@ impl<F: Framing, E: CodecError> Encoder<Bytes> for BlockCodec<F, E> {
     type Error = E;
 
     fn encode(&mut self, block: Bytes, dst: &mut BytesMut) -> Result<(), E> {
-        if self.encoded % coop::BLOCKS_PER_UNIT == 0 {
-            coop::spend();
-        }
         let most = self.max_capacity().max(block.len() + HEADER_SLACK);
         if reclaim_exceeds(dst, most) {
             *dst = BytesMut::new();

@@ -15,7 +15,6 @@ use tracing::{Span, debug, debug_span};
 use crate::{
     AsFramedRead, BlockCodec, BlockError, Framing, TransferStats,
     codec::{Position, ReadStats},
-    coop,
     frame::{FrameLen, FrameParser},
     framed::Arrival,
     stall::Stall,
@@ -199,8 +198,8 @@ impl<R: AsFramedRead> RecvBlocks<'_, R> {
         Ok(block.map(|block| &self.framed.read_buffer()[block]))
     }
 
-    /// Lends blocks that have arrived whole, up to 64 of them, waiting for one if there is none;
-    /// `None` as [`next`](Self::next).
+    /// Lends all the blocks that have arrived whole, waiting for one if there is none; `None` as
+    /// [`next`](Self::next).
     ///
     /// The quickest way through many small blocks: one wait for each read, and a plain iterator
     /// between. A block that the iterator was not asked for stays for the next call.
@@ -298,7 +297,6 @@ impl<R: AsFramedRead> RecvBlocks<'_, R> {
         }
         match ready!(self.poll_arrival(cx)) {
             Ok(Arrival::Block) => {
-                ready!(coop::poll_spend(cx));
                 self.lend_more();
                 Poll::Ready(Ok(Arrival::Block))
             }
@@ -311,14 +309,13 @@ impl<R: AsFramedRead> RecvBlocks<'_, R> {
         }
     }
 
-    /// Allows some blocks to be lent by a look at the buffer alone.
+    /// Allows blocks to be lent by a look at the buffer alone: all that are under the limit that
+    /// the block at the front is under.
     fn lend_more(&mut self) {
-        let more = match self.framed.codec().limit_changes() {
-            true => 1,
-            false => coop::BLOCKS_PER_UNIT,
+        self.cursor.lend_until = match self.framed.codec().limit_changes() {
+            true => self.cursor.blocks + 1,
+            false => self.cursor.stop_after,
         };
-        let until = self.cursor.blocks.saturating_add(more);
-        self.cursor.lend_until = until.min(self.cursor.stop_after);
     }
 
     /// Waits until a whole block can be lent, or the stream has ended.
@@ -326,9 +323,6 @@ impl<R: AsFramedRead> RecvBlocks<'_, R> {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Arrival, Interrupted<R::Error>>> {
-        if self.has_unlent_block() {
-            return Poll::Ready(Ok(Arrival::Block));
-        }
         self.consume_lent();
         let reads = self.framed.codec().read_stats().reads;
         let polled = self.framed.poll_peek(cx);
@@ -347,15 +341,6 @@ impl<R: AsFramedRead> RecvBlocks<'_, R> {
                 offset,
             }))
         })
-    }
-
-    /// Whether a whole block follows those that were lent, under the limit that they were under.
-    fn has_unlent_block(&self) -> bool {
-        let codec = self.framed.codec();
-        let unlent = self.framed.read_buffer().get(self.cursor.pos..);
-        self.cursor.pos > 0
-            && !codec.limit_changes()
-            && unlent.is_some_and(|unlent| codec.parser().parse(unlent).complete().is_some())
     }
 
     /// Ends receiving: with an error if blocks are missing.

@@ -16,8 +16,10 @@ use tracing::{Span, debug, debug_span};
 
 use self::source::Source;
 use crate::{
-    AsFramedWrite, BlockError, Payload, TransferStats, coop, framed::sealed::FramedWrite,
-    stall::Stall, write::BlockWriter,
+    AsFramedWrite, BlockError, Payload, TransferStats,
+    framed::sealed::FramedWrite,
+    stall::Stall,
+    write::{BlockLengths, BlockWriter},
 };
 
 /// What a transfer through `W` fails with.
@@ -87,6 +89,8 @@ pub struct SendBlocks<'a, W: AsFramedWrite, S> {
     state: State,
     /// Where blocks are queued, unless `framed` has a writer of its own.
     writer: BlockWriter,
+    /// What is queued of this transfer: all that is, once it is first.
+    lengths: BlockLengths,
     /// Whether what was queued before this transfer has been written.
     is_first: bool,
     stall: Stall,
@@ -121,6 +125,7 @@ where
             source,
             state: State::Ready,
             writer: BlockWriter::default(),
+            lengths: BlockLengths::default(),
             is_first: false,
             stall: Stall::default(),
             stats: TransferStats::default(),
@@ -179,14 +184,16 @@ where
             .0
             .is_write_vectored();
         let (codec, writer) = self.framed.encode_parts(&mut self.writer);
+        let lengths = &mut self.lengths;
         while let State::Ready | State::Pending = self.state {
-            if !writer.has_capacity() {
-                break;
+            if !writer.has_capacity() || lengths.is_full() {
+                return codec.poll_pay(cx);
             }
-            if codec.encoded() % coop::BLOCKS_PER_UNIT == 0 {
-                ready!(coop::poll_spend(cx));
-            }
-            let push = |block| writer.push(codec, block, vectored);
+            let push = |block| {
+                let (payload_len, wire_len) = writer.push(codec, block, vectored)?;
+                lengths.push(payload_len, wire_len);
+                Ok(())
+            };
             self.state = match self.source.poll_block(cx, push) {
                 Poll::Ready(Some(Ok(()))) => continue,
                 Poll::Ready(Some(Err(error))) => State::Failing(error),
@@ -201,7 +208,8 @@ where
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ErrorOf<W>>> {
         let (io, writer) = self.framed.write_parts(&mut self.writer);
         let polled = writer.poll_write(io, cx);
-        let written = ready!(self.or_stalled(polled.map_err(From::from), cx))?;
+        let bytes = ready!(self.or_stalled(polled.map_err(From::from), cx))?;
+        let written = self.lengths.complete(bytes);
         self.stats.writes += 1;
         self.stats.blocks += written.blocks;
         self.stats.payload_bytes += written.payload_bytes;

@@ -122,6 +122,8 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     where
         T: AsyncRead + Unpin,
     {
+        // A socket spends a unit at each read; not every transport does.
+        ready!(coop::poll_spend(cx));
         self.codec.unpark(&mut self.read_buf);
         if self.read_buf.len() == self.read_buf.capacity() {
             self.read_buf.reserve(INITIAL_CAPACITY);
@@ -133,30 +135,30 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
         polled.map_err(E::from)
     }
 
-    fn poll_block(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<BytesMut>, E>>
+    /// Waits for the rest of the block at the front, and takes it.
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<BytesMut, E>>>
     where
         T: AsyncRead + Unpin,
     {
-        if self.codec.position().index % coop::BLOCKS_PER_UNIT == 0 {
-            ready!(coop::poll_spend(cx));
-        }
         loop {
             if let Some(block) = self.codec.decode_block(&mut self.read_buf)? {
-                return Poll::Ready(Ok(Some(block)));
+                return Poll::Ready(Some(Ok(block)));
             }
             if ready!(self.poll_read(cx))? == 0 {
                 self.codec.end_of_stream(&self.read_buf)?;
-                return Poll::Ready(Ok(None));
+                return Poll::Ready(None);
             }
         }
     }
 
     /// Writes until there is room for another block.
+    #[cold]
     fn poll_capacity(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), E>>
     where
         T: AsyncWrite + Unpin,
     {
         while !self.writer.has_capacity() {
+            ready!(self.codec.poll_pay(cx));
             ready!(self.writer.poll_write(&mut self.io, cx))?;
         }
         Poll::Ready(Ok(()))
@@ -212,16 +214,20 @@ where
 {
     type Item = Result<BytesMut, E>;
 
+    #[inline]
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
+        if let Some(frame) = this.codec.next_small(&this.read_buf) {
+            return Poll::Ready(Some(Ok(this.codec.take(frame, &mut this.read_buf))));
+        }
         if this.errored {
             // A loop that skips errors ends here, instead of meeting the same one for ever.
             this.errored = this.codec.has_failed();
             return Poll::Ready(None);
         }
-        let polled = this.poll_block(cx);
-        this.errored = matches!(polled, Poll::Ready(Err(_)));
-        polled.map(Result::transpose)
+        let polled = this.poll_rest(cx);
+        this.errored = matches!(polled, Poll::Ready(Some(Err(_))));
+        polled
     }
 }
 
@@ -233,18 +239,21 @@ where
 {
     type Error = E;
 
+    #[inline]
     fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), E>> {
         let this = self.get_mut();
-        if this.codec.encoded() % coop::BLOCKS_PER_UNIT == 0 {
-            ready!(coop::poll_spend(cx));
+        if this.writer.has_capacity() {
+            return Poll::Ready(Ok(()));
         }
         this.poll_capacity(cx)
     }
 
+    #[inline]
     fn start_send(self: Pin<&mut Self>, block: Bytes) -> Result<(), E> {
         let this = self.get_mut();
         let vectored = this.io.is_write_vectored();
-        Ok(this.writer.push(&mut this.codec, block, vectored)?)
+        this.writer.push(&mut this.codec, block, vectored)?;
+        Ok(())
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), E>> {
@@ -272,7 +281,7 @@ where
     fn from(parts: FramedParts<T, BlockCodec<F, E>>) -> Self {
         let mut transport = Self::new(parts.io, parts.codec);
         transport.read_buf = parts.read_buf;
-        transport.writer.adopt(&parts.write_buf);
+        transport.writer.push_raw(&parts.write_buf);
         transport
     }
 }

@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use futures::{Sink, SinkExt, Stream, StreamExt, future::BoxFuture, stream};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::codec::Framed;
-use wholeblock::{BlockCodec, Exact, Framing, recv_blocks, send_blocks};
+use wholeblock::{BlockCodec, BlockTransport, Exact, Framing, recv_blocks, send_blocks};
 
 use super::{
     load::{Blocks, Load},
@@ -29,6 +29,7 @@ pub(crate) enum Contender {
     #[value(name = "ld-64k")]
     Ld64k,
     Framed,
+    Transport,
     Next,
     NextBatch,
 }
@@ -41,6 +42,7 @@ impl Contender {
             Self::Ld => "LengthDelimitedCodec",
             Self::Ld64k => "LengthDelimitedCodec, 64 KiB",
             Self::Framed => "Framed",
+            Self::Transport => "BlockTransport",
             Self::Next => "send_blocks, next",
             Self::NextBatch => "send_blocks, next_batch",
         }
@@ -72,8 +74,9 @@ impl Contender {
                 sink_stream(task, framed)
             }
             Self::Framed => sink_stream(task, Framed::new(io, codec)),
-            Self::Next => lent(task, Framed::new(io, codec), false),
-            Self::NextBatch => lent(task, Framed::new(io, codec), true),
+            Self::Transport => sink_stream(task, BlockTransport::new(io, codec)),
+            Self::Next => lent(task, BlockTransport::new(io, codec), false),
+            Self::NextBatch => lent(task, BlockTransport::new(io, codec), true),
         }
     }
 }
@@ -183,28 +186,28 @@ pub(crate) fn micros_since(started: Instant) -> f64 {
 }
 
 /// What the helpers run over.
-type Ours<T, F> = Framed<T, BlockCodec<F>>;
+type Ours<T, F> = BlockTransport<T, F>;
 
 /// `send_blocks` and `recv_blocks`; received by batches, or one by one. A block that is alone is
 /// left to the sink and the stream: a second caller of `next` would keep it from being inlined into
 /// the loop that is measured.
-fn lent<F: Form>(task: Task, framed: Ours<impl Io, F>, batches: bool) -> Running {
+fn lent<F: Form>(task: Task, transport: Ours<impl Io, F>, batches: bool) -> Running {
     match task {
-        Task::Send(source) => Box::pin(send_all(framed, source)),
-        Task::Receive if batches => Box::pin(receive_batches(framed)),
-        Task::Receive => Box::pin(receive_lent(framed)),
-        task => sink_stream(task, framed),
+        Task::Send(source) => Box::pin(send_all(transport, source)),
+        Task::Receive if batches => Box::pin(receive_batches(transport)),
+        Task::Receive => Box::pin(receive_lent(transport)),
+        task => sink_stream(task, transport),
     }
 }
 
-pub(crate) async fn send_all<F: Form>(mut framed: Ours<impl Io, F>, source: Blocks) -> Moved {
-    let sent = send_blocks(&mut framed, stream::iter(source)).await?;
-    framed.close().await?;
+pub(crate) async fn send_all<F: Form>(mut transport: Ours<impl Io, F>, source: Blocks) -> Moved {
+    let sent = send_blocks(&mut transport, stream::iter(source)).await?;
+    transport.close().await?;
     Ok(sent.blocks)
 }
 
-pub(crate) async fn receive_lent<F: Form>(mut framed: Ours<impl Io, F>) -> Moved {
-    let mut blocks = recv_blocks(&mut framed);
+pub(crate) async fn receive_lent<F: Form>(mut transport: Ours<impl Io, F>) -> Moved {
+    let mut blocks = recv_blocks(&mut transport);
     let mut seen = 0;
     while let Some(block) = blocks.next().await? {
         black_box(block);
@@ -213,8 +216,8 @@ pub(crate) async fn receive_lent<F: Form>(mut framed: Ours<impl Io, F>) -> Moved
     Ok(seen)
 }
 
-pub(crate) async fn receive_batches<F: Form>(mut framed: Ours<impl Io, F>) -> Moved {
-    let mut blocks = recv_blocks(&mut framed);
+pub(crate) async fn receive_batches<F: Form>(mut transport: Ours<impl Io, F>) -> Moved {
+    let mut blocks = recv_blocks(&mut transport);
     let mut seen = 0;
     while let Some(batch) = blocks.next_batch().await? {
         seen += look(batch);

@@ -1,8 +1,6 @@
-//! The lengths of the blocks queued: what tells how many of them a write has completed.
+//! The lengths of the blocks queued: what tells a transfer how many of them a write has completed.
 
 use std::collections::VecDeque;
-
-use super::Written;
 
 /// Changes of block length queued at once: bounds the bookkeeping where blocks are tiny.
 const MAX_RUNS: usize = 1024;
@@ -18,8 +16,16 @@ pub(crate) struct BlockLengths {
     last: Run,
     /// Bytes of the first block that have been written.
     written_of_first: usize,
-    /// Bytes before the first block that belong to none.
-    uncounted: usize,
+}
+
+/// Whole blocks that writes have completed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Written {
+    pub(crate) blocks: u64,
+    /// Bytes of their payloads.
+    pub(crate) payload_bytes: u64,
+    /// Bytes of their headers and payloads.
+    pub(crate) wire_bytes: u64,
 }
 
 /// Blocks of one length in a row.
@@ -51,16 +57,9 @@ impl BlockLengths {
         };
     }
 
-    /// Bytes that go before all blocks and belong to none.
-    pub(crate) fn push_uncounted(&mut self, bytes: usize) {
-        self.uncounted += bytes;
-    }
-
     /// Removes the blocks that `bytes` further bytes complete, and returns them.
     pub(crate) fn complete(&mut self, bytes: usize) -> Written {
-        let uncounted = self.uncounted.min(bytes);
-        self.uncounted -= uncounted;
-        let mut bytes = self.written_of_first + bytes - uncounted;
+        let mut bytes = self.written_of_first + bytes;
         let mut completed = Written::default();
         while let Some(run) = self.earlier.front_mut() {
             bytes -= run.complete(bytes, &mut completed);
@@ -136,16 +135,6 @@ mod tests {
         }
         assert_eq!(blocks, 3);
         assert_eq!(lengths.written_of_first, 0);
-    }
-
-    #[test]
-    fn bytes_that_belong_to_no_block_go_first_and_count_for_none() {
-        let mut lengths = BlockLengths::default();
-        lengths.push_uncounted(20);
-        lengths.push(10, 14);
-        assert_eq!(lengths.complete(19), written(0, 0));
-        assert_eq!(lengths.complete(14), written(0, 0));
-        assert_eq!(lengths.complete(1), written(1, 10));
     }
 
     #[test]

@@ -42,13 +42,15 @@ thread_local! {
 /// flat buffer.
 ///
 /// ```text
-/// flat      | small blocks, header | header | small blocks |
-///            <------- gap -------> ^ <-gap-> ^ <-- tail -->
-/// chained               payload ---+        +--- payload
+/// flat      | written | small blocks, header | header | small blocks |
+///                      <------- gap -------> ^ <-gap-> ^ <-- tail -->
+/// chained                         payload ---+        +--- payload
 /// ```
 ///
-/// Invariants: the gaps and the tail are what is left of `flat` behind `written`; `unwritten` is
-/// their sum and that of the chained payloads. [`check`](Self::check) asserts both in debug builds.
+/// A small block changes nothing here but `flat`, so all else is derived from its length.
+///
+/// Invariants: the gaps are the bytes of `flat` from `written` to `tail_start`, and `chained_len`
+/// is the length of all chained payloads. [`check`](Self::check) asserts both in debug builds.
 #[derive(Debug, Default)]
 pub(crate) struct WriteQueue {
     flat: Vec<u8>,
@@ -56,10 +58,10 @@ pub(crate) struct WriteQueue {
     written: usize,
     /// Large payloads, each with the bytes of `flat` that go before it.
     chained: VecDeque<Chained>,
-    /// Bytes of `flat` that go after the last of `chained`.
-    tail: usize,
-    /// Bytes in the queue.
-    unwritten: usize,
+    /// Bytes of their payloads.
+    chained_len: usize,
+    /// Where in `flat` the bytes after the last of `chained` begin.
+    tail_start: usize,
 }
 
 #[derive(Debug)]
@@ -70,19 +72,20 @@ struct Chained {
 }
 
 impl WriteQueue {
+    /// Bytes in the queue.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.flat.len() - self.written + self.chained_len
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
-        self.unwritten == 0
+        self.len() == 0
     }
 
     /// Whether a whole write is queued.
     #[inline]
     pub(crate) fn is_full(&self) -> bool {
-        self.unwritten >= MAX_WRITE
-    }
-
-    /// Bytes in the queue.
-    pub(crate) fn len(&self) -> usize {
-        self.unwritten
+        self.len() >= MAX_WRITE
     }
 
     /// Queues a payload after its header, which `encode` appends for the payload's length. Returns
@@ -98,12 +101,21 @@ impl WriteQueue {
             self.make_room();
         }
         if vectored && payload.as_ref().len() >= CHAIN_THRESHOLD {
-            match payload.into_bytes() {
-                Ok(bytes) => self.push_chained(bytes, encode),
-                Err(payload) => self.push_copied(payload.as_ref(), encode),
-            }
+            self.push_large(payload, encode)
         } else {
             self.push_copied(payload.as_ref(), encode)
+        }
+    }
+
+    #[inline(never)]
+    fn push_large<P: Payload, E>(
+        &mut self,
+        payload: P,
+        encode: impl FnOnce(usize, &mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(usize, usize), E> {
+        match payload.into_bytes() {
+            Ok(bytes) => self.push_chained(bytes, encode),
+            Err(payload) => self.push_copied(payload.as_ref(), encode),
         }
     }
 
@@ -116,10 +128,7 @@ impl WriteQueue {
         let before = self.flat.len();
         encode(payload.len(), &mut self.flat)?;
         self.flat.extend_from_slice(payload);
-        let wire_len = self.flat.len() - before;
-        self.tail += wire_len;
-        self.unwritten += wire_len;
-        Ok((payload.len(), wire_len))
+        Ok((payload.len(), self.flat.len() - before))
     }
 
     fn push_chained<E>(
@@ -129,19 +138,16 @@ impl WriteQueue {
     ) -> Result<(usize, usize), E> {
         let (before, payload_len) = (self.flat.len(), payload.len());
         encode(payload_len, &mut self.flat)?;
-        let header_len = self.flat.len() - before;
-        let wire_len = header_len + payload_len;
-        let gap = mem::take(&mut self.tail) + header_len;
+        let gap = self.flat.len() - self.tail_start.max(self.written);
         self.chained.push_back(Chained { gap, payload });
-        self.unwritten += wire_len;
-        Ok((payload_len, wire_len))
+        self.chained_len += payload_len;
+        self.tail_start = self.flat.len();
+        Ok((payload_len, self.flat.len() - before + payload_len))
     }
 
     /// Queues `bytes` as they are.
     pub(crate) fn push_raw(&mut self, bytes: &[u8]) {
         self.flat.extend_from_slice(bytes);
-        self.tail += bytes.len();
-        self.unwritten += bytes.len();
     }
 
     /// Writes once, and returns how many bytes the transport took.
@@ -187,8 +193,8 @@ impl WriteQueue {
 
     /// The queue in wire order; pieces may be empty.
     fn pieces(&self) -> impl Iterator<Item = &[u8]> {
-        let flat = &self.flat[self.written..];
-        let (gaps, tail) = flat.split_at(flat.len() - self.tail);
+        let (gaps, tail) = self.flat.split_at(self.tail_start.max(self.written));
+        let gaps = &gaps[self.written..];
         let chained = self.chained.iter().scan(gaps, |gaps, chained| {
             let (gap, rest) = gaps.split_at(chained.gap);
             *gaps = rest;
@@ -199,7 +205,6 @@ impl WriteQueue {
 
     /// Removes `bytes` bytes from the front.
     fn advance(&mut self, mut bytes: usize) {
-        self.unwritten -= bytes;
         while let Some(first) = self.chained.front_mut() {
             let of_gap = first.gap.min(bytes);
             first.gap -= of_gap;
@@ -208,6 +213,7 @@ impl WriteQueue {
 
             let of_payload = first.payload.len().min(bytes);
             first.payload.advance(of_payload);
+            self.chained_len -= of_payload;
             bytes -= of_payload;
 
             if first.gap > 0 || !first.payload.is_empty() {
@@ -215,11 +221,10 @@ impl WriteQueue {
             }
             self.chained.pop_front();
         }
-        self.tail -= bytes;
         self.written += bytes;
         if self.is_empty() {
             self.flat.clear();
-            self.written = 0;
+            (self.written, self.tail_start) = (0, 0);
         }
         self.check();
     }
@@ -230,6 +235,7 @@ impl WriteQueue {
     #[cold]
     fn make_room(&mut self) {
         self.flat.drain(..self.written);
+        self.tail_start = self.tail_start.saturating_sub(self.written);
         self.written = 0;
         if self.flat.capacity() == 0 {
             self.flat = SPARE.try_with(Cell::take).unwrap_or_default();
@@ -248,7 +254,7 @@ impl WriteQueue {
 
     /// Appends all that has not been written to `buffer`.
     pub(crate) fn spill(&self, buffer: &mut BytesMut) {
-        buffer.reserve(self.unwritten);
+        buffer.reserve(self.len());
         for piece in self.pieces() {
             buffer.extend_from_slice(piece);
         }
@@ -258,8 +264,8 @@ impl WriteQueue {
         if cfg!(debug_assertions) {
             let gaps: usize = self.chained.iter().map(|chained| chained.gap).sum();
             let payloads: usize = self.chained.iter().map(|c| c.payload.len()).sum();
-            assert_eq!(gaps + self.tail, self.flat.len() - self.written);
-            assert_eq!(gaps + self.tail + payloads, self.unwritten);
+            assert_eq!(gaps, self.tail_start.saturating_sub(self.written));
+            assert_eq!(payloads, self.chained_len);
         }
     }
 }
@@ -405,7 +411,7 @@ mod tests {
     fn a_buffer_that_one_large_block_needed_is_left_to_nobody() {
         let mut queue = WriteQueue::default();
         push(&mut queue, payload(0, 2 * MAX_SPARE), false);
-        queue.advance(queue.unwritten);
+        queue.advance(queue.len());
         queue.release();
         assert_eq!(SPARE.take().capacity(), 0);
     }

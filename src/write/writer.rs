@@ -10,24 +10,13 @@ use bytes::BytesMut;
 use tokio::io::AsyncWrite;
 use tracing::trace;
 
-use super::{lengths::BlockLengths, queue::WriteQueue};
+use super::queue::WriteQueue;
 use crate::{BlockCodec, BlockError, Framing, Payload};
-
-/// Whole blocks that writes have completed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Written {
-    pub(crate) blocks: u64,
-    /// Bytes of their payloads.
-    pub(crate) payload_bytes: u64,
-    /// Bytes of their headers and payloads.
-    pub(crate) wire_bytes: u64,
-}
 
 /// Blocks on their way to a transport.
 #[derive(Debug)]
 pub(crate) struct BlockWriter {
     queue: WriteQueue,
-    lengths: BlockLengths,
     /// Whether the transport may hold bytes that it has not passed on.
     needs_flush: bool,
 }
@@ -36,7 +25,6 @@ impl Default for BlockWriter {
     fn default() -> Self {
         Self {
             queue: WriteQueue::default(),
-            lengths: BlockLengths::default(),
             // Whoever wrote to the transport before may not have flushed it.
             needs_flush: true,
         }
@@ -52,7 +40,7 @@ impl BlockWriter {
     /// Whether another block may be queued before a write.
     #[inline]
     pub(crate) fn has_capacity(&self) -> bool {
-        !self.queue.is_full() && !self.lengths.is_full()
+        !self.queue.is_full()
     }
 
     /// Bytes that wait to be written.
@@ -61,38 +49,34 @@ impl BlockWriter {
     }
 
     /// Queues `block`: copied if it is small or borrowed, or if the transport does not write
-    /// `vectored`. Nothing is queued of a block that `codec` refuses.
+    /// `vectored`. Returns the lengths of its payload and of all of it. Nothing is queued of a
+    /// block that `codec` refuses.
     #[inline]
     pub(crate) fn push<F: Framing, E>(
         &mut self,
         codec: &mut BlockCodec<F, E>,
         block: impl Payload,
         vectored: bool,
-    ) -> Result<(), BlockError> {
+    ) -> Result<(usize, usize), BlockError> {
         let encode = |len: usize, dst: &mut Vec<u8>| codec.encode_header(len, dst);
-        let (payload_len, wire_len) = self.queue.push(block, vectored, encode)?;
-        self.lengths.push(payload_len, wire_len);
-        Ok(())
+        self.queue.push(block, vectored, encode)
     }
 
-    /// Queues `bytes` as they are, which count as no block. To be called before any block is
-    /// queued.
-    pub(crate) fn adopt(&mut self, bytes: &[u8]) {
-        debug_assert!(self.is_empty());
+    /// Queues `bytes` as they are.
+    pub(crate) fn push_raw(&mut self, bytes: &[u8]) {
         self.queue.push_raw(bytes);
-        self.lengths.push_uncounted(bytes.len());
     }
 
-    /// Writes once, and returns the blocks that this completed.
+    /// Writes once, and returns how many bytes the transport took.
     pub(crate) fn poll_write<T: AsyncWrite + Unpin>(
         &mut self,
         io: &mut T,
         cx: &mut Context<'_>,
-    ) -> Poll<io::Result<Written>> {
+    ) -> Poll<io::Result<usize>> {
         let bytes = ready!(self.queue.poll_write(io, cx))?;
         trace!(bytes, "written");
         self.needs_flush = true;
-        Poll::Ready(Ok(self.lengths.complete(bytes)))
+        Poll::Ready(Ok(bytes))
     }
 
     /// Flushes the transport, unless it has been since the last write, and gives up the buffer: there

@@ -1,9 +1,9 @@
 //! How large the read buffer is, and which allocation it is: a policy that lets it grow with what
 //! has arrived, and a pool of one buffer a thread.
 
-use std::cell::Cell;
+use std::{cell::Cell, mem};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 /// Capacity with which a buffer begins, and the smallest worth keeping: what `Framed` begins with.
 pub(crate) const INITIAL_CAPACITY: usize = 8 * 1024;
@@ -113,7 +113,7 @@ impl ReadBufPolicy {
     /// Reserves capacity for the next read to bring the block at the front, of `needed` bytes on
     /// the wire, as far as `limit` lets it.
     pub(crate) fn reserve(&mut self, buffer: &mut BytesMut, needed: usize) {
-        let filled = std::mem::take(&mut self.filled);
+        let filled = mem::take(&mut self.filled);
         if filled {
             self.raise_limit(needed);
         }
@@ -166,11 +166,11 @@ impl ReadBufPolicy {
         if !is_batch || buffer.len() > MAX_PARKED {
             return;
         }
-        let mut small = std::mem::take(&mut self.small);
+        let mut small = mem::take(&mut self.small);
         small.clear();
         small.reserve(INITIAL_CAPACITY);
         small.extend_from_slice(buffer);
-        BatchPool::put(std::mem::replace(buffer, small));
+        BatchPool::put(mem::replace(buffer, small));
     }
 
     /// Takes a batch buffer from the pool before the next read, if there is one and arriving bytes
@@ -184,7 +184,7 @@ impl ReadBufPolicy {
             return false;
         };
         large.extend_from_slice(buffer);
-        self.small = std::mem::replace(buffer, large);
+        self.small = mem::replace(buffer, large);
         true
     }
 }
@@ -202,11 +202,22 @@ fn serves(buffer: &BytesMut, needed: usize, target: usize, filled: bool) -> bool
 
 /// Gives `buffer` a capacity of `target`, in its own allocation where that is free.
 fn reallocate(buffer: &mut BytesMut, target: usize) {
-    if !buffer.try_reclaim(target.saturating_sub(buffer.len())) {
-        let mut fresh = BytesMut::with_capacity(target);
-        fresh.extend_from_slice(buffer);
-        *buffer = fresh;
+    let additional = target.saturating_sub(buffer.len());
+    if buffer.try_reclaim(additional) {
+        return;
     }
+    if buffer.len() >= BATCH {
+        // A large block in progress, alone in its allocation: the allocator can extend that
+        // without moving a byte. `BytesMut::reserve` would ask for twice the capacity where a
+        // little more is needed.
+        let mut vec = Vec::from(mem::take(buffer));
+        vec.reserve_exact(additional);
+        *buffer = BytesMut::from(Bytes::from(vec));
+        return;
+    }
+    let mut fresh = BytesMut::with_capacity(target);
+    fresh.extend_from_slice(buffer);
+    *buffer = fresh;
 }
 
 /// Whether `buffer` is empty and its allocation holds more than `most` bytes. Moves its view to
@@ -333,6 +344,32 @@ mod tests {
         assert_eq!(policy.target_capacity(100), 20_400);
         policy.set_max_retained(0);
         assert_eq!(policy.batch_capacity(), INITIAL_CAPACITY);
+    }
+
+    #[test]
+    fn a_large_block_in_progress_grows_to_its_length_and_keeps_its_bytes() {
+        let mut policy = policy(64 * KIB, false);
+        let mut buffer = BytesMut::with_capacity(64 * KIB);
+        let (needed, mut seen) = (MIB + 100, Vec::new());
+        while buffer.len() < needed {
+            let byte = buffer.capacity() as u8 ^ seen.len() as u8;
+            buffer.resize(buffer.capacity(), byte);
+            seen.push((buffer.len(), byte));
+            policy.record_read(&buffer);
+            policy.reserve(&mut buffer, needed);
+        }
+        let lens: Vec<_> = seen.iter().map(|(len, _)| *len).collect();
+        assert_eq!(
+            lens,
+            [64, 128, 256, 512, 1024]
+                .map(|k| k * KIB)
+                .into_iter()
+                .chain([needed])
+                .collect::<Vec<_>>()
+        );
+        for (len, byte) in seen {
+            assert_eq!(buffer[len - 1], byte);
+        }
     }
 
     #[test]

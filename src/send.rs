@@ -189,11 +189,8 @@ where
             if !writer.has_capacity() || lengths.is_full() {
                 return codec.poll_pay(cx);
             }
-            let push = |block| {
-                let (payload_len, wire_len) = writer.push(codec, block, vectored)?;
-                lengths.push(payload_len, wire_len);
-                Ok(())
-            };
+            let record = |payload_len, wire_len| lengths.push(payload_len, wire_len);
+            let push = |block| writer.push(codec, block, vectored, record);
             self.state = match self.source.poll_block(cx, push) {
                 Poll::Ready(Some(Ok(()))) => continue,
                 Poll::Ready(Some(Err(error))) => State::Failing(error),

@@ -252,7 +252,8 @@ where
     fn start_send(self: Pin<&mut Self>, block: Bytes) -> Result<(), E> {
         let this = self.get_mut();
         let vectored = this.io.is_write_vectored();
-        this.writer.push(&mut this.codec, block, vectored)?;
+        this.writer
+            .push(&mut this.codec, block, vectored, |_, _| {})?;
         Ok(())
     }
 

@@ -49,17 +49,22 @@ impl BlockWriter {
     }
 
     /// Queues `block`: copied if it is small or borrowed, or if the transport does not write
-    /// `vectored`. Returns the lengths of its payload and of all of it. Nothing is queued of a
-    /// block that `codec` refuses.
+    /// `vectored`. Tells `record` the lengths of its payload and of all of it. Nothing is queued of
+    /// a block that `codec` refuses.
     #[inline]
     pub(crate) fn push<F: Framing, E>(
         &mut self,
         codec: &mut BlockCodec<F, E>,
         block: impl Payload,
         vectored: bool,
-    ) -> Result<(usize, usize), BlockError> {
-        let encode = |len: usize, dst: &mut Vec<u8>| codec.encode_header(len, dst);
-        self.queue.push(block, vectored, encode)
+        record: impl FnOnce(usize, usize),
+    ) -> Result<(), BlockError> {
+        self.queue.push(block, vectored, |len, dst| {
+            let before = dst.len();
+            codec.encode_header(len, dst)?;
+            record(len, dst.len() - before + len);
+            Ok(())
+        })
     }
 
     /// Queues `bytes` as they are.

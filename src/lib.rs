@@ -133,7 +133,7 @@ pub use self::{
     framed::{AsFramedRead, AsFramedWrite},
     framing::{Exact, Framing, Header, InvalidHeader, LengthPrefix, Varint},
     payload::Payload,
-    recv::{Batch, RecvBlocks, recv_blocks},
+    recv::{Batch, Next, RecvBlocks, recv_blocks},
     send::{SendBlocks, send_blocks, try_send_blocks},
     stats::TransferStats,
     transport::BlockTransport,

@@ -2,9 +2,10 @@
 
 use std::{
     fmt,
-    future::poll_fn,
+    future::{Future, poll_fn},
     mem,
     ops::Range,
+    pin::Pin,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -149,7 +150,7 @@ impl Cursor {
     }
 }
 
-impl<R: AsFramedRead> RecvBlocks<'_, R> {
+impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
     /// Ends after `blocks` blocks and reads nothing after them: what has arrived beyond stays in
     /// `framed` for whoever reads next.
     pub fn stop_after(mut self, blocks: u64) -> Self {
@@ -189,13 +190,10 @@ impl<R: AsFramedRead> RecvBlocks<'_, R> {
     ///
     /// Nothing is lost if the future is dropped.
     #[inline]
-    pub async fn next(&mut self) -> Result<Option<&[u8]>, R::Error> {
-        let mut block = self.lend();
-        if block.is_none() {
-            poll_fn(|cx| self.poll_block(cx)).await?;
-            block = self.lend();
+    pub fn next(&mut self) -> Next<'_, 'a, R> {
+        Next {
+            receiver: Some(self),
         }
-        Ok(block.map(|block| &self.framed.read_buffer()[block]))
     }
 
     /// Lends all the blocks that have arrived whole, waiting for one if there is none; `None` as
@@ -418,6 +416,42 @@ impl<R: AsFramedRead> fmt::Debug for RecvBlocks<'_, R> {
             .field("stop_after", &self.cursor.stop_after)
             .field("at_least", &self.at_least)
             .finish_non_exhaustive()
+    }
+}
+
+/// The future of [`RecvBlocks::next`].
+// Written out, since the compiler does not inline the poll of an `async fn` into more than one
+// caller, and a call takes half as long as lending a small block.
+#[must_use = "nothing is received until this is awaited"]
+pub struct Next<'n, 'a, R: AsFramedRead> {
+    /// None once the block was lent.
+    receiver: Option<&'n mut RecvBlocks<'a, R>>,
+}
+
+impl<'n, R: AsFramedRead> Future for Next<'n, '_, R> {
+    type Output = Result<Option<&'n [u8]>, R::Error>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let receiver = self.receiver.take().expect("not polled after it was ready");
+        let mut block = receiver.lend();
+        if block.is_none() {
+            match receiver.poll_block(cx) {
+                Poll::Ready(Ok(_)) => block = receiver.lend(),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    self.receiver = Some(receiver);
+                    return Poll::Pending;
+                }
+            }
+        }
+        Poll::Ready(Ok(block.map(|block| &receiver.framed.read_buffer()[block])))
+    }
+}
+
+impl<R: AsFramedRead> fmt::Debug for Next<'_, '_, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Next").finish_non_exhaustive()
     }
 }
 

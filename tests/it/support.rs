@@ -28,7 +28,7 @@ pub(crate) const CHAIN_FROM: usize = 4 * KIB;
 
 /// Slices in one write at most: all the payloads to refer to that fit it, and what is joined
 /// around them.
-pub(crate) const MAX_SLICES: usize = 2 * (MAX_WRITE / CHAIN_FROM) + 1;
+pub(crate) const MAX_SLICES: usize = 2 * MAX_WRITE.div_ceil(CHAIN_FROM) + 1;
 
 /// A user's own header: `"WB"`, version 1, the payload's length as a big-endian u24.
 #[derive(Clone, Copy, Debug)]

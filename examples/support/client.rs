@@ -47,7 +47,14 @@ pub(crate) async fn connect(
         enlarge_send_buffer(&socket, send_buffer_times);
         let connecting = socket.connect(address);
         match stall_timeout.limit("it did not answer", connecting).await {
-            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Ok(stream)) => {
+                // Nagle's algorithm would hold back the last bytes of a write until those before are
+                // acknowledged.
+                stream
+                    .set_nodelay(true)
+                    .context("cannot turn Nagle's algorithm off")?;
+                return Ok(stream);
+            }
             Ok(Err(error)) => failed = error.into(),
             Err(error) => failed = error,
         }

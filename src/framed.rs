@@ -15,7 +15,7 @@ use futures::{Sink, Stream};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::codec::{Framed, FramedRead, FramedWrite};
 
-use crate::{BlockCodec, CodecError, Framing, write::BlockWriter};
+use crate::{BlockCodec, CodecError, Framing, decoder::BlockDecoder, write::BlockWriter};
 
 /// What [`recv_blocks`](crate::recv_blocks) receives from:
 /// [`BlockTransport`](crate::BlockTransport), or [`Framed`] or [`FramedRead`] with a [`BlockCodec`].
@@ -130,7 +130,7 @@ fn poll_peek_framed<R: AsFramedRead>(
     framed: &mut R,
     cx: &mut Context<'_>,
 ) -> Poll<Result<Arrival, R::Error>> {
-    with_codec_and_buffer(framed, BlockCodec::unpark);
+    with_decoder_and_buffer(framed, BlockDecoder::unpark);
     let polled = {
         let peeking = Peeking::new(framed);
         Pin::new(&mut *peeking.0).poll_next(cx)
@@ -140,19 +140,19 @@ fn poll_peek_framed<R: AsFramedRead>(
         Poll::Ready(Some(peeked)) => Poll::Ready(peeked.map(|_empty| Arrival::Block)),
         Poll::Ready(None) => Poll::Ready(Ok(Arrival::End)),
         Poll::Pending => {
-            with_codec_and_buffer(framed, BlockCodec::park);
+            with_decoder_and_buffer(framed, BlockDecoder::park);
             Poll::Pending
         }
     }
 }
 
-/// Gives `change` the codec and the read buffer at once, which `Framed` lends only one at a time.
-fn with_codec_and_buffer<R: AsFramedRead>(
+/// Gives `change` the decoder and the read buffer at once, which `Framed` lends only one at a time.
+fn with_decoder_and_buffer<R: AsFramedRead>(
     framed: &mut R,
-    change: impl FnOnce(&mut BlockCodec<R::Framing, R::Error>, &mut BytesMut),
+    change: impl FnOnce(&mut BlockDecoder<R::Framing>, &mut BytesMut),
 ) {
     let mut buffer = mem::take(framed.read_buffer_mut());
-    change(framed.codec_mut(), &mut buffer);
+    change(framed.codec_mut().decoder_mut(), &mut buffer);
     *framed.read_buffer_mut() = buffer;
 }
 
@@ -161,14 +161,14 @@ struct Peeking<'a, R: AsFramedRead>(&'a mut R);
 
 impl<'a, R: AsFramedRead> Peeking<'a, R> {
     fn new(framed: &'a mut R) -> Self {
-        framed.codec_mut().set_peek(true);
+        framed.codec_mut().decoder_mut().set_peek(true);
         Self(framed)
     }
 }
 
 impl<R: AsFramedRead> Drop for Peeking<'_, R> {
     fn drop(&mut self) {
-        self.0.codec_mut().set_peek(false);
+        self.0.codec_mut().decoder_mut().set_peek(false);
     }
 }
 

@@ -105,7 +105,8 @@
 //   transport         a sink and a stream over the codec and the writer
 //   recv | send       lending blocks | sending a stream of blocks
 //   framed            what `Framed`, its halves and the transport lend to these two
-//   codec | write     the decoder's states, the encoder | queue, block lengths, flushes
+//   codec | write     what users configure | queue, block lengths, flushes
+//   decoder           a state machine over the read buffer
 //   payload           what blocks to send may be made of
 //   frame | read_buf  parsing one block's front | the read buffer's capacity, the pool
 //   framing           how a block is delimited on the wire, one framing a file
@@ -114,6 +115,7 @@
 
 mod codec;
 mod coop;
+mod decoder;
 mod error;
 mod frame;
 mod framed;

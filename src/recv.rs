@@ -15,7 +15,7 @@ use tracing::{Span, debug, debug_span};
 
 use crate::{
     AsFramedRead, BlockCodec, BlockError, Framing, TransferStats,
-    codec::{Position, ReadStats},
+    decoder::{Position, ReadStats},
     frame::{FrameLen, FrameParser},
     framed::Arrival,
     stall::Stall,
@@ -50,7 +50,10 @@ use crate::{
 /// ```
 pub fn recv_blocks<R: AsFramedRead>(framed: &mut R) -> RecvBlocks<'_, R> {
     RecvBlocks {
-        start: (framed.codec().position(), framed.codec().read_stats()),
+        start: (
+            framed.codec().decoder().position(),
+            framed.codec().decoder().read_stats(),
+        ),
         framed,
         cursor: Cursor {
             pos: 0,
@@ -132,7 +135,11 @@ impl Cursor {
         if self.blocks >= self.lend_until {
             return None;
         }
-        codec.parser().parse(buffer.get(self.pos..)?).complete()
+        codec
+            .decoder()
+            .parser()
+            .parse(buffer.get(self.pos..)?)
+            .complete()
     }
 
     /// Lends the next block, if [`peek`](Self::peek) sees one: where its payload lies in `buffer`.
@@ -189,6 +196,10 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
     /// # Cancel safety
     ///
     /// Nothing is lost if the future is dropped.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "a block is lent, which an `Iterator` cannot do"
+    )]
     #[inline]
     pub fn next(&mut self) -> Next<'_, 'a, R> {
         Next {
@@ -241,7 +252,7 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
         }
         let buffer = self.framed.read_buffer();
         Ok(Some(Batch {
-            parser: self.framed.codec().parser().clone(),
+            parser: self.framed.codec().decoder().parser().clone(),
             unread: buffer.get(self.cursor.pos..).unwrap_or_default(),
             remaining: self.cursor.lend_until - self.cursor.blocks,
             payload_bytes: 0,
@@ -254,8 +265,8 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
     #[must_use]
     pub fn stats(&self) -> TransferStats {
         let (position, reads) = (
-            self.framed.codec().position(),
-            self.framed.codec().read_stats(),
+            self.framed.codec().decoder().position(),
+            self.framed.codec().decoder().read_stats(),
         );
         let (first_position, first_reads) = self.start;
         TransferStats {
@@ -310,7 +321,7 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
     /// Allows blocks to be lent by a look at the buffer alone: all that are under the limit that
     /// the block at the front is under.
     fn lend_more(&mut self) {
-        self.cursor.lend_until = match self.framed.codec().limit_changes() {
+        self.cursor.lend_until = match self.framed.codec().decoder().limit_changes() {
             true => self.cursor.blocks + 1,
             false => self.cursor.stop_after,
         };
@@ -322,15 +333,15 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
         cx: &mut Context<'_>,
     ) -> Poll<Result<Arrival, Interrupted<R::Error>>> {
         self.consume_lent();
-        let reads = self.framed.codec().read_stats().reads;
+        let reads = self.framed.codec().decoder().read_stats().reads;
         let polled = self.framed.poll_peek(cx);
-        if polled.is_ready() || self.framed.codec().read_stats().reads > reads {
+        if polled.is_ready() || self.framed.codec().decoder().read_stats().reads > reads {
             self.stall.reset();
         }
         if let Poll::Ready(arrived) = polled {
             return Poll::Ready(arrived.map_err(Interrupted::Failed));
         }
-        let Position { index, offset } = self.framed.codec().position();
+        let Position { index, offset } = self.framed.codec().decoder().position();
         let stalled = self.stall.poll_stalled(cx);
         stalled.map(|waited| {
             Err(Interrupted::Stalled(BlockError::Stalled {
@@ -358,7 +369,7 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
     /// Removes the blocks that were lent from the buffer, before the next read.
     fn consume_lent(&mut self) {
         let lent = self.record_consumed();
-        let max_capacity = self.framed.codec().max_capacity();
+        let max_capacity = self.framed.codec().decoder().max_capacity();
         let buffer = self.framed.read_buffer_mut();
         let unread = buffer.len() - lent;
         if lent > 0 && buffer.capacity() > max_capacity {
@@ -376,7 +387,10 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
         let lent = mem::take(&mut self.cursor.pos);
         let blocks = self.cursor.blocks - self.consumed_blocks;
         self.consumed_blocks = self.cursor.blocks;
-        self.framed.codec_mut().record_taken(blocks, lent);
+        self.framed
+            .codec_mut()
+            .decoder_mut()
+            .record_taken(blocks, lent);
         lent
     }
 
@@ -398,7 +412,7 @@ impl<R: AsFramedRead> Drop for RecvBlocks<'_, R> {
         let _entered = self.span.clone().entered();
         self.finish(None);
         let lent = self.record_consumed();
-        let max_capacity = self.framed.codec().max_capacity();
+        let max_capacity = self.framed.codec().decoder().max_capacity();
         let buffer = self.framed.read_buffer_mut();
         let oversized = buffer.capacity() > max_capacity;
         // Whole blocks may follow, any number of them, so they are not moved.

@@ -124,13 +124,13 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     {
         // A socket spends a unit at each read; not every transport does.
         ready!(coop::poll_spend(cx));
-        self.codec.unpark(&mut self.read_buf);
+        self.codec.decoder_mut().unpark(&mut self.read_buf);
         if self.read_buf.len() == self.read_buf.capacity() {
             self.read_buf.reserve(INITIAL_CAPACITY);
         }
         let polled = poll_read_buf(Pin::new(&mut self.io), cx, &mut self.read_buf);
         if polled.is_pending() {
-            self.codec.park(&mut self.read_buf);
+            self.codec.decoder_mut().park(&mut self.read_buf);
         }
         polled.map_err(E::from)
     }
@@ -141,11 +141,11 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
         T: AsyncRead + Unpin,
     {
         loop {
-            if let Some(block) = self.codec.decode_block(&mut self.read_buf)? {
+            if let Some(block) = self.codec.decoder_mut().decode(&mut self.read_buf)? {
                 return Poll::Ready(Some(Ok(block)));
             }
             if ready!(self.poll_read(cx))? == 0 {
-                self.codec.end_of_stream(&self.read_buf)?;
+                self.codec.decoder_mut().end_of_stream(&self.read_buf)?;
                 return Poll::Ready(None);
             }
         }
@@ -217,12 +217,13 @@ where
     #[inline]
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
-        if let Some(frame) = this.codec.next_small(&this.read_buf) {
-            return Poll::Ready(Some(Ok(this.codec.take(frame, &mut this.read_buf))));
+        let decoder = this.codec.decoder_mut();
+        if let Some(frame) = decoder.next_small(&this.read_buf) {
+            return Poll::Ready(Some(Ok(decoder.take(frame, &mut this.read_buf))));
         }
         if this.errored {
             // A loop that skips errors ends here, instead of meeting the same one for ever.
-            this.errored = this.codec.has_failed();
+            this.errored = this.codec.decoder().has_failed();
             return Poll::Ready(None);
         }
         let polled = this.poll_rest(cx);
@@ -351,11 +352,11 @@ where
 
     fn poll_peek(&mut self, cx: &mut Context<'_>) -> Poll<Result<Arrival, E>> {
         loop {
-            if self.codec.peek_block(&mut self.read_buf)? {
+            if self.codec.decoder_mut().peek(&mut self.read_buf)? {
                 return Poll::Ready(Ok(Arrival::Block));
             }
             if ready!(self.poll_read(cx))? == 0 {
-                self.codec.end_of_stream(&self.read_buf)?;
+                self.codec.decoder_mut().end_of_stream(&self.read_buf)?;
                 return Poll::Ready(Ok(Arrival::End));
             }
         }

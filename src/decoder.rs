@@ -1,0 +1,372 @@
+//! The decoder: a state machine over the read buffer.
+
+use std::fmt;
+
+use bytes::{Buf, BytesMut};
+use tracing::trace;
+
+use crate::{
+    BlockError, Framing, Part,
+    coop::Meter,
+    frame::{FrameLen, FrameParser, Parsed},
+    read_buf::ReadBufPolicy,
+};
+
+/// Takes whole blocks out of the read buffer, and says where in the stream they are.
+#[derive(Debug)]
+pub(crate) struct BlockDecoder<F> {
+    parser: FrameParser<F>,
+    /// The limit from the block after this one on, where this one is half received and may be
+    /// longer.
+    next_max: Option<usize>,
+    state: State,
+    /// Answer that a whole block is there, and leave it in the buffer.
+    peek: bool,
+    /// Whether there is but to take the next small block: `Draining`, no `peek` and no `next_max`,
+    /// in one flag that costs each block one test. Set where any of these is, by
+    /// [`update_fast`](Self::update_fast).
+    fast: bool,
+    position: Position,
+    stats: ReadStats,
+    read_buf: ReadBufPolicy,
+    /// Blocks taken, against the task's budget.
+    meter: Meter,
+}
+
+/// What is about to happen.
+///
+/// | state | a whole block in front | a part of a block | a header that is not allowed |
+/// |---|---|---|---|
+/// | `AwaitingRead` | record the read; go on as `Draining` | record the read; reserve; stay | record the read; `Failed` |
+/// | `Draining` | take it; stay | reserve; `AwaitingRead` | `Failed` |
+/// | `Failed` | the error again | the error again | the error again |
+///
+/// ```text
+///                  a block is whole
+///  ┌──────────────┐ ─────────────────► ┌──────────┐ ◄─┐
+///  │ AwaitingRead │                    │ Draining │   │ a block is taken
+///  └──────────────┘ ◄───────────────── └──────────┘ ──┘
+///    │  ▲   │       no whole block left      │
+///    └──┘   │                                │ bad header
+///  not yet  │   ┌────────┐ ◄─────────────────┘
+///           └──►│ Failed │
+///               └────────┘
+///       bad header, or the end inside a block
+/// ```
+///
+/// While peeking, "take it" becomes "answer with an empty buffer, and leave the block".
+enum State {
+    /// A read has been asked for; the buffer then held `buffered` bytes, all of an unfinished
+    /// block.
+    AwaitingRead { buffered: usize },
+    /// Blocks of the last read are being taken.
+    Draining,
+    /// There are no more blocks, for this reason. It cannot be kept as a [`BlockError`], which is
+    /// not `Clone`.
+    Failed(Box<dyn Fn(Position) -> BlockError + Send + Sync>),
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AwaitingRead { buffered } => f
+                .debug_struct("AwaitingRead")
+                .field("buffered", buffered)
+                .finish(),
+            Self::Draining => f.write_str("Draining"),
+            Self::Failed(_) => f.write_str("Failed"),
+        }
+    }
+}
+
+/// Where in the stream the block at the front of the buffer begins.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Position {
+    /// Whole blocks before it.
+    pub(crate) index: u64,
+    /// Bytes before it.
+    pub(crate) offset: u64,
+}
+
+/// What the reads brought.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ReadStats {
+    /// Reads that brought bytes.
+    pub(crate) reads: u64,
+    /// Whole blocks that arrived over more than one read.
+    pub(crate) fragmented_blocks: u64,
+}
+
+impl<F: Framing> BlockDecoder<F> {
+    pub(crate) fn new(framing: F) -> Self {
+        Self {
+            parser: FrameParser::new(framing),
+            next_max: None,
+            state: State::AwaitingRead { buffered: 0 },
+            peek: false,
+            fast: false,
+            position: Position::default(),
+            stats: ReadStats::default(),
+            read_buf: ReadBufPolicy::default(),
+            meter: Meter::default(),
+        }
+    }
+
+    /// A decoder with the same settings, for another stream.
+    pub(crate) fn fresh(&self) -> Self {
+        let mut fresh = Self::new(self.parser.framing().clone());
+        fresh.parser.set_max(self.max());
+        fresh.read_buf = self.read_buf.fresh();
+        fresh
+    }
+
+    pub(crate) fn set_max_retained(&mut self, bytes: usize) {
+        self.read_buf.set_max_retained(bytes);
+    }
+
+    /// The longest payload that is received, in bytes.
+    pub(crate) fn max(&self) -> usize {
+        self.next_max.unwrap_or(self.parser.max())
+    }
+
+    /// Sets the longest payload, in bytes, from the next block on: never for one that is half
+    /// received, and that was found to be within the limit.
+    pub(crate) fn set_max(&mut self, max: usize) {
+        let half_received = matches!(self.state, State::AwaitingRead { buffered } if buffered > 0);
+        if half_received && max < self.parser.max() {
+            self.next_max = Some(max);
+        } else {
+            self.next_max = None;
+            self.parser.set_max(max);
+        }
+        self.update_fast();
+    }
+
+    /// The most capacity a buffer may keep between blocks.
+    pub(crate) fn max_capacity(&self) -> usize {
+        self.read_buf.max_capacity()
+    }
+
+    #[inline]
+    pub(crate) fn parser(&self) -> &FrameParser<F> {
+        &self.parser
+    }
+
+    pub(crate) fn position(&self) -> Position {
+        self.position
+    }
+
+    pub(crate) fn read_stats(&self) -> ReadStats {
+        self.stats
+    }
+
+    /// While on, `decode` answers with an empty buffer as soon as a whole block is at the front,
+    /// and leaves it there.
+    pub(crate) fn set_peek(&mut self, on: bool) {
+        self.peek = on;
+        self.update_fast();
+    }
+
+    fn set_state(&mut self, state: State) {
+        self.state = state;
+        self.update_fast();
+    }
+
+    fn update_fast(&mut self) {
+        self.fast = matches!(self.state, State::Draining) && !self.peek && self.next_max.is_none();
+    }
+
+    /// Takes note of whole blocks, of `wire_len` bytes altogether, that have left the buffer.
+    pub(crate) fn record_taken(&mut self, blocks: u64, wire_len: usize) {
+        self.advance(blocks, wire_len);
+        if blocks > 0 {
+            self.apply_next_max();
+        }
+    }
+
+    /// Whether blocks after the one at the front have another limit than it has.
+    pub(crate) fn limit_changes(&self) -> bool {
+        self.next_max.is_some()
+    }
+
+    fn apply_next_max(&mut self) {
+        if let Some(max) = self.next_max.take() {
+            self.parser.set_max(max);
+            self.update_fast();
+        }
+    }
+
+    #[inline]
+    fn advance(&mut self, blocks: u64, wire_len: usize) {
+        self.position.index += blocks;
+        self.position.offset += wire_len as u64;
+    }
+
+    /// Hands the buffer's large allocation to others on this thread, before a wait for the rest of
+    /// an unfinished block.
+    pub(crate) fn park(&mut self, buffer: &mut BytesMut) {
+        self.read_buf.park(buffer);
+    }
+
+    /// Takes a large allocation again, after such a wait and before the next read.
+    pub(crate) fn unpark(&mut self, buffer: &mut BytesMut) {
+        if self.read_buf.unpark(buffer) {
+            let parsed = self.parser.parse(buffer);
+            self.reserve(parsed, buffer);
+        }
+    }
+
+    /// Takes the whole block at the front out of the buffer.
+    #[inline]
+    pub(crate) fn take(&mut self, frame: FrameLen, src: &mut BytesMut) -> BytesMut {
+        self.advance(1, frame.wire_len);
+        src.advance(frame.header_len);
+        src.split_to(frame.payload_len())
+    }
+
+    /// Takes a large block out of `src` together with the allocation, which `src` would otherwise
+    /// share and keep alive.
+    fn take_detached(&mut self, frame: FrameLen, src: &mut BytesMut) -> BytesMut {
+        let rest = BytesMut::from(&src[frame.wire_len..]);
+        let block = self.take(frame, src);
+        *src = rest;
+        block
+    }
+
+    /// Takes the block at the front of `src`, if it is whole; otherwise reserves capacity for the
+    /// rest of it.
+    #[inline]
+    pub(crate) fn decode(&mut self, src: &mut BytesMut) -> Result<Option<BytesMut>, BlockError> {
+        match self.next_small(src) {
+            Some(frame) => Ok(Some(self.take(frame, src))),
+            None => self.decode_slow(src, self.peek),
+        }
+    }
+
+    /// The block at the front of `src`, if it is whole and there is nothing else to do than to
+    /// [`take`](Self::take) it: most often, and the fast path.
+    #[inline]
+    pub(crate) fn next_small(&self, src: &BytesMut) -> Option<FrameLen> {
+        if !self.fast {
+            return None;
+        }
+        let frame = self.parser.parse(src).complete()?;
+        (frame.wire_len <= self.read_buf.max_capacity()).then_some(frame)
+    }
+
+    /// As [`decode`](Self::decode), but leaves the block where it is.
+    pub(crate) fn peek(&mut self, src: &mut BytesMut) -> Result<bool, BlockError> {
+        Ok(self.decode_slow(src, true)?.is_some())
+    }
+
+    /// The end of the stream, where `rest` is left and no whole block: an error unless it is empty.
+    pub(crate) fn end_of_stream(&mut self, rest: &[u8]) -> Result<(), BlockError> {
+        let (part, expected, received) = match self.parser.parse(rest) {
+            _ if rest.is_empty() => return Ok(()),
+            Parsed::PartialHeader { at_least } => (Part::Header, at_least, rest.len()),
+            Parsed::PartialPayload(frame) => {
+                let received = rest.len() - frame.header_len;
+                (Part::Payload, frame.payload_len(), received)
+            }
+            Parsed::Complete(_) | Parsed::TooLarge { .. } | Parsed::Invalid(_) => return Ok(()),
+        };
+        self.fail(move |at| BlockError::Truncated {
+            part,
+            expected: expected as u64,
+            received: received as u64,
+            index: at.index,
+            offset: at.offset,
+        })
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        matches!(self.state, State::Failed(_))
+    }
+
+    /// The decoder's step in every case but one: that the next small block is whole and is to be
+    /// taken.
+    ///
+    /// Not inlined, so that the common case has a single place that moves a block: a second one
+    /// would have the compiler merge the two through memory, and a load of what was stored a moment
+    /// ago in other widths stalls (store forwarding).
+    #[cold]
+    fn decode_slow(
+        &mut self,
+        src: &mut BytesMut,
+        peek: bool,
+    ) -> Result<Option<BytesMut>, BlockError> {
+        if let State::Failed(error) = &self.state {
+            // Nothing after the failure can be told apart, so none of it is kept.
+            src.clear();
+            return Err(error(self.position));
+        }
+        let parsed = self.parser.parse(src);
+        if let State::AwaitingRead { buffered } = self.state {
+            self.record_read(buffered, parsed, src);
+        }
+        match parsed {
+            Parsed::Complete(_) if peek => Ok(Some(BytesMut::new())),
+            Parsed::Complete(frame) => {
+                self.apply_next_max();
+                Ok(Some(if frame.wire_len > self.read_buf.max_capacity() {
+                    self.take_detached(frame, src)
+                } else {
+                    self.take(frame, src)
+                }))
+            }
+            Parsed::PartialPayload(_) | Parsed::PartialHeader { .. } => {
+                self.meter.pay(self.position.index);
+                self.reserve(parsed, src);
+                let buffered = src.len();
+                self.set_state(State::AwaitingRead { buffered });
+                Ok(None)
+            }
+            Parsed::TooLarge { announced, limit } => self.fail(move |at| BlockError::TooLarge {
+                announced,
+                limit: limit as u64,
+                index: at.index,
+                offset: at.offset,
+            }),
+            Parsed::Invalid(invalid) => self.fail(move |at| BlockError::InvalidHeader {
+                reason: invalid.0,
+                index: at.index,
+                offset: at.offset,
+            }),
+        }
+    }
+
+    /// Takes note of what a read has brought, once it has.
+    fn record_read(&mut self, buffered: usize, parsed: Parsed, src: &BytesMut) {
+        let bytes = src.len().saturating_sub(buffered);
+        if bytes > 0 {
+            trace!(bytes, "read");
+            self.stats.reads += 1;
+            self.read_buf.record_read(src);
+        }
+        if let Some(frame) = parsed.complete() {
+            self.stats.fragmented_blocks += u64::from(buffered > 0);
+            self.read_buf.record_block(frame.wire_len);
+        }
+        self.set_state(State::Draining);
+    }
+
+    /// Reserves capacity for a read that brings the rest of an unfinished block.
+    fn reserve(&mut self, parsed: Parsed, src: &mut BytesMut) {
+        match parsed {
+            Parsed::PartialPayload(frame) => self.read_buf.reserve(src, frame.wire_len),
+            Parsed::PartialHeader { at_least } => self.read_buf.reserve_unknown(src, at_least),
+            Parsed::Complete(_) | Parsed::TooLarge { .. } | Parsed::Invalid(_) => {}
+        }
+    }
+
+    /// Ends the stream of blocks with the error that `error` makes.
+    #[cold]
+    fn fail<T>(
+        &mut self,
+        error: impl Fn(Position) -> BlockError + Send + Sync + 'static,
+    ) -> Result<T, BlockError> {
+        let first = error(self.position);
+        self.set_state(State::Failed(Box::new(error)));
+        Err(first)
+    }
+}

@@ -11,7 +11,8 @@ use wholeblock::{
 };
 
 use crate::support::{
-    Case, KIB, MIB, Magic, Scripted, blocks_for, collect, prefixed, ready, wire, with_each_framing,
+    Case, KIB, MIB, Magic, Scripted, WAYS, blocks_for, collect, prefixed, ready, wire,
+    with_each_framing,
 };
 
 /// Chunk sizes that cut headers and payloads everywhere, up to all at once.
@@ -61,27 +62,12 @@ fn the_blocks_out_are_the_blocks_in_whatever_the_chunking() {
         let wire = wire(framing, &blocks);
         for chunk in CHUNKS {
             for pausing in [false, true] {
-                let io = || Scripted::chunked(&wire, chunk, pausing);
-                let mut framed = Framed::new(io(), BlockCodec::new(framing));
-                let (owned, error) = collect(&mut framed);
-                assert!(error.is_none(), "{name}, {chunk}: {error:?}");
-                assert_eq!(owned, blocks, "{name}, owned, chunks of {chunk}");
-
-                let mut framed = Framed::new(io(), BlockCodec::new(framing));
-                let mut lent = Vec::new();
-                let mut receiving = recv_blocks(&mut framed);
-                while let Some(block) = ready(receiving.next()).unwrap() {
-                    lent.push(Bytes::copy_from_slice(block));
+                for way in WAYS {
+                    let io = Scripted::chunked(&wire, chunk, pausing);
+                    let (out, error) = way.receive(io, BlockCodec::new(framing));
+                    assert!(error.is_none(), "{name}, {way:?}, {chunk}: {error:?}");
+                    assert_eq!(out, blocks, "{name}, {way:?}, chunks of {chunk}");
                 }
-                assert_eq!(lent, blocks, "{name}, lent, chunks of {chunk}");
-
-                let mut framed = Framed::new(io(), BlockCodec::new(framing));
-                let mut batched = Vec::new();
-                let mut receiving = recv_blocks(&mut framed);
-                while let Some(batch) = ready(receiving.next_batch()).unwrap() {
-                    batched.extend(batch.map(Bytes::copy_from_slice));
-                }
-                assert_eq!(batched, blocks, "{name}, in batches, chunks of {chunk}");
             }
         }
     }
@@ -121,30 +107,12 @@ fn an_end_at_any_byte_is_truncated_unless_it_is_between_blocks() {
                 _ => None,
             };
             for chunk in [1, 3, usize::MAX] {
-                let io = || Scripted::chunked(&wire[..cut], chunk, false);
-                let mut framed = Framed::new(io(), BlockCodec::new(framing));
-                let (owned, error) = collect(&mut framed);
-                assert_eq!(owned, blocks[..whole], "{name}, cut at {cut}");
-                check_end(name, cut, error, whole, expected);
-                assert!(
-                    ready(framed.next()).is_none(),
-                    "{name}: after the end, the end"
-                );
-
-                let mut framed = Framed::new(io(), BlockCodec::new(framing));
-                let mut receiving = recv_blocks(&mut framed);
-                let mut lent = 0;
-                let error = loop {
-                    match ready(receiving.next()) {
-                        Ok(Some(block)) => assert_eq!(block, blocks[lent]),
-                        Ok(None) => break None,
-                        Err(error) => break Some(error),
-                    }
-                    lent += 1;
-                };
-                assert_eq!(lent, whole);
-                check_end(name, cut, error, whole, expected);
-                assert!(ready(receiving.next()).unwrap().is_none());
+                for way in WAYS {
+                    let io = Scripted::chunked(&wire[..cut], chunk, false);
+                    let (out, error) = way.receive(io, BlockCodec::new(framing));
+                    assert_eq!(out, blocks[..whole], "{name}, {way:?}, cut at {cut}");
+                    check_end(name, cut, error, whole, expected);
+                }
             }
         }
     }

@@ -1,8 +1,9 @@
-//! What the tests share: two transports, one framing that is not the crate's own, the list of
-//! framings that every rule is tried with, and the blocks they carry.
+//! What the tests share: transports, one framing that is not the crate's own, the list of framings
+//! and the list of ways to receive that every rule is tried with, and the blocks they carry.
 
 mod scripted;
 mod watched;
+mod way;
 
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -10,12 +11,15 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures::{FutureExt, StreamExt};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
     time::timeout,
 };
 use tokio_util::codec::{Encoder, Framed};
-use wholeblock::{BlockCodec, BlockError, Framing, Header, InvalidHeader, LengthPrefix};
+use wholeblock::{
+    BlockCodec, BlockError, BlockTransport, Framing, Header, InvalidHeader, LengthPrefix,
+};
 
-pub(crate) use self::{scripted::Scripted, watched::Watched};
+pub(crate) use self::{scripted::Scripted, watched::Watched, way::WAYS};
 
 pub(crate) const KIB: usize = 1024;
 pub(crate) const MIB: usize = 1024 * KIB;
@@ -147,6 +151,11 @@ pub(crate) fn prefixed<T: AsyncRead + AsyncWrite>(io: T) -> Framed<T, BlockCodec
     Framed::new(io, BlockCodec::length_prefixed())
 }
 
+/// The same without `Framed`.
+pub(crate) fn transport<T>(io: T) -> BlockTransport<T, LengthPrefix> {
+    BlockTransport::new(io, BlockCodec::length_prefixed())
+}
+
 /// The bytes of `blocks` on the wire.
 pub(crate) fn wire<F: Framing>(framing: F, blocks: &[Bytes]) -> Vec<u8> {
     let mut codec = BlockCodec::new(framing);
@@ -186,4 +195,12 @@ pub(crate) fn ready<T>(future: impl Future<Output = T>) -> T {
 pub(crate) async fn within_limit(test: impl Future<Output = ()>) {
     const LIMIT: Duration = Duration::from_secs(60);
     timeout(LIMIT, test).await.expect("it takes too long");
+}
+
+/// Two ends of a connection over loopback.
+pub(crate) async fn tcp_pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let near = TcpStream::connect(listener.local_addr().unwrap());
+    let (near, far) = tokio::join!(near, listener.accept());
+    (near.unwrap(), far.unwrap().0)
 }

@@ -21,9 +21,12 @@ pub(crate) struct Scripted {
     pub(crate) written: Vec<u8>,
     /// Slices each write was given, and bytes it took.
     pub(crate) gathered: Vec<(usize, usize)>,
+    /// Where in memory each slice of each write began.
+    pub(crate) addresses: Vec<usize>,
     /// Room each read was given, and bytes it brought.
     pub(crate) rooms: Vec<(usize, usize)>,
     pub(crate) flushes: usize,
+    pub(crate) shutdowns: usize,
 }
 
 #[derive(Debug)]
@@ -97,6 +100,7 @@ impl Scripted {
         };
         let before = self.written.len();
         for slice in slices {
+            self.addresses.push(slice.as_ptr() as usize);
             let taken = slice.len().min(room);
             self.written.extend_from_slice(&slice[..taken]);
             room -= taken;
@@ -162,7 +166,8 @@ impl AsyncWrite for Scripted {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.shutdowns += 1;
         Poll::Ready(Ok(()))
     }
 }

@@ -6,7 +6,9 @@ use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
 use proptest::prelude::*;
 use tokio_util::codec::{Framed, FramedRead};
-use wholeblock::{BlockCodec, BlockError, Framing, LengthPrefix, recv_blocks};
+use wholeblock::{
+    AsFramedRead, BlockCodec, BlockError, BlockTransport, Framing, LengthPrefix, recv_blocks,
+};
 
 use crate::support::{
     Case, Scripted, blocks_for, collect, numbered, prefixed, ready, wire, with_each_framing,
@@ -22,27 +24,40 @@ fn mixing_next_and_recv_blocks_on_a_quiet_peer_never_hangs_loses_or_repeats() {
         for chunk in [usize::MAX, 1, 9] {
             for owned_first in 0..4 {
                 for lent in 0..4 {
-                    let io = Scripted::chunked(&wire, chunk, false).then_silent();
-                    let mut framed = Framed::new(io, BlockCodec::new(framing));
-                    let mut expected = blocks.iter();
-                    for _ in 0..owned_first {
-                        let block = ready(framed.next()).unwrap().unwrap();
-                        assert_eq!(&block, expected.next().unwrap(), "{name}");
-                    }
-                    let mut receiving = recv_blocks(&mut framed);
-                    for _ in 0..lent {
-                        let block = ready(receiving.next()).unwrap().unwrap();
-                        assert_eq!(block, expected.next().unwrap(), "{name}");
-                    }
-                    drop(receiving);
-                    for expected in expected {
-                        let block = ready(framed.next()).unwrap().unwrap();
-                        assert_eq!(&block, expected, "{name}, {owned_first} owned, {lent} lent");
-                    }
-                    assert!(framed.next().now_or_never().is_none(), "{name}: silence");
+                    let io = || Scripted::chunked(&wire, chunk, false).then_silent();
+                    let codec = || BlockCodec::new(framing);
+                    mix(name, Framed::new(io(), codec()), &blocks, owned_first, lent);
+                    let transport = BlockTransport::new(io(), codec());
+                    mix(name, transport, &blocks, owned_first, lent);
                 }
             }
         }
+    }
+
+    /// Receives `owned_first` blocks by `next`, `lent` by lending, and the rest by `next`.
+    fn mix<R: AsFramedRead<Error = BlockError>>(
+        name: &str,
+        mut framed: R,
+        blocks: &[Bytes],
+        owned_first: usize,
+        lent: usize,
+    ) {
+        let mut expected = blocks.iter();
+        for _ in 0..owned_first {
+            let block = ready(framed.next()).unwrap().unwrap();
+            assert_eq!(&block, expected.next().unwrap(), "{name}");
+        }
+        let mut receiving = recv_blocks(&mut framed);
+        for _ in 0..lent {
+            let block = ready(receiving.next()).unwrap().unwrap();
+            assert_eq!(block, expected.next().unwrap(), "{name}");
+        }
+        drop(receiving);
+        for expected in expected {
+            let block = ready(framed.next()).unwrap().unwrap();
+            assert_eq!(&block, expected, "{name}, {owned_first} owned, {lent} lent");
+        }
+        assert!(framed.next().now_or_never().is_none(), "{name}: silence");
     }
     with_each_framing!(|case| check(case));
 }

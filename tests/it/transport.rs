@@ -1,40 +1,610 @@
 //! `BlockTransport`: a sink and a stream without `Framed`.
+//!
+//! That it gives the blocks whole, or says where they are cut, is checked in `framing.rs`, with
+//! every other way to receive.
+
+use std::io;
 
 use bytes::Bytes;
-use futures::{SinkExt, StreamExt};
-use wholeblock::{BlockCodec, BlockTransport, LengthPrefix};
+use futures::{FutureExt, SinkExt, StreamExt};
+use tokio_util::codec::{Framed, FramedParts};
+use wholeblock::{
+    BlockCodec, BlockError, BlockTransport, Framing, LengthPrefix, recv_blocks, send_blocks,
+};
 
-use crate::support::{MAX_WRITE, Scripted, ready, wire};
+use crate::support::{
+    CHAIN_FROM, Case, KIB, MAX_SLICES, MAX_WRITE, MIB, Magic, Scripted, blocks_for, numbered,
+    prefixed, ready, transport, wire, with_each_framing,
+};
+
+const LENS: [usize; 10] = [
+    0,
+    1,
+    64,
+    1_000,
+    CHAIN_FROM - 1,
+    CHAIN_FROM,
+    10_000,
+    51_200,
+    100_000,
+    MIB,
+];
+
+// The stream.
 
 #[test]
-fn blocks_that_are_fed_leave_in_full_writes() {
-    for len in [0, 1, 64, 1_000, 10_000, 51_200, 100_000, 1 << 20] {
-        let blocks = vec![Bytes::from(vec![7; len]); (1 << 21) / (len + 4) + 3];
-        let mut transport = BlockTransport::new(Scripted::default(), BlockCodec::length_prefixed());
-        for block in &blocks {
-            ready(transport.feed(block.clone())).unwrap();
+fn after_a_framing_error_the_stream_stays_at_its_end() {
+    let good = wire(Magic, &[Bytes::from_static(b"good")]);
+    let bytes = [&good[..], b"BAD", &good].concat();
+    for chunk in [1, 10, usize::MAX] {
+        let io = Scripted::chunked(&bytes, chunk, true);
+        let mut transport = BlockTransport::new(io, BlockCodec::new(Magic));
+        assert_eq!(ready(transport.next()).unwrap().unwrap(), &b"good"[..]);
+        let error = ready(transport.next()).unwrap().unwrap_err();
+        assert!(
+            matches!(
+                error,
+                BlockError::InvalidHeader {
+                    index: 1,
+                    offset: 10,
+                    ..
+                }
+            ),
+            "{error:?}"
+        );
+        for _ in 0..20 {
+            assert!(ready(transport.next()).is_none());
         }
-        ready(transport.close()).unwrap();
-        let io = transport.get_ref();
-        let (last, all_but_last) = io.gathered.split_last().unwrap();
-        for (_, bytes) in all_but_last {
-            assert_eq!(*bytes, MAX_WRITE, "{len}");
+        // To a receiver that comes later, it is the same error.
+        for _ in 0..3 {
+            let error = ready(recv_blocks(&mut transport).next()).unwrap_err();
+            assert!(matches!(error, BlockError::InvalidHeader { index: 1, .. }));
+            assert!(ready(transport.next()).is_none());
         }
-        assert!(last.1 <= MAX_WRITE, "{len}");
-        assert_eq!(io.written, wire(LengthPrefix::u32(), &blocks), "{len}");
     }
 }
 
 #[test]
-fn every_block_that_arrives_comes_out_of_the_stream() {
+fn after_a_framing_error_that_was_lent_the_stream_gives_it_once_and_ends() {
+    let bytes = [&wire(Magic, &[Bytes::from_static(b"good")])[..], b"BAD"].concat();
+    let io = Scripted::default().send(&bytes);
+    let mut transport = BlockTransport::new(io, BlockCodec::new(Magic));
+    let mut receiving = recv_blocks(&mut transport);
+    assert_eq!(ready(receiving.next()).unwrap().unwrap(), b"good");
+    ready(receiving.next()).unwrap_err();
+    drop(receiving);
+    assert!(ready(transport.next()).unwrap().is_err());
+    for _ in 0..20 {
+        assert!(ready(transport.next()).is_none());
+    }
+}
+
+#[test]
+fn a_block_that_was_reported_truncated_is_not_delivered_later() {
+    let good = wire(Magic, &[Bytes::from_static(b"good")]);
+    for cut in 1..good.len() {
+        for lent in [false, true] {
+            let io = Scripted::default().send(&good[..cut]);
+            let mut transport = BlockTransport::new(io, BlockCodec::new(Magic));
+            let error = match lent {
+                false => ready(transport.next()).unwrap().map(drop),
+                true => ready(recv_blocks(&mut transport).next()).map(drop),
+            };
+            assert!(matches!(error, Err(BlockError::Truncated { .. })));
+            *transport.get_mut() = Scripted::default().send(&good[cut..]);
+            for _ in 0..5 {
+                let next = ready(transport.next());
+                assert!(!matches!(next, Some(Ok(_))), "{next:?}");
+                assert!(ready(recv_blocks(&mut transport).next()).is_err());
+            }
+        }
+    }
+}
+
+#[test]
+fn after_a_clean_end_the_stream_reads_on_if_more_comes() {
+    let bytes = wire(LengthPrefix::u32(), &numbered(&[5]));
+    let mut transport = transport(Scripted::default().send(&bytes));
+    for _ in 0..3 {
+        assert_eq!(ready(transport.next()).unwrap().unwrap().len(), 5);
+        assert!(ready(transport.next()).is_none());
+        assert!(ready(transport.next()).is_none());
+        *transport.get_mut() = Scripted::default().send(&bytes);
+    }
+}
+
+/// A transport that fails once after `cut` bytes of two blocks.
+fn failing_after(cut: usize, blocks: &[Bytes]) -> BlockTransport<Scripted, LengthPrefix> {
+    let bytes = wire(LengthPrefix::u32(), blocks);
+    let mut io = Scripted::default();
+    if cut > 0 {
+        io = io.send(&bytes[..cut]);
+    }
+    io = io.fail(io::ErrorKind::ConnectionReset);
+    if cut < bytes.len() {
+        io = io.send(&bytes[cut..]);
+    }
+    transport(io)
+}
+
+#[test]
+fn after_an_error_of_the_transport_the_stream_ends_once_and_reads_on_within_the_block() {
+    let blocks = numbered(&[5, 7]);
+    for cut in 0..=20 {
+        let mut transport = failing_after(cut, &blocks);
+        let (mut out, mut errors, mut ends) = (vec![], 0, 0);
+        while ends < 2 {
+            match ready(transport.next()) {
+                Some(Ok(block)) => out.push(block.freeze()),
+                Some(Err(error)) => {
+                    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+                    errors += 1;
+                    assert!(ready(transport.next()).is_none(), "cut at {cut}");
+                    ends += 1;
+                }
+                None => ends += 1,
+            }
+        }
+        assert_eq!((errors, out), (1, blocks.clone()), "cut at {cut}");
+    }
+}
+
+#[test]
+fn after_an_error_of_the_transport_lending_goes_on_within_the_block() {
+    let blocks = numbered(&[5, 7]);
+    for cut in 0..=20 {
+        for batched in [false, true] {
+            let mut transport = failing_after(cut, &blocks);
+            let mut out: Vec<Bytes> = vec![];
+            let mut errors = 0;
+            // A new receiver each time, so that none is at its end because it has failed.
+            loop {
+                let mut receiving = recv_blocks(&mut transport);
+                let next = match batched {
+                    false => ready(receiving.next()).map(|b| b.map(Bytes::copy_from_slice)),
+                    true => ready(receiving.next_batch())
+                        .map(|b| b.and_then(|mut b| b.next().map(Bytes::copy_from_slice))),
+                };
+                match next {
+                    Ok(Some(block)) => out.push(block),
+                    Ok(None) => break,
+                    Err(error) => {
+                        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+                        errors += 1;
+                        assert!(ready(receiving.next()).unwrap().is_none(), "it has failed");
+                    }
+                }
+            }
+            assert_eq!((errors, out), (1, blocks.clone()), "cut at {cut}");
+        }
+    }
+}
+
+#[test]
+fn after_an_error_that_was_lent_the_stream_reads_on_at_once() {
+    let blocks = numbered(&[5, 7]);
+    for cut in 0..9 {
+        let mut transport = failing_after(cut, &blocks);
+        ready(recv_blocks(&mut transport).next()).unwrap_err();
+        for expected in &blocks {
+            assert_eq!(ready(transport.next()).unwrap().unwrap(), expected);
+        }
+        assert!(ready(transport.next()).is_none());
+    }
+}
+
+#[test]
+fn blocks_of_all_lengths_come_out_of_the_stream_whatever_the_reads() {
     let blocks: Vec<Bytes> = (0..200).map(|n| vec![n as u8; n * n].into()).collect();
     let wire = wire(LengthPrefix::u32(), &blocks);
     for chunk in [1, 7, 1_000, 60_000, usize::MAX] {
-        let io = Scripted::chunked(&wire, chunk, true);
-        let mut transport = BlockTransport::new(io, BlockCodec::length_prefixed());
+        let mut transport = transport(Scripted::chunked(&wire, chunk, true));
         for block in &blocks {
             assert_eq!(ready(transport.next()).unwrap().unwrap(), block);
         }
         assert!(ready(transport.next()).is_none());
     }
+}
+
+// The sink.
+
+#[test]
+fn what_is_fed_and_flushed_is_what_the_framing_writes() {
+    fn check<F: Framing + Copy>(Case { name, framing, .. }: Case<F>) {
+        let blocks = blocks_for(&framing);
+        for vectored in [true, false] {
+            let mut io = Scripted::default();
+            io.not_vectored = !vectored;
+            let mut transport = BlockTransport::new(io, BlockCodec::new(framing));
+            for block in &blocks {
+                ready(transport.feed(block.clone())).unwrap();
+            }
+            assert_eq!(
+                transport.get_ref().gathered,
+                [],
+                "{name}: not before the flush"
+            );
+            ready(transport.flush()).unwrap();
+            let io = transport.get_ref();
+            assert_eq!(io.written, wire(framing, &blocks), "{name}");
+            assert_eq!((io.gathered.len(), io.flushes), (1, 1), "{name}");
+            assert_eq!(io.shutdowns, 0, "{name}");
+        }
+    }
+    with_each_framing!(|case| check(case));
+}
+
+#[test]
+fn blocks_that_are_fed_leave_in_full_writes() {
+    for len in LENS {
+        for vectored in [true, false] {
+            let blocks = vec![Bytes::from(vec![7; len]); 2 * MIB / (len + 4) + 3];
+            let mut io = Scripted::default();
+            io.not_vectored = !vectored;
+            let mut transport = transport(io);
+            for block in &blocks {
+                ready(transport.feed(block.clone())).unwrap();
+            }
+            ready(transport.close()).unwrap();
+            let io = transport.get_ref();
+            let (last, all_but_last) = io.gathered.split_last().unwrap();
+            for (slices, bytes) in all_but_last {
+                assert_eq!(*bytes, MAX_WRITE, "{len}");
+                assert!(*slices <= MAX_SLICES, "{len}");
+            }
+            assert!(last.1 <= MAX_WRITE, "{len}");
+            assert_eq!(io.written, wire(LengthPrefix::u32(), &blocks), "{len}");
+        }
+    }
+}
+
+#[test]
+fn what_is_queued_is_at_most_a_full_write_and_one_block_whatever_the_transport_takes() {
+    for len in LENS {
+        for taken in [1, 1_000, 20_000, MAX_WRITE - 1] {
+            let io = (0..50).fold(Scripted::default(), |io, _| io.pause_writes().take(taken));
+            let mut transport = transport(io.pause_writes());
+            let block = Bytes::from(vec![7; len]);
+            let mut fed = 0;
+            for _ in 0..300 {
+                let queued = |transport: &BlockTransport<Scripted, _>| {
+                    fed * (len + 4) - transport.get_ref().written.len()
+                };
+                let before = queued(&transport);
+                match transport.feed(block.clone()).now_or_never() {
+                    Some(done) => {
+                        done.unwrap();
+                        assert!(before < MAX_WRITE + len + 4, "{len}, {taken}");
+                        fed += 1;
+                    }
+                    None => assert!(
+                        before >= MAX_WRITE,
+                        "{len}, {taken}: no waiting while there is room"
+                    ),
+                }
+                let after = fed * (len + 4) - transport.get_ref().written.len();
+                assert!(after < MAX_WRITE + len + 4, "{len}, {taken}: {after}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_sink_waits_before_it_takes_a_block_that_there_is_no_room_for() {
+    let io = (0..10).fold(Scripted::default(), |io, _| io.pause_writes());
+    let mut transport = transport(io);
+    ready(transport.feed(vec![1; MAX_WRITE].into())).unwrap();
+    for _ in 0..10 {
+        let refused = transport.feed(Bytes::from_static(b"never queued"));
+        assert!(refused.now_or_never().is_none());
+    }
+    ready(transport.close()).unwrap();
+    assert_eq!(transport.get_ref().written.len(), MAX_WRITE + 4);
+}
+
+#[test]
+fn large_payloads_that_are_fed_leave_from_where_they_lie() {
+    let blocks = numbered(&[CHAIN_FROM, 10, 10_000, 20_000, 30]);
+    let mut transport = transport(Scripted::default());
+    for block in &blocks {
+        ready(transport.feed(block.clone())).unwrap();
+    }
+    ready(transport.flush()).unwrap();
+    let io = transport.get_ref();
+    assert_eq!(io.written, wire(LengthPrefix::u32(), &blocks));
+    let is_its_own = |block: &&Bytes| io.addresses.contains(&(block.as_ptr() as usize));
+    let referred: Vec<_> = blocks.iter().filter(is_its_own).map(Bytes::len).collect();
+    assert_eq!(referred, [CHAIN_FROM, 10_000, 20_000]);
+    // Header; the first; small, header; the second; header; the third; small.
+    assert_eq!(io.gathered, [(7, io.written.len())]);
+}
+
+#[test]
+fn the_rest_of_a_payload_taken_in_part_leaves_from_where_it_lies_too() {
+    let block = numbered(&[20_000]).remove(0);
+    let io = Scripted::default().take(2).take(5_002).pause_writes();
+    let mut transport = transport(io);
+    ready(transport.send(block.clone())).unwrap();
+    let io = transport.get_ref();
+    assert_eq!(
+        io.written,
+        wire(LengthPrefix::u32(), std::slice::from_ref(&block))
+    );
+    let last = *io.addresses.last().unwrap();
+    assert_eq!(last, block.as_ptr() as usize + 5_000);
+}
+
+#[test]
+fn a_transport_that_is_not_vectored_gets_what_is_fed_joined() {
+    let blocks = numbered(&[50_000, 3, 5_000, 70_000]);
+    let mut transport = transport(Scripted::default().not_vectored());
+    for block in &blocks {
+        ready(transport.feed(block.clone())).unwrap();
+    }
+    ready(transport.flush()).unwrap();
+    let io = transport.get_ref();
+    assert!(io.gathered.iter().all(|(slices, _)| *slices == 1));
+    assert_eq!(
+        io.gathered.len(),
+        io.written.len().div_ceil(MAX_WRITE),
+        "no write for a header alone"
+    );
+    assert_eq!(io.written, wire(LengthPrefix::u32(), &blocks));
+}
+
+#[test]
+fn what_is_fed_is_taken_in_parts_without_loss() {
+    let blocks = numbered(&[3, 20_000, 0, 70, 9_000, 4_096, 100_000, 1].repeat(4));
+    let expected = wire(LengthPrefix::u32(), &blocks);
+    for vectored in [true, false] {
+        for taken in [7, 1_000, 20_000, 60_000] {
+            let mut io = Scripted::default();
+            io.not_vectored = !vectored;
+            for _ in 0..expected.len() / taken {
+                io = io.take(taken).pause_writes();
+            }
+            let mut transport = transport(io);
+            for block in &blocks {
+                ready(transport.feed(block.clone())).unwrap();
+            }
+            ready(transport.flush()).unwrap();
+            assert_eq!(transport.get_ref().written, expected, "{taken}");
+        }
+    }
+}
+
+#[test]
+fn a_block_of_the_wrong_size_leaves_the_sink_usable_and_is_named_by_its_index() {
+    let right = || Bytes::from_static(b"right");
+    let codec = BlockCodec::exact(5).unwrap();
+    let mut transport = BlockTransport::new(Scripted::default(), codec);
+    ready(transport.feed(right())).unwrap();
+    ready(send_blocks(
+        &mut transport,
+        futures::stream::iter([right(), right()]),
+    ))
+    .unwrap();
+    for wrong in [&b"wrong!"[..], b"", &[0; 10_000]] {
+        let error = ready(transport.feed(Bytes::from_static(wrong))).unwrap_err();
+        assert!(
+            matches!(error, BlockError::WrongSize { min: 5, max: 5, actual, index: 3 }
+                if actual == wrong.len()),
+            "{error:?}"
+        );
+    }
+    ready(transport.feed(right())).unwrap();
+    let error = ready(transport.send(Bytes::new())).unwrap_err();
+    assert!(matches!(error, BlockError::WrongSize { index: 4, .. }));
+    ready(transport.close()).unwrap();
+    assert_eq!(transport.get_ref().written, b"rightrightrightright");
+}
+
+#[test]
+fn the_first_block_refused_leaves_nothing_behind() {
+    let codec = BlockCodec::new(LengthPrefix::u8());
+    let mut transport = BlockTransport::new(Scripted::default(), codec);
+    ready(transport.feed(vec![0; 256].into())).unwrap_err();
+    ready(transport.feed(vec![0; 10_000].into())).unwrap_err();
+    ready(transport.close()).unwrap();
+    assert_eq!(transport.get_ref().gathered, []);
+}
+
+#[test]
+fn a_flush_of_nothing_is_fine_and_writes_nothing() {
+    let mut transport = transport(Scripted::default());
+    for _ in 0..3 {
+        ready(SinkExt::<Bytes>::flush(&mut transport)).unwrap();
+    }
+    assert_eq!(transport.get_ref().gathered, []);
+    ready(transport.send(Bytes::new())).unwrap();
+    ready(SinkExt::<Bytes>::flush(&mut transport)).unwrap();
+    let io = transport.get_ref();
+    assert_eq!((&io.written[..], io.shutdowns), (&[0; 4][..], 0));
+}
+
+#[test]
+fn every_flush_of_something_flushes_the_transport() {
+    let mut transport = transport(Scripted::default());
+    for n in 1..5 {
+        let before = transport.get_ref().flushes;
+        ready(transport.send(Bytes::from_static(b"x"))).unwrap();
+        assert_eq!(transport.get_ref().flushes, before + 1, "{n}");
+    }
+    // So does one after a write that made room, and left nothing queued.
+    let before = transport.get_ref().flushes;
+    ready(transport.feed(vec![0; MAX_WRITE - 4].into())).unwrap();
+    ready(futures::future::poll_fn(|cx| {
+        transport.poll_ready_unpin(cx)
+    }))
+    .unwrap();
+    assert_eq!(transport.get_ref().flushes, before);
+    ready(SinkExt::<Bytes>::flush(&mut transport)).unwrap();
+    assert_eq!(transport.get_ref().flushes, before + 1);
+}
+
+#[test]
+fn closing_writes_what_is_queued_then_flushes_then_shuts_down() {
+    let io = Scripted::default().pause_writes().take(3).pause_writes();
+    let mut transport = transport(io);
+    ready(transport.feed(Bytes::from_static(b"last"))).unwrap();
+    assert!(transport.close().now_or_never().is_none());
+    let io = transport.get_ref();
+    assert_eq!((io.flushes, io.shutdowns), (0, 0), "not before all is out");
+    ready(transport.close()).unwrap();
+    let io = transport.get_ref();
+    assert_eq!(io.written, b"\0\0\0\x04last");
+    assert_eq!((io.flushes, io.shutdowns), (1, 1));
+}
+
+#[test]
+fn a_transport_that_takes_no_bytes_is_a_write_zero_error() {
+    for len in [1, 10_000, 100_000] {
+        let mut transport = transport(Scripted::default().take(0));
+        ready(transport.feed(vec![0; len].into())).unwrap();
+        let error = ready(SinkExt::<Bytes>::flush(&mut transport)).unwrap_err();
+        assert!(matches!(error, BlockError::Io(e) if e.kind() == io::ErrorKind::WriteZero));
+
+        let mut transport = super::support::transport(Scripted::default().take(0));
+        ready(transport.feed(vec![0; MAX_WRITE].into())).unwrap();
+        let error = ready(transport.feed(Bytes::new())).unwrap_err();
+        assert_eq!(
+            error.kind(),
+            io::ErrorKind::WriteZero,
+            "while it makes room"
+        );
+    }
+}
+
+#[test]
+fn an_error_of_a_write_loses_nothing_that_is_queued() {
+    let blocks = numbered(&[10, 10_000, 10]);
+    for taken in [1, 14, 17, 5_000, 10_020] {
+        let io = Scripted::default()
+            .take(taken)
+            .fail_writes(io::ErrorKind::Interrupted);
+        let mut transport = transport(io);
+        for block in &blocks {
+            ready(transport.feed(block.clone())).unwrap();
+        }
+        let error = ready(SinkExt::<Bytes>::flush(&mut transport)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::Interrupted);
+        ready(SinkExt::<Bytes>::flush(&mut transport)).unwrap();
+        let expected = wire(LengthPrefix::u32(), &blocks);
+        assert_eq!(transport.get_ref().written, expected, "{taken}");
+    }
+}
+
+// To and from `Framed`. That nothing is lost wherever it happens is checked in `mixing.rs`.
+
+#[test]
+fn a_framed_made_of_a_transport_finds_whole_blocks_without_a_read() {
+    let blocks = numbered(&[3, 4, 5, 6, 7]);
+    let mut bytes = wire(LengthPrefix::u32(), &blocks);
+    bytes.extend_from_slice(b"\0\0\0\x09par");
+    for lent in [false, true] {
+        let mut transport = transport(Scripted::default().send(&bytes).then_silent());
+        match lent {
+            false => drop(ready(transport.next()).unwrap().unwrap()),
+            true => drop(ready(recv_blocks(&mut transport).next()).unwrap().unwrap()),
+        }
+        let mut framed = transport.into_framed();
+        assert_eq!(ready(framed.next()).unwrap().unwrap(), blocks[1]);
+        let mut transport = BlockTransport::from(framed);
+        assert_eq!(ready(transport.next()).unwrap().unwrap(), blocks[2]);
+        let mut framed = transport.into_framed();
+        let lent = ready(recv_blocks(&mut framed).next()).map(|b| b.unwrap().to_vec());
+        assert_eq!(lent.unwrap(), blocks[3]);
+        let mut transport = BlockTransport::from(framed.into_parts());
+        assert_eq!(ready(transport.next()).unwrap().unwrap(), blocks[4]);
+        assert!(transport.next().now_or_never().is_none());
+        assert_eq!(transport.read_buffer(), &b"\0\0\0\x09par"[..]);
+        let mut framed = transport.into_framed();
+        assert!(framed.next().now_or_never().is_none());
+        assert_eq!(framed.read_buffer(), &b"\0\0\0\x09par"[..]);
+    }
+}
+
+#[test]
+fn the_index_and_the_offset_of_a_block_stay_what_they_are_in_a_framed() {
+    let bytes = wire(LengthPrefix::u32(), &numbered(&[5, 6]));
+    let mut transport = transport(Scripted::default().send(&bytes[..bytes.len() - 1]));
+    ready(transport.next()).unwrap().unwrap();
+    let mut transport = BlockTransport::from(transport.into_framed());
+    let error = ready(transport.next()).unwrap().unwrap_err();
+    assert!(
+        matches!(
+            error,
+            BlockError::Truncated {
+                index: 1,
+                offset: 9,
+                expected: 6,
+                received: 5,
+                ..
+            }
+        ),
+        "{error:?}"
+    );
+}
+
+#[test]
+fn a_queue_written_in_part_goes_with_the_transport() {
+    let blocks = numbered(&[10, 20_000, 30, 5_000]);
+    let expected = wire(LengthPrefix::u32(), &blocks);
+    for taken in [1, 14, 16, 7_000, 20_018, 20_050, expected.len() - 1] {
+        let io = Scripted::default().take(taken).pause_writes();
+        let mut transport = transport(io);
+        for block in &blocks[..3] {
+            ready(transport.feed(block.clone())).unwrap();
+        }
+        assert!(transport.flush().now_or_never().is_none() || taken > 20_051);
+        let mut framed = transport.into_framed();
+        ready(framed.feed(blocks[3].clone())).unwrap();
+        let mut transport = BlockTransport::from(framed);
+        ready(transport.feed(blocks[0].clone())).unwrap();
+        ready(SinkExt::<Bytes>::flush(&mut transport)).unwrap();
+        let again = wire(LengthPrefix::u32(), &blocks[..1]);
+        let io = transport.get_ref();
+        assert_eq!(io.written, [&expected[..], &again].concat(), "{taken}");
+    }
+}
+
+#[test]
+fn what_framed_had_queued_counts_for_the_bound_and_goes_first() {
+    let held = wire(LengthPrefix::u32(), &numbered(&[200_000]));
+    let io = Scripted::default().pause_writes();
+    let mut parts = FramedParts::new::<Bytes>(io, BlockCodec::length_prefixed());
+    parts.write_buf.extend_from_slice(&held);
+    let mut transport = BlockTransport::from(parts);
+    let late = Bytes::from_static(b"late");
+    let waits = transport.feed(late.clone()).now_or_never().is_none();
+    assert!(waits, "there is more than a full write to write first");
+    ready(transport.send(late.clone())).unwrap();
+    let io = transport.get_ref();
+    let last = wire(LengthPrefix::u32(), &[late]);
+    assert_eq!(io.written, [&held[..], &last].concat());
+}
+
+#[test]
+fn blocks_that_a_framed_had_queued_are_not_of_the_next_transfer() {
+    let mut framed = prefixed(Scripted::default());
+    ready(framed.feed(Bytes::from_static(b"before"))).unwrap();
+    let mut transport = BlockTransport::from(framed);
+    ready(transport.feed(Bytes::from_static(b"fed"))).unwrap();
+    let blocks = futures::stream::iter(["now", "then"]);
+    let sent = ready(send_blocks(&mut transport, blocks)).unwrap();
+    assert_eq!((sent.blocks, sent.wire_bytes, sent.writes), (2, 15, 1));
+    let expected = b"\0\0\0\x06before\0\0\0\x03fed\0\0\0\x03now\0\0\0\x04then";
+    assert_eq!(transport.get_ref().written, expected);
+}
+
+#[test]
+fn a_transport_never_used_becomes_a_framed_as_new() {
+    let bytes = wire(LengthPrefix::u32(), &numbered(&[5]));
+    let mut framed = transport(Scripted::default().send(&bytes)).into_framed();
+    assert!(framed.write_buffer().is_empty());
+    assert_eq!(ready(framed.next()).unwrap().unwrap().len(), 5);
+    let room = framed.get_ref().rooms[0].0;
+    assert!(room >= 4 * KIB, "and reads as much at a time: {room}");
+    let mut again = BlockTransport::from(Framed::new(Scripted::default(), framed.codec().clone()));
+    assert!(ready(again.next()).is_none());
 }

@@ -4,6 +4,7 @@
 mod errors;
 mod framing;
 mod memory;
+mod mixing;
 mod recv;
 mod send;
 mod short_reads;

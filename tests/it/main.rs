@@ -5,6 +5,7 @@ mod errors;
 mod framing;
 mod memory;
 mod mixing;
+mod payload;
 mod recv;
 mod send;
 mod short_reads;

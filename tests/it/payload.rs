@@ -1,0 +1,164 @@
+//! `Payload`: what the blocks of `send_blocks` may be made of, and which of it is copied.
+
+use std::iter::once;
+
+use bytes::{Bytes, BytesMut};
+use futures::stream;
+use wholeblock::{AsFramedWrite, LengthPrefix, Payload, send_blocks, try_send_blocks};
+
+use crate::support::{CHAIN_FROM, Scripted, numbered, prefixed, ready, transport, wire};
+
+/// What `io` wrote of one block, and whether it wrote it from `address`.
+fn sent(io: &Scripted, address: usize) -> (&[u8], bool) {
+    (&io.written, io.addresses.contains(&address))
+}
+
+/// Sends `payload` through a transport and through a `Framed`: the bytes must be those of `block`,
+/// and come from where the payload lies only if `by_reference`.
+#[track_caller]
+fn check<P: Payload>(payload: impl Fn() -> P, block: &[u8], by_reference: bool) {
+    let expected = wire(LengthPrefix::u32(), &[Bytes::copy_from_slice(block)]);
+    let address_of = |payload: &P| payload.as_ref().as_ptr() as usize;
+    let source = |payload| stream::iter(once(payload));
+
+    let (mut transport, payload_1) = (transport(Scripted::default()), payload());
+    let address = address_of(&payload_1);
+    ready(send_blocks(&mut transport, source(payload_1))).unwrap();
+    assert_eq!(
+        sent(transport.get_ref(), address),
+        (&expected[..], by_reference)
+    );
+
+    let (mut framed, payload_2) = (prefixed(Scripted::default()), payload());
+    let address = address_of(&payload_2);
+    ready(send_blocks(&mut framed, source(payload_2))).unwrap();
+    assert_eq!(
+        sent(framed.get_ref(), address),
+        (&expected[..], by_reference)
+    );
+
+    // Where the transport takes one slice a write, all of it is joined.
+    let io = Scripted::default().not_vectored();
+    let mut joined = super::support::transport(io);
+    ready(send_blocks(&mut joined, source(payload()))).unwrap();
+    assert_eq!(joined.get_ref().written, expected);
+    assert_eq!(joined.get_ref().addresses.len(), 1);
+}
+
+/// Checks every type that owns its bytes, and every type that borrows them.
+fn check_all<const N: usize>(text: &str) {
+    let block = text.as_bytes();
+    let array: [u8; N] = block.try_into().unwrap();
+    let large = block.len() >= CHAIN_FROM;
+    let bytes = Bytes::copy_from_slice(block);
+    let vec = block.to_vec();
+
+    check(|| block.to_vec(), block, large);
+    check(|| bytes.clone(), block, large);
+    check(|| &bytes, block, large);
+    check(|| BytesMut::from(block), block, large);
+    check(|| Box::<[u8]>::from(block), block, large);
+    check(|| String::from(text), block, large);
+
+    check(|| block, block, false);
+    check(|| text, block, false);
+    check(|| &vec, block, false);
+    check(|| &array, block, false);
+    check(|| array, block, false);
+}
+
+#[test]
+fn whatever_a_block_is_made_of_its_bytes_go_out_and_large_ones_are_copied_only_if_borrowed() {
+    check_all::<0>("");
+    check_all::<5>("small");
+    check_all::<{ CHAIN_FROM - 1 }>(&"s".repeat(CHAIN_FROM - 1));
+    check_all::<CHAIN_FROM>(&"l".repeat(CHAIN_FROM));
+    check_all::<20_000>(&"l".repeat(20_000));
+}
+
+#[test]
+fn a_vec_with_room_to_spare_and_a_part_of_a_buffer_leave_without_a_copy_too() {
+    let block = numbered(&[20_000]).remove(0);
+    let with_room = || {
+        let mut vec = Vec::with_capacity(100_000);
+        vec.extend_from_slice(&block);
+        vec
+    };
+    check(with_room, &block, true);
+    check(
+        || BytesMut::from(&with_room()[..]).split_off(10_000),
+        &block[10_000..],
+        true,
+    );
+    check(|| block.slice(5_000..15_000), &block[5_000..15_000], true);
+}
+
+#[test]
+fn slices_of_a_local_buffer_need_not_be_static() {
+    let mut transport = transport(Scripted::default());
+    let buffer: Vec<u8> = (0..200).collect();
+    let sent = ready(send_blocks(&mut transport, stream::iter(buffer.chunks(30)))).unwrap();
+    assert_eq!((sent.blocks, sent.payload_bytes), (7, 200));
+    let blocks: Vec<_> = buffer.chunks(30).map(Bytes::copy_from_slice).collect();
+    assert_eq!(
+        transport.get_ref().written,
+        wire(LengthPrefix::u32(), &blocks)
+    );
+}
+
+/// A user's own, with and without an owner to take over.
+struct Record<const OWNED: bool>(String);
+
+impl<const OWNED: bool> AsRef<[u8]> for Record<OWNED> {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl<const OWNED: bool> Payload for Record<OWNED> {
+    fn into_bytes(self) -> Result<Bytes, Self> {
+        if OWNED { Ok(self.0.into()) } else { Err(self) }
+    }
+}
+
+#[test]
+fn a_users_own_type_is_taken_over_if_it_says_so_and_copied_if_not() {
+    for len in [10, CHAIN_FROM, 20_000] {
+        let text = "r".repeat(len);
+        check(
+            || Record::<true>(text.clone()),
+            text.as_bytes(),
+            len >= CHAIN_FROM,
+        );
+        check(|| Record::<false>(text.clone()), text.as_bytes(), false);
+    }
+}
+
+#[test]
+fn a_source_that_can_fail_gives_the_same_types() {
+    fn send<W: AsFramedWrite, P: Payload>(framed: &mut W, payload: P) {
+        let source = stream::iter([Ok::<_, std::io::Error>(payload)]);
+        let sent = ready(try_send_blocks(framed, source));
+        assert_eq!(sent.map_err(drop).unwrap().blocks, 1);
+    }
+    let mut transport = transport(Scripted::default());
+    let local = [3, 4];
+    send(&mut transport, vec![1, 2]);
+    send(&mut transport, &local[..]);
+    send(&mut transport, [5]);
+    send(&mut transport, "six");
+    assert_eq!(
+        transport.get_ref().written,
+        b"\0\0\0\x02\x01\x02\0\0\0\x02\x03\x04\0\0\0\x01\x05\0\0\0\x03six"
+    );
+}
+
+#[test]
+fn a_large_payload_that_is_refused_is_neither_taken_over_nor_queued() {
+    let codec = wholeblock::BlockCodec::new(LengthPrefix::u16());
+    let mut transport = wholeblock::BlockTransport::new(Scripted::default(), codec);
+    let blocks = [vec![1; 70_000], vec![2; 3]];
+    assert!(ready(send_blocks(&mut transport, stream::iter(blocks))).is_err());
+    ready(send_blocks(&mut transport, stream::iter(["after"]))).unwrap();
+    assert_eq!(transport.get_ref().written, b"\0\x05after");
+}

@@ -3,6 +3,7 @@
 
 mod errors;
 mod framing;
+mod limits;
 mod memory;
 mod mixing;
 mod payload;

@@ -2,6 +2,7 @@
 //! once. `cargo test --test it recv::` runs those of one module.
 
 mod errors;
+mod fairness;
 mod framing;
 mod limits;
 mod memory;

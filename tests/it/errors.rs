@@ -107,6 +107,7 @@ fn every_error_prints_its_numbers_and_becomes_an_io_error_of_the_right_kind() {
     ];
     for (error, text, kind) in table {
         assert_eq!(error.to_string(), text);
+        assert_eq!(error.kind(), kind, "{text}");
         let error = io::Error::from(error);
         assert_eq!(error.kind(), kind, "{text}");
         assert_eq!(error.to_string(), text);
@@ -115,6 +116,9 @@ fn every_error_prints_its_numbers_and_becomes_an_io_error_of_the_right_kind() {
             matches!(inner, Some(e) if BlockError::to_string(e) == text),
             "the numbers can still be had from the io::Error"
         );
+        let debug = format!("{:?}", inner.unwrap());
+        let back = BlockError::from(error);
+        assert_eq!(format!("{back:?}"), debug, "it comes back as it was");
     }
 }
 
@@ -125,6 +129,62 @@ fn an_io_error_goes_in_and_comes_out_as_it_was() {
     let error = io::Error::from(error);
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     assert_eq!(error.to_string(), "cable cut");
+}
+
+#[test]
+fn an_error_of_the_transport_has_its_kind() {
+    let error = BlockError::Io(io::ErrorKind::ConnectionReset.into());
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn a_source_that_failed_with_an_error_of_a_kind_has_that_kind() {
+    type Cause = Box<dyn std::error::Error + Send + Sync>;
+    let too_few = || BlockError::TooFew {
+        expected: 2,
+        received: 1,
+    };
+    let table: [(Cause, io::ErrorKind); 6] = [
+        ("words".into(), io::ErrorKind::Other),
+        (
+            Box::new(io::Error::new(io::ErrorKind::NotFound, "gone")),
+            io::ErrorKind::NotFound,
+        ),
+        (Box::new(too_few()), io::ErrorKind::UnexpectedEof),
+        (
+            Box::new(io::Error::from(too_few())),
+            io::ErrorKind::UnexpectedEof,
+        ),
+        (
+            Box::new(BlockError::Source(Box::new(io::Error::from(
+                io::ErrorKind::TimedOut,
+            )))),
+            io::ErrorKind::TimedOut,
+        ),
+        (
+            Box::new(BlockError::Io(io::ErrorKind::AddrInUse.into())),
+            io::ErrorKind::AddrInUse,
+        ),
+    ];
+    for (cause, kind) in table {
+        let text = cause.to_string();
+        let error = BlockError::Source(cause);
+        assert_eq!(error.kind(), kind, "{text}");
+        let error = io::Error::from(error);
+        assert_eq!(error.kind(), kind, "{text}");
+        // It is still the source that failed, and with what.
+        match BlockError::from(error) {
+            BlockError::Source(cause) => assert_eq!(cause.to_string(), text),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn an_io_error_that_holds_something_else_stays_what_it_is() {
+    let error = BlockError::from(io::Error::new(io::ErrorKind::InvalidData, "not ours"));
+    assert!(matches!(&error, BlockError::Io(e) if e.to_string() == "not ours"));
+    assert_eq!(error.kind(), io::ErrorKind::InvalidData);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod errors;
 mod fairness;
 mod framing;
+mod io_errors;
 mod limits;
 mod memory;
 mod mixing;

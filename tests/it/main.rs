@@ -13,6 +13,8 @@ mod recv;
 mod send;
 mod short_reads;
 mod support;
+#[cfg(unix)]
+mod tls;
 mod transport;
 mod transports;
 #[cfg(windows)]

@@ -1,82 +1,78 @@
 //! The same code over every transport, spawned on a multi-thread runtime, with no type annotated.
 
-use bytes::Bytes;
-use futures::{SinkExt, StreamExt, stream};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt, split},
-    net::{TcpListener, TcpStream},
-};
+use bytes::{Bytes, BytesMut};
+use futures::{SinkExt, StreamExt, TryStreamExt, stream};
+use tokio::io::{AsyncWriteExt, split};
 use tokio_util::codec::{Framed, FramedRead, FramedWrite};
-use wholeblock::{BlockCodec, BlockError, Exact, Framing, LengthPrefix, recv_blocks, send_blocks};
+use wholeblock::{
+    BlockCodec, BlockError, BlockTransport, Exact, Framing, LengthPrefix, recv_blocks, send_blocks,
+};
 
-use crate::support::{numbered_for, prefixed, wire, with_each_framing};
+use crate::support::{numbered_for, prefixed, tcp_pair, transport, wire, with_each_framing};
 
 /// 60 blocks, from empty ones to some that take many reads and writes.
-fn blocks<F: Framing>(framing: &F) -> Vec<Bytes> {
+pub(crate) fn blocks<F: Framing>(framing: &F) -> Vec<Bytes> {
     numbered_for(framing, &[0, 1, 500, 8_192, 51_200, 300_000].repeat(10))
 }
 
-async fn tcp_pair() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let near = TcpStream::connect(listener.local_addr().unwrap());
-    let (near, far) = tokio::join!(near, listener.accept());
-    (near.unwrap(), far.unwrap().0)
+/// Sends by `send_blocks`, receives by `recv_blocks`, both spawned; then the other way round by
+/// sink and stream. `$Blocks` is `Framed` or `BlockTransport`.
+macro_rules! there_and_back {
+    ($Blocks:ident, $pair:expr, $framing:expr) => {{
+        let (near, far) = $pair;
+        let framing = $framing;
+        let expected = blocks(&framing);
+        let outgoing = expected.clone();
+        let near = tokio::spawn(async move {
+            let mut blocks = $Blocks::new(near, BlockCodec::new(framing));
+            let sent = send_blocks(&mut blocks, stream::iter(outgoing.clone())).await?;
+            assert_eq!(sent.blocks, outgoing.len() as u64);
+            let mut back = Vec::new();
+            while let Some(block) = blocks.next().await {
+                back.push(block?.freeze());
+            }
+            blocks.close().await?;
+            assert_eq!(back, outgoing);
+            Ok::<_, BlockError>(sent)
+        });
+        let far = tokio::spawn(async move {
+            let mut blocks = $Blocks::new(far, BlockCodec::new(framing));
+            let count = expected.len() as u64;
+            let mut at = 0;
+            let mut receiving = recv_blocks(&mut blocks).stop_after(count).at_least(count);
+            while let Some(block) = receiving.next().await? {
+                assert_eq!(block, expected[at], "block {at}");
+                at += 1;
+            }
+            let received = receiving.stats();
+            drop(receiving);
+            for block in expected {
+                blocks.feed(block).await?;
+            }
+            blocks.close().await?;
+            assert!(blocks.next().await.is_none(), "a clean end");
+            Ok::<_, BlockError>(received)
+        });
+        let (sent, received) = tokio::join!(near, far);
+        let (sent, received) = (sent.unwrap().unwrap(), received.unwrap().unwrap());
+        assert_eq!(sent.blocks, received.blocks);
+        assert_eq!(sent.payload_bytes, received.payload_bytes);
+        assert_eq!(sent.wire_bytes, received.wire_bytes);
+    }};
 }
 
-/// Sends by `send_blocks`, receives by `recv_blocks`, both spawned; then the other way round by
-/// sink and stream.
-async fn there_and_back<T, F>(near: T, far: T, framing: F)
-where
-    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    F: Framing + Copy + Send + Sync + 'static,
-{
-    let expected = blocks(&framing);
-    let outgoing = expected.clone();
-    let near = tokio::spawn(async move {
-        let mut framed = Framed::new(near, BlockCodec::new(framing));
-        let sent = send_blocks(&mut framed, stream::iter(outgoing.clone())).await?;
-        assert_eq!(sent.blocks, outgoing.len() as u64);
-        let mut back = Vec::new();
-        while let Some(block) = framed.next().await {
-            back.push(block?.freeze());
-        }
-        framed.close().await?;
-        assert_eq!(back, outgoing);
-        Ok::<_, BlockError>(sent)
-    });
-    let far = tokio::spawn(async move {
-        let mut framed = Framed::new(far, BlockCodec::new(framing));
-        let count = expected.len() as u64;
-        let mut at = 0;
-        let mut receiving = recv_blocks(&mut framed).stop_after(count).at_least(count);
-        while let Some(block) = receiving.next().await? {
-            assert_eq!(block, expected[at], "block {at}");
-            at += 1;
-        }
-        let received = receiving.stats();
-        drop(receiving);
-        for block in expected {
-            framed.feed(block).await?;
-        }
-        framed.close().await?;
-        assert!(framed.next().await.is_none(), "a clean end");
-        Ok::<_, BlockError>(received)
-    });
-    let (sent, received) = tokio::join!(near, far);
-    let (sent, received) = (sent.unwrap().unwrap(), received.unwrap().unwrap());
-    assert_eq!(sent.blocks, received.blocks);
-    assert_eq!(sent.payload_bytes, received.payload_bytes);
-    assert_eq!(sent.wire_bytes, received.wire_bytes);
-}
+#[cfg(unix)]
+pub(crate) use there_and_back;
 
 macro_rules! each_framing_over {
     ($pair:expr) => {
         with_each_framing!(|case| {
-            let (near, far) = $pair;
-            there_and_back(near, far, case.framing).await
+            there_and_back!(Framed, $pair, case.framing);
+            there_and_back!(BlockTransport, $pair, case.framing);
         });
-        let (near, far) = $pair;
-        there_and_back(near, far, Exact::new(51_200).unwrap()).await;
+        let framing = Exact::new(51_200).unwrap();
+        there_and_back!(Framed, $pair, framing);
+        there_and_back!(BlockTransport, $pair, framing);
     };
 }
 
@@ -133,6 +129,90 @@ async fn the_two_halves_of_one_socket_work_in_two_tasks() {
     assert_eq!(sender.await.unwrap().unwrap().blocks, 60);
     receiver.await.unwrap().unwrap();
     assert_eq!(echo.await.unwrap().unwrap().blocks, 60);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn halves_are_transports_of_their_own_in_two_tasks() {
+    let (near, far) = tcp_pair().await;
+    let expected = blocks(&LengthPrefix::u32());
+    // One end splits the socket into its own halves, the other by tokio's `split`.
+    let (read, write) = far.into_split();
+    let (source, sink) = (transport(read), transport(write));
+    let echo = tokio::spawn(source.map_ok(BytesMut::freeze).forward(sink));
+    let (read, write) = split(near);
+    let (mut source, mut sink) = (transport(read), transport(write));
+    let outgoing = expected.clone();
+    let sender = tokio::spawn(async move {
+        let first = stream::iter(outgoing[..20].to_vec());
+        sink.send_all(&mut first.map(Ok)).await?;
+        // Borrowed, and yet spawned.
+        send_blocks(&mut sink, stream::iter(&outgoing[20..])).await?;
+        sink.close().await
+    });
+    let receiver = tokio::spawn(async move {
+        let mut at = 0;
+        let mut receiving = recv_blocks(&mut source).stop_after(30);
+        while let Some(block) = receiving.next().await? {
+            assert_eq!(block, expected[at]);
+            at += 1;
+        }
+        drop(receiving);
+        while let Some(block) = source.next().await {
+            assert_eq!(block?, expected[at]);
+            at += 1;
+        }
+        Ok::<_, BlockError>(at)
+    });
+    sender.await.unwrap().unwrap();
+    assert_eq!(receiver.await.unwrap().unwrap(), 60);
+    echo.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_whole_transport_may_be_split_as_any_sink_and_stream() {
+    let (near, far) = tokio::io::duplex(3_000);
+    let expected = blocks(&LengthPrefix::u32());
+    let (mut sink, source) = transport(far).split();
+    let echo = tokio::spawn(async move {
+        let mut source = source.map_ok(BytesMut::freeze);
+        sink.send_all(&mut source).await?;
+        sink.close().await
+    });
+    let (sink, source) = transport(near).split();
+    let outgoing = expected.clone();
+    let sender = tokio::spawn(stream::iter(outgoing).map(Ok).forward(sink));
+    let back: Vec<BytesMut> = source.try_collect().await.unwrap();
+    assert_eq!(back, expected);
+    sender.await.unwrap().unwrap();
+    echo.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_stream_that_loses_a_select_again_and_again_loses_no_block() {
+    let (mut near, far) = tokio::io::duplex(50);
+    let expected = numbered_for(&LengthPrefix::u32(), &[0, 7, 500, 3_000].repeat(5));
+    let bytes = wire(LengthPrefix::u32(), &expected);
+    let slow = tokio::spawn(async move {
+        for piece in bytes.chunks(41) {
+            near.write_all(piece).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+    });
+    let mut transport = transport(far);
+    let (mut out, mut cancelled) = (vec![], 0);
+    loop {
+        tokio::select! {
+            biased;
+            next = transport.next() => match next {
+                Some(block) => out.push(block.unwrap()),
+                None => break,
+            },
+            () = tokio::task::yield_now() => cancelled += 1,
+        }
+    }
+    assert_eq!(out, expected);
+    assert!(cancelled > 100, "{cancelled}");
+    slow.await.unwrap();
 }
 
 #[tokio::test]

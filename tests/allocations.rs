@@ -17,7 +17,10 @@ use futures::{FutureExt, SinkExt, StreamExt, stream};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, Sink, duplex, sink};
 use tokio_util::codec::{Encoder, Framed, FramedRead, FramedWrite};
-use wholeblock::{BlockCodec, Exact, Framing, LengthPrefix, Varint, recv_blocks, send_blocks};
+use wholeblock::{
+    AsFramedRead, BlockCodec, BlockError, BlockTransport, Exact, Framing, LengthPrefix, Varint,
+    recv_blocks, send_blocks,
+};
 
 #[global_allocator]
 static GLOBAL: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -30,10 +33,14 @@ macro_rules! rules {
     ($($rule:ident,)*) => { [$((stringify!($rule), $rule as fn())),*] };
 }
 
-const RULES: [(&str, fn()); 7] = rules![
+const RULES: [(&str, fn()); 11] = rules![
     no_allocation_per_lent_block_in_steady_state,
     no_allocation_per_owned_block_dropped_before_the_next_read,
     no_allocation_per_sent_block_in_steady_state,
+    no_allocation_per_block_that_is_fed_in_steady_state,
+    a_transport_that_was_never_used_holds_nothing,
+    a_transport_that_idles_after_bulk_holds_little,
+    a_sink_that_waits_for_a_peer_is_bounded_whatever_the_lengths,
     a_sender_whose_source_has_nothing_keeps_little,
     blocks_of_ever_other_lengths_cost_a_sender_little_more_than_their_bytes,
     a_thousand_peers_that_announce_8_mib_and_say_nothing_cost_nothing,
@@ -88,6 +95,8 @@ struct Repeating {
     /// Whether there is nothing to read at first, each time.
     pausing: bool,
     has_paused: bool,
+    /// Whether it says nothing after that, instead of ending.
+    then_silent: bool,
 }
 
 impl Repeating {
@@ -102,6 +111,7 @@ impl Repeating {
             per_read: usize::MAX,
             pausing: false,
             has_paused: false,
+            then_silent: false,
         }
     }
 }
@@ -114,6 +124,9 @@ impl AsyncRead for Repeating {
     ) -> Poll<io::Result<()>> {
         self.has_paused = self.pausing && !self.has_paused;
         if self.has_paused {
+            return Poll::Pending;
+        }
+        if self.count == 0 && self.then_silent {
             return Poll::Pending;
         }
         let mut left = self.per_read;
@@ -193,13 +206,23 @@ fn held_since(before: &stats_alloc::Stats) -> usize {
         .saturating_sub(change.bytes_deallocated)
 }
 
+/// Blocks after which a stream of blocks of `len` bytes is steady.
+fn warm_up(len: usize) -> usize {
+    200 + 2 * MIB / len
+}
+
 fn no_allocation_per_lent_block_in_steady_state() {
-    fn check_pausing<F: Framing>(framing: F, len: usize, per_read: usize, pausing: bool) {
-        let warm_up = 200 + 2 * MIB / len;
-        let mut peer = Repeating::new(framing.clone(), len, warm_up + 800);
+    fn check_each<F: Framing, R: AsFramedRead<Error = BlockError>>(
+        framing: F,
+        make: impl Fn(Repeating, BlockCodec<F>) -> R,
+        len: usize,
+        per_read: usize,
+        pausing: bool,
+    ) {
+        let mut peer = Repeating::new(framing.clone(), len, warm_up(len) + 800);
         peer.per_read = per_read;
         peer.pausing = pausing;
-        let mut framed = FramedRead::new(peer, BlockCodec::new(framing));
+        let mut framed = make(peer, BlockCodec::new(framing));
         let mut receiving = recv_blocks(&mut framed);
         let mut receive = |blocks: usize| {
             let mut left = blocks;
@@ -210,24 +233,21 @@ fn no_allocation_per_lent_block_in_steady_state() {
                 }
             }
         };
-        receive(warm_up);
+        receive(warm_up(len));
         let allocations = allocations(|| receive(800));
         assert_eq!(allocations, 0, "{len} bytes, {per_read} a read, {pausing}");
     }
     fn check<F: Framing>(framing: F, len: usize, per_read: usize) {
-        check_pausing(framing.clone(), len, per_read, false);
-        check_pausing(framing, len, per_read, true);
+        check_each(framing.clone(), FramedRead::new, len, per_read, false);
+        check_each(framing.clone(), FramedRead::new, len, per_read, true);
+        check_each(framing, BlockTransport::new, len, per_read, false);
     }
     with_each_steady_stream!(check);
 }
 
 fn no_allocation_per_owned_block_dropped_before_the_next_read() {
-    fn check<F: Framing + Copy>(framing: F, len: usize, per_read: usize) {
-        let warm_up = 200 + 2 * MIB / len;
-        let mut peer = Repeating::new(framing, len, warm_up + 800);
-        peer.per_read = per_read;
-        let mut framed = FramedRead::new(peer, BlockCodec::new(framing));
-        for _ in 0..warm_up {
+    fn check_each<R: AsFramedRead<Error = BlockError>>(mut framed: R, len: usize, per_read: usize) {
+        for _ in 0..warm_up(len) {
             done(framed.next()).unwrap().unwrap();
         }
         let allocations = allocations(|| {
@@ -236,6 +256,16 @@ fn no_allocation_per_owned_block_dropped_before_the_next_read() {
             }
         });
         assert_eq!(allocations, 0, "{len} bytes, {per_read} a read");
+    }
+    fn check<F: Framing + Copy>(framing: F, len: usize, per_read: usize) {
+        let peer = || {
+            let mut peer = Repeating::new(framing, len, warm_up(len) + 800);
+            peer.per_read = per_read;
+            peer
+        };
+        let codec = || BlockCodec::new(framing);
+        check_each(FramedRead::new(peer(), codec()), len, per_read);
+        check_each(BlockTransport::new(peer(), codec()), len, per_read);
     }
     with_each_steady_stream!(check);
 }
@@ -257,7 +287,128 @@ fn no_allocation_per_sent_block_in_steady_state() {
     }
 }
 
+fn no_allocation_per_block_that_is_fed_in_steady_state() {
+    for len in [0, 64, 1_000, 4_095, 4_096, 51_200, MIB] {
+        for flush_each in [1, 3, usize::MAX] {
+            let block = Bytes::from(vec![7; len]);
+            let mut transport = BlockTransport::new(sink(), BlockCodec::length_prefixed());
+            let mut send = |count| {
+                for n in 1..=count {
+                    done(transport.feed(block.clone())).unwrap();
+                    if n % flush_each == 0 {
+                        done(transport.flush()).unwrap();
+                    }
+                }
+            };
+            send(21_000);
+            let allocations = allocations(|| send(21_000));
+            assert_eq!(allocations, 0, "{len} bytes, a flush after {flush_each}");
+        }
+    }
+}
+
+fn a_transport_that_was_never_used_holds_nothing() {
+    let (near, _far) = duplex(64);
+    let before = GLOBAL.stats();
+    let transport = BlockTransport::new(near, BlockCodec::length_prefixed());
+    assert_eq!(held_since(&before), 0);
+    let framed = transport.into_framed();
+    let transport = BlockTransport::from(framed);
+    drop(transport);
+    assert_eq!(held_since(&before), 0);
+}
+
+/// Heap bytes that each of 50 transports holds after `used` has used them one after the other. What
+/// they leave to the thread is one buffer for all.
+fn held_by_each<T>(mut used: impl FnMut() -> T) -> usize {
+    let before = GLOBAL.stats();
+    let transports: Vec<T> = (0..50).map(|_| used()).collect();
+    let own = transports.capacity() * size_of::<T>();
+    held_since(&before).saturating_sub(own) / transports.len()
+}
+
+fn a_transport_that_idles_after_bulk_holds_little() {
+    for len in [64, 1_000, 1_024, 5_000, 20_000, 40_000, 51_200] {
+        let (count, block) = (256 + 256 * KIB / len, Bytes::from(vec![7; len]));
+        let mut wire = BytesMut::new();
+        let mut codec: BlockCodec<LengthPrefix> = BlockCodec::length_prefixed();
+        codec.encode(block.clone(), &mut wire).unwrap();
+        let wire = wire.freeze();
+        for (per_read, pausing) in [(usize::MAX, false), (30_000, true), (1_460, true)] {
+            let received = || {
+                let mut peer = Repeating::new(LengthPrefix::u32(), len, count);
+                peer.per_read = per_read;
+                peer.pausing = pausing;
+                peer.then_silent = true;
+                peer.wire = wire.clone();
+                let mut transport = BlockTransport::new(peer, BlockCodec::length_prefixed());
+                let mut blocks = 0;
+                while blocks < count {
+                    blocks += usize::from(transport.next().now_or_never().is_some());
+                }
+                for _ in 0..3 {
+                    assert!(transport.next().now_or_never().is_none());
+                }
+                transport.get_mut().wire = Bytes::new();
+                transport
+            };
+            let each = held_by_each(received);
+            assert!(each <= 10 * KIB, "{len} bytes received: {each} bytes each");
+        }
+
+        let sent = || {
+            let mut transport = BlockTransport::new(sink(), BlockCodec::length_prefixed());
+            for _ in 0..count {
+                done(transport.feed(block.clone())).unwrap();
+            }
+            done(SinkExt::<Bytes>::flush(&mut transport)).unwrap();
+            transport
+        };
+        let each = held_by_each(sent);
+        assert!(each <= 10 * KIB, "{len} bytes sent: {each} bytes each");
+
+        let sent_by_one = || {
+            let mut transport = BlockTransport::new(sink(), BlockCodec::length_prefixed());
+            for _ in 0..count {
+                done(transport.send(block.clone())).unwrap();
+            }
+            let blocks = stream::iter(std::iter::repeat_n(&block, count));
+            done(send_blocks(&mut transport, blocks)).unwrap();
+            transport
+        };
+        let each = held_by_each(sent_by_one);
+        assert!(
+            each <= 10 * KIB,
+            "{len} bytes sent one by one: {each} bytes each"
+        );
+    }
+}
+
+fn a_sink_that_waits_for_a_peer_is_bounded_whatever_the_lengths() {
+    let (_open, full) = filled_with(b"x");
+    let mut transport = BlockTransport::new(full, BlockCodec::new(LengthPrefix::u8()));
+    let before = GLOBAL.stats();
+    let mut fed = 0;
+    loop {
+        let block = Bytes::from_static(&[7; 1][..fed % 2]);
+        if transport.feed(block).now_or_never().is_none() {
+            break;
+        }
+        fed += 1;
+        assert!(fed < 100_000, "it takes without end");
+    }
+    let held = held_since(&before);
+    assert!(held <= 128 * KIB, "{held} bytes");
+}
+
 fn a_sender_whose_source_has_nothing_keeps_little() {
+    // One that was here before has left a buffer on this thread.
+    let mut earlier = BlockTransport::new(sink(), BlockCodec::length_prefixed());
+    done(send_blocks(
+        &mut earlier,
+        stream::iter(vec![[7; 1_000]; 60]),
+    ))
+    .unwrap();
     let mut framed = FramedWrite::new(sink(), BlockCodec::length_prefixed());
     let before = GLOBAL.stats();
     let blocks = std::iter::repeat_n(Bytes::from_static(&[7; 64]), 100_000);

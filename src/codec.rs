@@ -274,6 +274,7 @@ impl<F: Framing, E: CodecError> Encoder<Bytes> for BlockCodec<F, E> {
         if dst.capacity() == 0 {
             dst.reserve(INITIAL_CAPACITY);
         }
+        self.meter.pay(self.encoded);
         self.encode_header(block.len(), dst)?;
         dst.extend_from_slice(&block);
         Ok(())

@@ -33,7 +33,11 @@ impl Meter {
 
     /// As [`poll_pay`](Self::poll_pay), where no one can wait: what no budget is left for is not
     /// paid, and the socket's next read or write lets other tasks run.
+    #[inline]
     pub(crate) fn pay(&mut self, blocks: u64) {
+        if blocks - self.paid < BLOCKS_PER_UNIT {
+            return;
+        }
         let _ = self.poll_pay(&mut Context::from_waker(Waker::noop()), blocks);
         self.paid = self.paid.max(blocks - blocks % BLOCKS_PER_UNIT);
     }

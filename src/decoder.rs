@@ -1,6 +1,9 @@
 //! The decoder: a state machine over the read buffer.
 
-use std::fmt;
+use std::{
+    fmt,
+    task::{Context, Poll},
+};
 
 use bytes::{Buf, BytesMut};
 use tracing::trace;
@@ -279,8 +282,18 @@ impl<F: Framing> BlockDecoder<F> {
         })
     }
 
-    pub(crate) fn has_failed(&self) -> bool {
-        matches!(self.state, State::Failed(_))
+    /// Pays for the blocks taken since the last call; pending, to let other tasks run, where no
+    /// budget is left.
+    pub(crate) fn poll_pay(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.meter.poll_pay(cx, self.position.index)
+    }
+
+    /// Why there are no more blocks, if there are none.
+    pub(crate) fn failure(&self) -> Option<BlockError> {
+        match &self.state {
+            State::Failed(error) => Some(error(self.position)),
+            _ => None,
+        }
     }
 
     /// The decoder's step in every case but one: that the next small block is whole and is to be
@@ -295,10 +308,10 @@ impl<F: Framing> BlockDecoder<F> {
         src: &mut BytesMut,
         peek: bool,
     ) -> Result<Option<BytesMut>, BlockError> {
-        if let State::Failed(error) = &self.state {
+        if let Some(error) = self.failure() {
             // Nothing after the failure can be told apart, so none of it is kept.
             src.clear();
-            return Err(error(self.position));
+            return Err(error);
         }
         let parsed = self.parser.parse(src);
         if let State::AwaitingRead { buffered } = self.state {

@@ -130,11 +130,17 @@ fn poll_peek_framed<R: AsFramedRead>(
     framed: &mut R,
     cx: &mut Context<'_>,
 ) -> Poll<Result<Arrival, R::Error>> {
+    if let Some(error) = framed.codec().decoder().failure() {
+        return Poll::Ready(Err(error.into()));
+    }
     with_decoder_and_buffer(framed, BlockDecoder::unpark);
-    let polled = {
-        let peeking = Peeking::new(framed);
-        Pin::new(&mut *peeking.0).poll_next(cx)
-    };
+    let peeking = Peeking::new(framed);
+    let polled = Pin::new(&mut *peeking.0).poll_next(cx);
+    if let Poll::Ready(Some(Err(_))) = polled {
+        // After an error, `Framed` gives `None` once, which would look like the stream's end.
+        let _none = Pin::new(&mut *peeking.0).poll_next(cx);
+    }
+    drop(peeking);
     match polled {
         // In peek mode an item is an empty buffer, which says that there is a block.
         Poll::Ready(Some(peeked)) => Poll::Ready(peeked.map(|_empty| Arrival::Block)),

@@ -162,8 +162,7 @@ impl ReadBufPolicy {
     /// Returns the batch buffer to this thread's pool while the connection is idle. Unread bytes
     /// move to a buffer of [`INITIAL_CAPACITY`].
     pub(crate) fn park(&mut self, buffer: &mut BytesMut) {
-        let is_batch = INITIAL_CAPACITY < buffer.capacity() && buffer.capacity() <= BATCH;
-        if !is_batch || buffer.len() > MAX_PARKED {
+        if buffer.len() > MAX_PARKED || buffer.capacity() > BATCH || is_small(buffer) {
             return;
         }
         let mut small = mem::take(&mut self.small);
@@ -177,7 +176,7 @@ impl ReadBufPolicy {
     /// have justified its size. Returns whether it did.
     pub(crate) fn unpark(&mut self, buffer: &mut BytesMut) -> bool {
         let batch = self.batch_capacity();
-        if buffer.capacity() > INITIAL_CAPACITY || batch.min(self.limit) <= INITIAL_CAPACITY {
+        if batch.min(self.limit) <= INITIAL_CAPACITY || !is_small(buffer) {
             return false;
         }
         let Some(mut large) = BatchPool::take(batch) else {
@@ -187,6 +186,13 @@ impl ReadBufPolicy {
         self.small = mem::replace(buffer, large);
         true
     }
+}
+
+/// Whether the allocation of `buffer` is no larger than buffers begin with. The capacity would not
+/// tell: it is that of a view, which may be short.
+fn is_small(buffer: &mut BytesMut) -> bool {
+    let larger = (INITIAL_CAPACITY + 1).saturating_sub(buffer.len());
+    !buffer.try_reclaim(larger)
 }
 
 /// Whether `buffer` is to be read into as it is.
@@ -250,8 +256,12 @@ impl BatchPool {
         Some(spare)
     }
 
+    /// Keeps `buffer` for the next reader, unless its allocation is larger than a batch.
     fn put(mut buffer: BytesMut) {
         buffer.clear();
+        if reclaim_exceeds(&mut buffer, BATCH) {
+            return;
+        }
         let _ = SPARE.try_with(|slot| slot.set(Some(buffer)));
     }
 }
@@ -404,6 +414,30 @@ mod tests {
             policy(64 * KIB, false).park(&mut buffer);
             assert_eq!(buffer.capacity(), capacity);
         }
+    }
+
+    #[test]
+    fn what_is_left_to_others_is_a_batch_of_allocation_at_most() {
+        let mut large = BytesMut::with_capacity(MIB);
+        drop(large.split_off(BATCH));
+        assert_eq!(large.capacity(), BATCH, "of a view");
+        policy(MIB, false).park(&mut large);
+        let mut buffer = BytesMut::new();
+        assert!(!policy(MIB, false).unpark(&mut buffer));
+    }
+
+    #[test]
+    fn a_short_view_of_a_batch_buffer_is_parked_too() {
+        let mut buffer = BytesMut::with_capacity(2 * INITIAL_CAPACITY);
+        buffer.extend_from_slice(&[7; INITIAL_CAPACITY + 100]);
+        drop(buffer.split_to(INITIAL_CAPACITY + 90));
+        assert!(buffer.capacity() < INITIAL_CAPACITY);
+        policy(MIB, false).park(&mut buffer);
+        assert_eq!(&buffer[..], [7; 10]);
+        assert_eq!(
+            BatchPool::take(BATCH).unwrap().capacity(),
+            2 * INITIAL_CAPACITY
+        );
     }
 
     #[test]

@@ -14,7 +14,7 @@ use bytes::{Buf, BytesMut};
 use tracing::{Span, debug, debug_span};
 
 use crate::{
-    AsFramedRead, BlockCodec, BlockError, Framing, TransferStats,
+    AsFramedRead, BlockCodec, BlockError, Framing, TransferStats, coop,
     decoder::{Position, ReadStats},
     frame::{FrameLen, FrameParser},
     framed::Arrival,
@@ -304,6 +304,8 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
         if self.cursor.blocks >= self.cursor.stop_after {
             return Poll::Ready(self.end());
         }
+        // A socket spends a unit at each read; not every transport does.
+        ready!(coop::poll_spend(cx));
         match ready!(self.poll_arrival(cx)) {
             Ok(Arrival::Block) => {
                 self.lend_more();
@@ -333,6 +335,7 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
         cx: &mut Context<'_>,
     ) -> Poll<Result<Arrival, Interrupted<R::Error>>> {
         self.consume_lent();
+        ready!(self.framed.codec_mut().decoder_mut().poll_pay(cx));
         let reads = self.framed.codec().decoder().read_stats().reads;
         let polled = self.framed.poll_peek(cx);
         if polled.is_ready() || self.framed.codec().decoder().read_stats().reads > reads {

@@ -122,9 +122,6 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     where
         T: AsyncRead + Unpin,
     {
-        // A socket spends a unit at each read; not every transport does.
-        ready!(coop::poll_spend(cx));
-        self.codec.decoder_mut().unpark(&mut self.read_buf);
         if self.read_buf.len() == self.read_buf.capacity() {
             self.read_buf.reserve(INITIAL_CAPACITY);
         }
@@ -140,6 +137,10 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     where
         T: AsyncRead + Unpin,
     {
+        // A socket spends a unit at each read; not every transport does.
+        ready!(coop::poll_spend(cx));
+        ready!(self.codec.decoder_mut().poll_pay(cx));
+        self.codec.decoder_mut().unpark(&mut self.read_buf);
         loop {
             if let Some(block) = self.codec.decoder_mut().decode(&mut self.read_buf)? {
                 return Poll::Ready(Some(Ok(block)));
@@ -223,7 +224,7 @@ where
         }
         if this.errored {
             // A loop that skips errors ends here, instead of meeting the same one for ever.
-            this.errored = this.codec.decoder().has_failed();
+            this.errored = this.codec.decoder().failure().is_some();
             return Poll::Ready(None);
         }
         let polled = this.poll_rest(cx);
@@ -351,6 +352,9 @@ where
     }
 
     fn poll_peek(&mut self, cx: &mut Context<'_>) -> Poll<Result<Arrival, E>> {
+        // Whoever lends has seen the error after which the stream would end.
+        self.errored &= self.codec.decoder().failure().is_some();
+        self.codec.decoder_mut().unpark(&mut self.read_buf);
         loop {
             if self.codec.decoder_mut().peek(&mut self.read_buf)? {
                 return Poll::Ready(Ok(Arrival::Block));

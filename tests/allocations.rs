@@ -33,9 +33,12 @@ macro_rules! rules {
     ($($rule:ident,)*) => { [$((stringify!($rule), $rule as fn())),*] };
 }
 
-const RULES: [(&str, fn()); 11] = rules![
+const RULES: [(&str, fn()); 14] = rules![
     no_allocation_per_lent_block_in_steady_state,
     no_allocation_per_owned_block_dropped_before_the_next_read,
+    no_allocation_where_a_transport_waits_for_each_read,
+    no_allocation_where_a_wait_is_polled_in_vain,
+    a_transport_that_idles_after_little_holds_no_more_than_after_bulk,
     no_allocation_per_sent_block_in_steady_state,
     no_allocation_per_block_that_is_fed_in_steady_state,
     a_transport_that_was_never_used_holds_nothing,
@@ -268,6 +271,83 @@ fn no_allocation_per_owned_block_dropped_before_the_next_read() {
         check_each(BlockTransport::new(peer(), codec()), len, per_read);
     }
     with_each_steady_stream!(check);
+}
+
+fn no_allocation_where_a_transport_waits_for_each_read() {
+    fn check<F: Framing>(framing: F, len: usize, per_read: usize) {
+        let transport = || {
+            let mut peer = Repeating::new(framing.clone(), len, warm_up(len) + 800);
+            peer.per_read = per_read;
+            peer.pausing = true;
+            BlockTransport::new(peer, BlockCodec::new(framing.clone()))
+        };
+        let counted = |receive: &mut dyn FnMut() -> Option<usize>| {
+            let mut receive = |blocks: usize| {
+                let mut left = blocks;
+                while left > 0 {
+                    if let Some(received) = receive() {
+                        assert_eq!(received, len);
+                        left -= 1;
+                    }
+                }
+            };
+            receive(warm_up(len));
+            allocations(|| receive(800))
+        };
+        let mut stream = transport();
+        let owned = counted(&mut || {
+            let next = stream.next().now_or_never();
+            next.map(|block| block.unwrap().unwrap().len())
+        });
+        assert_eq!(owned, 0, "{len} bytes, {per_read} a read, owned");
+
+        let mut transport = transport();
+        let mut receiving = recv_blocks(&mut transport);
+        let lent = counted(&mut || {
+            let next = receiving.next().now_or_never();
+            next.map(|block| block.unwrap().unwrap().len())
+        });
+        assert_eq!(lent, 0, "{len} bytes, {per_read} a read, lent");
+    }
+    with_each_steady_stream!(check);
+}
+
+/// A transport that has received `count` blocks of `len` bytes, and now waits for more.
+fn waiting(len: usize, count: usize) -> BlockTransport<Repeating, LengthPrefix> {
+    let mut peer = Repeating::new(LengthPrefix::u32(), len, count);
+    peer.then_silent = true;
+    let mut transport = BlockTransport::new(peer, BlockCodec::length_prefixed());
+    for _ in 0..count {
+        done(transport.next()).unwrap().unwrap();
+    }
+    assert!(transport.next().now_or_never().is_none());
+    transport
+}
+
+fn no_allocation_where_a_wait_is_polled_in_vain() {
+    for len in [64, 1_000, 20_000, 51_200] {
+        let mut transport = waiting(len, 256 + 256 * KIB / len);
+        // As by a `select!` that another branch wins.
+        let allocations = allocations(|| {
+            for _ in 0..100 {
+                assert!(transport.next().now_or_never().is_none());
+            }
+        });
+        assert_eq!(allocations, 0, "{len} bytes");
+    }
+}
+
+fn a_transport_that_idles_after_little_holds_no_more_than_after_bulk() {
+    for len in [10, 64, 300, 1_000] {
+        for bytes in [9 * KIB, 12 * KIB, 17 * KIB, 30 * KIB, 60 * KIB] {
+            let each = held_by_each(|| {
+                let mut transport = waiting(len, bytes / len);
+                transport.get_mut().wire = Bytes::new();
+                transport
+            });
+            assert!(each <= 10 * KIB, "{bytes} bytes, of {len}: {each} each");
+        }
+    }
 }
 
 fn no_allocation_per_sent_block_in_steady_state() {

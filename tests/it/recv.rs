@@ -190,6 +190,23 @@ fn an_error_of_the_transport_comes_through_as_it_is() {
     assert_eq!(receiving.stats().blocks, 1);
 }
 
+#[test]
+fn after_an_error_of_the_transport_a_new_receiver_gives_no_false_end() {
+    let bytes = wire(LengthPrefix::u32(), &numbered(&[5, 7]));
+    for cut in 1..9 {
+        let io = Scripted::default()
+            .send(&bytes[..cut])
+            .fail(io::ErrorKind::ConnectionReset)
+            .send(&bytes[cut..]);
+        let mut framed = prefixed(io);
+        ready(recv_blocks(&mut framed).next()).unwrap_err();
+        let mut receiving = recv_blocks(&mut framed);
+        let next = ready(receiving.next());
+        // The block, or the error again; but no end, for the stream has not ended.
+        assert!(!matches!(next, Ok(None)), "cut at {cut}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_says_nothing_is_a_stall_and_asking_again_waits_again() {
     let (near, far) = tokio::io::duplex(64);

@@ -194,6 +194,20 @@ fn after_an_error_that_was_lent_the_stream_reads_on_at_once() {
 }
 
 #[test]
+fn blocks_lent_after_an_error_of_the_transport_are_not_followed_by_a_false_end() {
+    let blocks = numbered(&[5, 7, 9]);
+    for cut in 0..9 {
+        let mut transport = failing_after(cut, &blocks);
+        ready(transport.next()).unwrap().unwrap_err();
+        // The error is known, and lending goes on.
+        let lent = ready(recv_blocks(&mut transport).next()).map(|block| block.unwrap().to_vec());
+        assert_eq!(lent.unwrap(), blocks[0]);
+        let next = ready(transport.next()).expect("there are two more blocks");
+        assert_eq!(next.unwrap(), blocks[1]);
+    }
+}
+
+#[test]
 fn blocks_of_all_lengths_come_out_of_the_stream_whatever_the_reads() {
     let blocks: Vec<Bytes> = (0..200).map(|n| vec![n as u8; n * n].into()).collect();
     let wire = wire(LengthPrefix::u32(), &blocks);

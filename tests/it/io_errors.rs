@@ -14,7 +14,7 @@ use wholeblock::{
     send_blocks, try_send_blocks,
 };
 
-use crate::support::{Scripted, numbered, ready, wire};
+use crate::support::{Scripted, numbered, ready, wire, within_limit};
 
 type IoCodec = BlockCodec<LengthPrefix, io::Error>;
 type IoTransport<T> = BlockTransport<T, LengthPrefix, io::Error>;
@@ -349,7 +349,8 @@ async fn typed_messages_cross_in_both_directions() {
         }
         sink.close().await
     });
-    let answers: Vec<Answer> = answers.map(Result::unwrap).collect().await;
+    let answers = answers.map(Result::unwrap).collect();
+    let answers: Vec<Answer> = within_limit(answers).await;
     assert_eq!(answers, questions.iter().map(answer).collect::<Vec<_>>());
     asking.await.unwrap().unwrap();
     server.await.unwrap().unwrap();

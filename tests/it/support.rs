@@ -192,9 +192,9 @@ pub(crate) fn ready<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// Runs a test over real transports. None takes a second; the limit turns a hang into a failure.
-pub(crate) async fn within_limit(test: impl Future<Output = ()>) {
+pub(crate) async fn within_limit<T>(test: impl Future<Output = T>) -> T {
     const LIMIT: Duration = Duration::from_secs(60);
-    timeout(LIMIT, test).await.expect("it takes too long");
+    timeout(LIMIT, test).await.expect("it takes too long")
 }
 
 /// Two ends of a connection over loopback.

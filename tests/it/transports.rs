@@ -1,14 +1,16 @@
 //! The same code over every transport, spawned on a multi-thread runtime, with no type annotated.
 
 use bytes::{Bytes, BytesMut};
-use futures::{SinkExt, StreamExt, TryStreamExt, stream};
+use futures::{SinkExt, StreamExt, TryStreamExt, future, stream};
 use tokio::io::{AsyncWriteExt, split};
 use tokio_util::codec::{Framed, FramedRead, FramedWrite};
 use wholeblock::{
     BlockCodec, BlockError, BlockTransport, Exact, Framing, LengthPrefix, recv_blocks, send_blocks,
 };
 
-use crate::support::{numbered_for, prefixed, tcp_pair, transport, wire, with_each_framing};
+use crate::support::{
+    numbered_for, prefixed, tcp_pair, transport, wire, with_each_framing, within_limit,
+};
 
 /// 60 blocks, from empty ones to some that take many reads and writes.
 pub(crate) fn blocks<F: Framing>(framing: &F) -> Vec<Bytes> {
@@ -53,7 +55,7 @@ macro_rules! there_and_back {
             assert!(blocks.next().await.is_none(), "a clean end");
             Ok::<_, BlockError>(received)
         });
-        let (sent, received) = tokio::join!(near, far);
+        let (sent, received) = within_limit(future::join(near, far)).await;
         let (sent, received) = (sent.unwrap().unwrap(), received.unwrap().unwrap());
         assert_eq!(sent.blocks, received.blocks);
         assert_eq!(sent.payload_bytes, received.payload_bytes);
@@ -126,9 +128,11 @@ async fn the_two_halves_of_one_socket_work_in_two_tasks() {
         assert_eq!(at, expected.len());
         Ok::<_, BlockError>(())
     });
-    assert_eq!(sender.await.unwrap().unwrap().blocks, 60);
-    receiver.await.unwrap().unwrap();
-    assert_eq!(echo.await.unwrap().unwrap().blocks, 60);
+    let sent = within_limit(sender).await.unwrap().unwrap();
+    assert_eq!(sent.blocks, 60);
+    within_limit(receiver).await.unwrap().unwrap();
+    let sent = within_limit(echo).await.unwrap().unwrap();
+    assert_eq!(sent.blocks, 60);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -163,9 +167,10 @@ async fn halves_are_transports_of_their_own_in_two_tasks() {
         }
         Ok::<_, BlockError>(at)
     });
-    sender.await.unwrap().unwrap();
-    assert_eq!(receiver.await.unwrap().unwrap(), 60);
-    echo.await.unwrap().unwrap();
+    within_limit(sender).await.unwrap().unwrap();
+    let received = within_limit(receiver).await.unwrap().unwrap();
+    assert_eq!(received, 60);
+    within_limit(echo).await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -181,10 +186,10 @@ async fn a_whole_transport_may_be_split_as_any_sink_and_stream() {
     let (sink, source) = transport(near).split();
     let outgoing = expected.clone();
     let sender = tokio::spawn(stream::iter(outgoing).map(Ok).forward(sink));
-    let back: Vec<BytesMut> = source.try_collect().await.unwrap();
+    let back: Vec<BytesMut> = within_limit(source.try_collect()).await.unwrap();
     assert_eq!(back, expected);
-    sender.await.unwrap().unwrap();
-    echo.await.unwrap().unwrap();
+    within_limit(sender).await.unwrap().unwrap();
+    within_limit(echo).await.unwrap().unwrap();
 }
 
 #[tokio::test]

@@ -64,9 +64,10 @@ use crate::{
 ///
 /// # Sending
 ///
-/// [`feed`](futures::SinkExt::feed) queues a block, and waits for the transport only while 60 KiB
-/// or more are queued: that, and one block, bound the queue. Blocks leave when 60 KiB have come
-/// together, at a flush, or when it is closed. [`send`](futures::SinkExt::send) flushes. Dropping
+/// [`feed`](futures::SinkExt::feed) queues a block, and waits for the transport only while a full
+/// write, of 60,816 bytes, or more is queued: that, and one block, bound the queue. Blocks leave when
+/// a full write has come together, at a flush, or when the transport is closed.
+/// [`send`](futures::SinkExt::send) flushes. Dropping
 /// the transport drops what is queued.
 ///
 /// # Receiving
@@ -264,14 +265,12 @@ where
         while !this.writer.is_empty() {
             ready!(this.writer.poll_write(&mut this.io, cx))?;
         }
-        ready!(this.writer.poll_flush(&mut this.io, cx))?;
-        Poll::Ready(Ok(()))
+        this.writer.poll_flush(&mut this.io, cx).map_err(E::from)
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), E>> {
         ready!(self.as_mut().poll_flush(cx))?;
-        ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
-        Poll::Ready(Ok(()))
+        Pin::new(&mut self.io).poll_shutdown(cx).map_err(E::from)
     }
 }
 

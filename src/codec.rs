@@ -6,13 +6,15 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
 
 use crate::{
-    BlockError, CodecError, ConfigError, Exact, Framing, LengthPrefix,
+    BlockError, CodecError, ConfigError, Exact, Framing, Header, LengthPrefix,
     coop::Meter,
     decoder::BlockDecoder,
+    frame::longest,
+    framing::Proven,
     read_buf::{HEADER_SLACK, INITIAL_CAPACITY, reclaim_exceeds},
 };
 
@@ -100,7 +102,7 @@ impl<F: Framing> BlockCodec<F> {
     #[must_use]
     pub fn new(framing: F) -> Self {
         Self {
-            encode_max: *framing.block_lens().end(),
+            encode_max: longest(&framing),
             decoder: BlockDecoder::new(framing),
             encoded: 0,
             meter: Meter::default(),
@@ -166,13 +168,15 @@ impl<F: Framing, E> BlockCodec<F, E> {
     }
 
     fn check_limit(&self, limit: usize) -> Result<(), ConfigError> {
-        let lens = self.framing().block_lens();
-        if limit > *lens.end() {
-            let max = *lens.end() as u64;
+        let (min, max) = (
+            *self.framing().block_lens().start(),
+            longest(self.framing()),
+        );
+        if limit > max {
+            let max = max as u64;
             return Err(ConfigError::LimitTooLarge { limit, max });
         }
-        if limit < *lens.start() {
-            let min = *lens.start();
+        if limit < min {
             return Err(ConfigError::LimitTooSmall { limit, min });
         }
         Ok(())
@@ -208,25 +212,74 @@ impl<F: Framing, E> BlockCodec<F, E> {
         self.decoder.parser().framing()
     }
 
-    /// Appends the header of a payload of `len` bytes to `dst`, or refuses it.
+    /// Appends the header of `payload` to `dst`; nothing, where the block cannot be sent.
     #[inline]
     pub(crate) fn encode_header(
         &mut self,
-        len: usize,
-        dst: &mut impl BufMut,
+        payload: &[u8],
+        dst: &mut impl HeaderBuf,
     ) -> Result<(), BlockError> {
-        let min = *self.framing().block_lens().start();
-        if len > self.encode_max || len < min {
-            return Err(BlockError::WrongSize {
-                min,
-                max: self.encode_max,
-                actual: len,
-                index: self.encoded,
-            });
+        let framing = self.framing();
+        let len = payload.len();
+        if len > self.encode_max || len < *framing.block_lens().start() {
+            return Err(self.wrong_size(len));
+        }
+        let start = dst.as_ref().len();
+        framing.encode_header(len, dst);
+        if !framing.is_proven(Proven) {
+            if let Err(error) = self.read_back(&dst.as_ref()[start..], payload) {
+                dst.truncate(start);
+                return Err(error);
+            }
         }
         self.encoded += 1;
-        self.framing().encode_header(len, dst);
         Ok(())
+    }
+
+    /// Reads what is about to be sent, as the peer will: a header that announces another length
+    /// than its payload has would have the peer lose its place.
+    #[inline(never)]
+    fn read_back(&self, header: &[u8], payload: &[u8]) -> Result<(), BlockError> {
+        let wire_len = header.len() + payload.len();
+        if wire_len == 0 {
+            return Err(self.wrong_size(0));
+        }
+        // The part of a header that is not stripped is in the payload.
+        let mut near = [0; 64];
+        let near = &mut near[..wire_len.min(64)];
+        header.chain(payload).copy_to_slice(near);
+        let read = match self.framing().decode_header(near) {
+            Ok(Header::Incomplete { .. }) if near.len() < wire_len => {
+                self.framing().decode_header(&[header, payload].concat())
+            }
+            read => read,
+        };
+        let announced = match read {
+            Ok(Header::Complete {
+                header_len,
+                payload_len,
+            }) if header_len == header.len() => Some(payload_len),
+            _ => None,
+        };
+        if announced == Some(payload.len() as u64) {
+            return Ok(());
+        }
+        Err(BlockError::WrongHeader {
+            announced,
+            actual: payload.len(),
+            index: self.encoded,
+        })
+    }
+
+    #[cold]
+    fn wrong_size(&self, actual: usize) -> BlockError {
+        let least_on_wire = usize::from(actual == 0);
+        BlockError::WrongSize {
+            min: least_on_wire.max(*self.framing().block_lens().start()),
+            max: self.encode_max,
+            actual,
+            index: self.encoded,
+        }
     }
 
     pub(crate) fn decoder(&self) -> &BlockDecoder<F> {
@@ -275,7 +328,7 @@ impl<F: Framing, E: CodecError> Encoder<Bytes> for BlockCodec<F, E> {
             dst.reserve(INITIAL_CAPACITY);
         }
         self.meter.pay(self.encoded);
-        self.encode_header(block.len(), dst)?;
+        self.encode_header(&block, dst)?;
         dst.extend_from_slice(&block);
         Ok(())
     }
@@ -300,5 +353,22 @@ impl<F: fmt::Debug, E> fmt::Debug for BlockCodec<F, E> {
             .field("encode_max", &self.encode_max)
             .field("encoded", &self.encoded)
             .finish_non_exhaustive()
+    }
+}
+
+/// A buffer to which headers are appended, and that forgets one that turns out wrong.
+pub(crate) trait HeaderBuf: BufMut + AsRef<[u8]> {
+    fn truncate(&mut self, len: usize);
+}
+
+impl HeaderBuf for Vec<u8> {
+    fn truncate(&mut self, len: usize) {
+        Vec::truncate(self, len);
+    }
+}
+
+impl HeaderBuf for BytesMut {
+    fn truncate(&mut self, len: usize) {
+        BytesMut::truncate(self, len);
     }
 }

@@ -80,6 +80,19 @@ pub enum BlockError {
         index: u64,
     },
 
+    /// A block to send does not read as what it is: it carries a header of its own that announces
+    /// another length, or its [`Framing`](crate::Framing) wrote such a header. Nothing of it was
+    /// sent.
+    #[error("block {index}, of {actual} bytes, cannot be sent: {}", OwnHeader(*.announced))]
+    WrongHeader {
+        /// Payload bytes that its header announces; none if it cannot be read as a header at all.
+        announced: Option<u64>,
+        /// Payload bytes of the block.
+        actual: usize,
+        /// The block: how many the codec has encoded before it.
+        index: u64,
+    },
+
     /// No bytes moved for the stall timeout.
     #[error("nothing moved for {waited:?} at block {index}, which begins at byte {offset}")]
     Stalled {
@@ -123,7 +136,7 @@ impl BlockError {
             Self::Io(error) => error.kind(),
             Self::Truncated { .. } | Self::TooFew { .. } => io::ErrorKind::UnexpectedEof,
             Self::TooLarge { .. } | Self::InvalidHeader { .. } => io::ErrorKind::InvalidData,
-            Self::WrongSize { .. } => io::ErrorKind::InvalidInput,
+            Self::WrongSize { .. } | Self::WrongHeader { .. } => io::ErrorKind::InvalidInput,
             Self::Stalled { .. } => io::ErrorKind::TimedOut,
             Self::Source(error) => match error.downcast_ref::<io::Error>() {
                 Some(error) => error.kind(),
@@ -200,9 +213,22 @@ struct LengthRange(usize, usize);
 impl fmt::Display for LengthRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
+            Self(min, max) if min > max => f.write_str("the framing carries no block at all"),
             Self(min, max) if min == max => write!(f, "the framing carries exactly {min}"),
             Self(0, max) => write!(f, "the framing carries at most {max}"),
             Self(min, max) => write!(f, "the framing carries {min} to {max}"),
+        }
+    }
+}
+
+/// What a block's own header says, in words.
+struct OwnHeader(Option<u64>);
+
+impl fmt::Display for OwnHeader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(announced) => write!(f, "its header announces {announced}"),
+            None => f.write_str("its header cannot be read back"),
         }
     }
 }
@@ -215,8 +241,8 @@ pub enum ConfigError {
     #[error("exact-length blocks must be at least 1 byte long")]
     EmptyBlocks,
 
-    /// A length prefix of no bytes, or of more than a u64 has.
-    #[error("a length prefix has 1 to 8 bytes, not {width}")]
+    /// A length of no bytes, or of more than a u64 has.
+    #[error("a length has 1 to 8 bytes, not {width}")]
     Width {
         /// The width asked for, in bytes.
         width: usize,

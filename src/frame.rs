@@ -3,7 +3,13 @@
 
 use std::ops::Range;
 
-use crate::{Framing, Header, InvalidHeader};
+use crate::{Framing, Header, InvalidHeader, framing::MAX_LIMIT};
+
+/// The longest header, in bytes: a framing that waits for a longer one, or for ever, would have a
+/// peer fill the memory.
+const MAX_HEADER_LEN: usize = 64 * 1024;
+
+const HEADER_TOO_LONG: InvalidHeader = InvalidHeader("it is longer than 64 KiB");
 
 /// What stands at the front of a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +69,7 @@ pub(crate) struct FrameParser<F> {
 
 impl<F: Framing> FrameParser<F> {
     pub(crate) fn new(framing: F) -> Self {
-        let max = *framing.block_lens().end();
+        let max = longest(&framing);
         Self { framing, max }
     }
 
@@ -89,9 +95,12 @@ impl<F: Framing> FrameParser<F> {
                 header_len,
                 payload_len,
             }) => (header_len, payload_len),
-            Ok(Header::Incomplete { at_least }) => return Parsed::PartialHeader { at_least },
+            Ok(Header::Incomplete { at_least }) => return partial_header(at_least, front),
             Err(invalid) => return Parsed::Invalid(invalid),
         };
+        if header_len > MAX_HEADER_LEN {
+            return Parsed::Invalid(HEADER_TOO_LONG);
+        }
         let payload_len = usize::try_from(announced).unwrap_or(usize::MAX);
         if payload_len > self.max {
             return Parsed::TooLarge {
@@ -103,11 +112,12 @@ impl<F: Framing> FrameParser<F> {
         if payload_len < *self.framing.block_lens().start() {
             return Parsed::Invalid(InvalidHeader("it announces less than the framing carries"));
         }
+        if header_len == 0 && payload_len == 0 {
+            return Parsed::Invalid(InvalidHeader("its block has no bytes on the wire"));
+        }
         let Some(arrived) = front.len().checked_sub(header_len) else {
             // The framing knew all it announces from the header's first bytes.
-            return Parsed::PartialHeader {
-                at_least: header_len,
-            };
+            return partial_header(header_len, front);
         };
         if payload_len <= arrived {
             Parsed::Complete(FrameLen {
@@ -120,6 +130,20 @@ impl<F: Framing> FrameParser<F> {
                 wire_len: header_len.saturating_add(payload_len),
             })
         }
+    }
+}
+
+/// The longest payload that `framing` carries, as far as an allocation can hold it.
+pub(crate) fn longest<F: Framing>(framing: &F) -> usize {
+    (*framing.block_lens().end()).min(MAX_LIMIT)
+}
+
+/// A header of which no more than `front` is there, whatever its framing asks for.
+#[inline]
+fn partial_header(at_least: usize, front: &[u8]) -> Parsed {
+    match at_least.max(front.len() + 1) {
+        at_least @ ..=MAX_HEADER_LEN => Parsed::PartialHeader { at_least },
+        _ => Parsed::Invalid(HEADER_TOO_LONG),
     }
 }
 
@@ -209,9 +233,69 @@ mod tests {
 
     #[test]
     fn lengths_at_the_ends_of_what_a_framing_carries_do_not_overflow() {
-        let waits = FrameParser::new(Hasty(u64::MAX)).parse(b"eight byt");
-        assert_eq!(waits, Parsed::PartialPayload(frame(8, usize::MAX)));
+        let too_large = FrameParser::new(Hasty(u64::MAX)).parse(b"eight byt");
+        assert!(
+            matches!(too_large, Parsed::TooLarge { limit, .. } if limit == MAX_LIMIT),
+            "{too_large:?}"
+        );
+        let waits = FrameParser::new(Hasty(MAX_LIMIT as u64)).parse(b"eight byt");
+        assert_eq!(waits, Parsed::PartialPayload(frame(8, 8 + MAX_LIMIT)));
         let short = FrameParser::new(Hasty(1)).parse(b"eight byt");
         assert!(matches!(short, Parsed::Invalid(_)), "{short:?}");
+    }
+
+    /// Gives one answer, whatever is there.
+    #[derive(Clone)]
+    struct Stubborn(Header);
+
+    impl Framing for Stubborn {
+        fn block_lens(&self) -> RangeInclusive<usize> {
+            0..=usize::MAX
+        }
+
+        fn decode_header(&self, _front: &[u8]) -> Result<Header, InvalidHeader> {
+            Ok(self.0)
+        }
+
+        fn encode_header(&self, _payload_len: usize, _dst: &mut impl BufMut) {}
+    }
+
+    #[test]
+    fn an_incomplete_header_always_waits_for_more_than_is_there_but_not_for_ever() {
+        for at_least in [0, 1, 3] {
+            let parser = FrameParser::new(Stubborn(Header::Incomplete { at_least }));
+            let more = |at_least| Parsed::PartialHeader { at_least };
+            assert_eq!(parser.parse(b""), more(at_least.max(1)));
+            assert_eq!(parser.parse(b"abc"), more(4));
+            let endless = parser.parse(&[0; MAX_HEADER_LEN]);
+            assert_eq!(endless, Parsed::Invalid(HEADER_TOO_LONG));
+        }
+        for at_least in [MAX_HEADER_LEN + 1, usize::MAX] {
+            let parser = FrameParser::new(Stubborn(Header::Incomplete { at_least }));
+            assert_eq!(parser.parse(b""), Parsed::Invalid(HEADER_TOO_LONG));
+        }
+    }
+
+    #[test]
+    fn a_block_that_no_byte_on_the_wire_stands_for_is_invalid() {
+        let nothing = Header::Complete {
+            header_len: 0,
+            payload_len: 0,
+        };
+        let parsed = FrameParser::new(Stubborn(nothing)).parse(b"abc");
+        assert!(matches!(parsed, Parsed::Invalid(_)), "{parsed:?}");
+    }
+
+    #[test]
+    fn a_header_of_any_length_is_found_too_long_whether_it_is_there_or_not() {
+        for header_len in [MAX_HEADER_LEN + 1, usize::MAX] {
+            let parser = FrameParser::new(Stubborn(Header::Complete {
+                header_len,
+                payload_len: 1,
+            }));
+            for front in [&[][..], &[0; MAX_HEADER_LEN + 9]] {
+                assert_eq!(parser.parse(front), Parsed::Invalid(HEADER_TOO_LONG));
+            }
+        }
     }
 }

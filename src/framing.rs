@@ -2,6 +2,7 @@
 
 mod exact;
 mod length_prefix;
+mod uint;
 mod varint;
 
 use std::ops::RangeInclusive;
@@ -32,9 +33,20 @@ pub(crate) const MAX_LIMIT: usize = isize::MAX as usize / 2;
 /// * What [`decode_header`](Self::decode_header) makes of a header does not depend on what follows
 ///   it.
 /// * `Header::Incomplete` asks for more bytes than are there.
+/// * A header has at most 64 KiB. (Beyond 64 bytes, a block of exactly
+///   [`max_retained`](crate::BlockCodec::max_retained) bytes costs an allocation.)
 ///
-/// A header may be of any length. Beyond 64 bytes, a block of exactly
-/// [`max_retained`](crate::BlockCodec::max_retained) bytes costs an allocation.
+/// A framing that breaks it does no harm: what it makes of a peer's bytes is then
+/// [`BlockError::InvalidHeader`](crate::BlockError::InvalidHeader), and what it would send is read
+/// back before a byte leaves, and refused as
+/// [`BlockError::WrongHeader`](crate::BlockError::WrongHeader).
+///
+/// # Headers with content
+///
+/// The `header_len` bytes of [`Header::Complete`] are stripped from a received block. A framing
+/// that counts none of its header, or only the front of it, in `header_len`, and the rest in
+/// `payload_len`, keeps it as a part of the block; [`encode_header`](Self::encode_header) then
+/// writes what is stripped, and the rest comes with the block to send.
 ///
 /// [`next_batch`](crate::RecvBlocks::next_batch) clones the framing, so keep it small, ideally
 /// `Copy`.
@@ -72,8 +84,9 @@ pub(crate) const MAX_LIMIT: usize = isize::MAX as usize / 2;
 /// let codec = BlockCodec::new(Tagged);
 /// ```
 pub trait Framing: Clone {
-    /// The payload lengths this framing carries, in bytes; at most half of `isize::MAX`, so that an
-    /// allocation can hold a block with its header.
+    /// The payload lengths this framing carries, in bytes. Of a range that goes beyond half of
+    /// `isize::MAX`, only what is below counts, so that an allocation can hold a block with its
+    /// header. Of an empty range no block can be received or sent.
     ///
     /// One range serves both directions: [`BlockCodec`](crate::BlockCodec) refuses to encode a
     /// block outside it, and refuses a header that announces one.
@@ -93,7 +106,24 @@ pub trait Framing: Clone {
     ///
     /// `payload_len` is within [`block_lens`](Self::block_lens).
     fn encode_header(&self, payload_len: usize, dst: &mut impl BufMut);
+
+    /// Whether every header it writes is known to read back as the length it was written for, so
+    /// that this need not be looked at for each block. Only this crate can say so: [`Proven`] is
+    /// private.
+    #[doc(hidden)]
+    #[expect(
+        private_interfaces,
+        reason = "sealed: nobody else calls or implements it"
+    )]
+    #[inline]
+    fn is_proven(&self, _: Proven) -> bool {
+        false
+    }
 }
+
+/// What only this crate can give to [`Framing::is_proven`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Proven;
 
 /// What [`Framing::decode_header`] found at the front.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use bytes::BufMut;
 
-use super::{Framing, Header, InvalidHeader, MAX_LIMIT};
+use super::{Framing, Header, InvalidHeader, MAX_LIMIT, Proven};
 use crate::ConfigError;
 
 /// Every block has the same length, and nothing else is on the wire.
@@ -56,4 +56,10 @@ impl Framing for Exact {
 
     #[inline]
     fn encode_header(&self, _payload_len: usize, _dst: &mut impl BufMut) {}
+
+    #[expect(private_interfaces, reason = "sealed, as in the trait")]
+    #[inline]
+    fn is_proven(&self, _: Proven) -> bool {
+        true
+    }
 }

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use bytes::BufMut;
 
-use super::{DEFAULT_MAX_BLOCK_LEN, Framing, Header, InvalidHeader, MAX_LIMIT};
+use super::{DEFAULT_MAX_BLOCK_LEN, Framing, Header, InvalidHeader, MAX_LIMIT, Proven, uint::Uint};
 use crate::ConfigError;
 
 /// An unsigned integer of 1 to 8 bytes says how long the payload after it is.
@@ -30,9 +30,7 @@ use crate::ConfigError;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LengthPrefix {
-    /// Bytes of the integer, 1 to 8.
-    width: u8,
-    little_endian: bool,
+    uint: Uint,
     /// Whether the integer counts its own bytes as well.
     including_header: bool,
     /// Largest payload, in bytes; with the header, if that is counted, it fits the integer.
@@ -83,8 +81,10 @@ impl LengthPrefix {
 
     fn of_width(width: u8) -> Self {
         let mut prefix = Self {
-            width,
-            little_endian: false,
+            uint: Uint {
+                width,
+                little_endian: false,
+            },
             including_header: false,
             max: 0,
             explicit_max: false,
@@ -97,7 +97,7 @@ impl LengthPrefix {
     /// The least significant byte comes first.
     #[must_use]
     pub fn little_endian(mut self) -> Self {
-        self.little_endian = true;
+        self.uint.little_endian = true;
         self.is_plain_u32_be = false;
         self
     }
@@ -139,7 +139,7 @@ impl LengthPrefix {
 
     /// The longest payload that the integer can represent and an allocation can hold.
     fn max_encodable(&self) -> usize {
-        let max = (u64::MAX >> (64 - 8 * u32::from(self.width))) - self.counted_header();
+        let max = self.uint.max() - self.counted_header();
         usize::try_from(max).map_or(MAX_LIMIT, |max| max.min(MAX_LIMIT))
     }
 
@@ -147,7 +147,7 @@ impl LengthPrefix {
     #[inline]
     fn counted_header(&self) -> u64 {
         if self.including_header {
-            u64::from(self.width)
+            u64::from(self.uint.width)
         } else {
             0
         }
@@ -171,21 +171,11 @@ impl Framing for LengthPrefix {
                 None => Header::Incomplete { at_least: 4 },
             });
         }
-        let width = usize::from(self.width);
+        let width = usize::from(self.uint.width);
         if front.len() < width {
             return Ok(Header::Incomplete { at_least: width });
         }
-        // Any width is one load of 8 bytes, of which those after the prefix are shifted out.
-        let word = match front.first_chunk::<8>() {
-            Some(word) => *word,
-            None => zero_extend(front),
-        };
-        let shift = 64 - 8 * u32::from(self.width);
-        let raw_len = if self.little_endian {
-            u64::from_le_bytes(word) << shift >> shift
-        } else {
-            u64::from_be_bytes(word) >> shift
-        };
+        let raw_len = self.uint.load(front);
         match raw_len.checked_sub(self.counted_header()) {
             Some(payload_len) => Ok(Header::Complete {
                 header_len: width,
@@ -203,19 +193,12 @@ impl Framing for LengthPrefix {
             return dst.put_u32(payload_len as u32);
         }
         let raw_len = payload_len as u64 + self.counted_header();
-        let width = usize::from(self.width);
-        if self.little_endian {
-            dst.put_uint_le(raw_len, width);
-        } else {
-            dst.put_uint(raw_len, width);
-        }
+        self.uint.store(raw_len, dst);
     }
-}
 
-/// The fewer than 8 bytes of `front`, with zeros after them.
-#[cold]
-fn zero_extend(front: &[u8]) -> [u8; 8] {
-    let mut word = [0; 8];
-    word[..front.len()].copy_from_slice(front);
-    word
+    #[expect(private_interfaces, reason = "sealed, as in the trait")]
+    #[inline]
+    fn is_proven(&self, _: Proven) -> bool {
+        true
+    }
 }

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use bytes::BufMut;
 
-use super::{DEFAULT_MAX_BLOCK_LEN, Framing, Header, InvalidHeader, MAX_LIMIT};
+use super::{DEFAULT_MAX_BLOCK_LEN, Framing, Header, InvalidHeader, MAX_LIMIT, Proven};
 use crate::ConfigError;
 
 /// The longest a varint gets: ten groups of 7 bits hold the 64 bits of a u64.
@@ -97,5 +97,11 @@ impl Framing for Varint {
             left >>= 7;
         }
         dst.put_u8(left as u8);
+    }
+
+    #[expect(private_interfaces, reason = "sealed, as in the trait")]
+    #[inline]
+    fn is_proven(&self, _: Proven) -> bool {
+        true
     }
 }

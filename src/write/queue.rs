@@ -94,14 +94,13 @@ impl WriteQueue {
         self.len() >= MAX_WRITE
     }
 
-    /// Queues a payload after its header, which `encode` appends for the payload's length. Nothing is
-    /// queued if `encode` fails.
+    /// Queues a payload after its header, which `encode` appends for it. Nothing is queued if `encode` fails.
     #[inline]
     pub(crate) fn push<P: Payload, E>(
         &mut self,
         payload: P,
         vectored: bool,
-        encode: impl FnOnce(usize, &mut Vec<u8>) -> Result<(), E>,
+        encode: impl FnOnce(&[u8], &mut Vec<u8>) -> Result<(), E>,
     ) -> Result<(), E> {
         if self.written > 0 || self.flat.capacity() == 0 {
             self.make_room();
@@ -117,7 +116,7 @@ impl WriteQueue {
     fn push_large<P: Payload, E>(
         &mut self,
         payload: P,
-        encode: impl FnOnce(usize, &mut Vec<u8>) -> Result<(), E>,
+        encode: impl FnOnce(&[u8], &mut Vec<u8>) -> Result<(), E>,
     ) -> Result<(), E> {
         match payload.into_bytes() {
             Ok(bytes) => self.push_chained(bytes, encode),
@@ -129,9 +128,9 @@ impl WriteQueue {
     fn push_copied<E>(
         &mut self,
         payload: &[u8],
-        encode: impl FnOnce(usize, &mut Vec<u8>) -> Result<(), E>,
+        encode: impl FnOnce(&[u8], &mut Vec<u8>) -> Result<(), E>,
     ) -> Result<(), E> {
-        encode(payload.len(), &mut self.flat)?;
+        encode(payload, &mut self.flat)?;
         self.flat.extend_from_slice(payload);
         Ok(())
     }
@@ -139,9 +138,9 @@ impl WriteQueue {
     fn push_chained<E>(
         &mut self,
         payload: Bytes,
-        encode: impl FnOnce(usize, &mut Vec<u8>) -> Result<(), E>,
+        encode: impl FnOnce(&[u8], &mut Vec<u8>) -> Result<(), E>,
     ) -> Result<(), E> {
-        encode(payload.len(), &mut self.flat)?;
+        encode(&payload, &mut self.flat)?;
         let gap = self.flat.len() - self.tail_start.max(self.written);
         self.chained_len += payload.len();
         self.chained.push_back(Chained { gap, payload });
@@ -280,13 +279,15 @@ mod tests {
 
     use super::*;
 
-    /// Queues `payload` behind a header of two dashes.
+    /// Encodes a header of two dashes.
+    fn dashes(_payload: &[u8], dst: &mut Vec<u8>) -> Result<(), Infallible> {
+        dst.extend_from_slice(b"--");
+        Ok(())
+    }
+
+    /// Queues `payload` behind two dashes.
     fn push(queue: &mut WriteQueue, payload: Bytes, vectored: bool) {
-        let encode = |_, dst: &mut Vec<u8>| {
-            dst.extend_from_slice(b"--");
-            Ok::<_, Infallible>(())
-        };
-        queue.push(payload, vectored, encode).unwrap();
+        queue.push(payload, vectored, dashes).unwrap();
     }
 
     /// A payload of `len` bytes, which begins with a number.
@@ -380,7 +381,7 @@ mod tests {
     fn a_borrowed_payload_is_copied_whatever_its_length() {
         let mut queue = WriteQueue::default();
         let payload = [7; 3 * CHAIN_THRESHOLD];
-        let encode = |_, _: &mut Vec<u8>| Ok::<_, Infallible>(());
+        let encode = |_: &[u8], _: &mut Vec<u8>| Ok::<_, Infallible>(());
         queue.push(&payload[..], true, encode).unwrap();
         assert!(queue.chained.is_empty());
         assert_eq!(left(&queue), payload);

@@ -59,10 +59,10 @@ impl BlockWriter {
         vectored: bool,
         record: impl FnOnce(usize, usize),
     ) -> Result<(), BlockError> {
-        self.queue.push(block, vectored, |len, dst| {
+        self.queue.push(block, vectored, |payload, dst| {
             let before = dst.len();
-            codec.encode_header(len, dst)?;
-            record(len, dst.len() - before + len);
+            codec.encode_header(payload, dst)?;
+            record(payload.len(), dst.len() - before + payload.len());
             Ok(())
         })
     }

@@ -248,6 +248,28 @@ pub enum ConfigError {
         width: usize,
     },
 
+    /// A header that ends before its length field or is too long, or of which more is to be stripped
+    /// than there is.
+    #[error(
+        "a header of {header_len} bytes, of which {strip} are stripped, does not go with a length \
+         field that ends after {field_end}; a header has at most 1024 bytes"
+    )]
+    Header {
+        /// Bytes from the header's start to the length field's end.
+        field_end: usize,
+        /// Bytes of the header.
+        header_len: usize,
+        /// Bytes of it to be stripped.
+        strip: usize,
+    },
+
+    /// An adjustment with which no value of the length field is the length of a block.
+    #[error("with an adjustment of {adjustment}, no length is that of a block")]
+    Adjustment {
+        /// The adjustment asked for, in bytes.
+        adjustment: i64,
+    },
+
     /// A largest block that the header cannot announce, or that no allocation can hold.
     #[error("blocks of {limit} bytes cannot be carried; the most is {max}")]
     LimitTooLarge {

@@ -1,6 +1,8 @@
 //! How a block is delimited on the wire. Pure: nothing here reads or writes.
 
+mod any;
 mod exact;
+mod length_field;
 mod length_prefix;
 mod uint;
 mod varint;
@@ -9,7 +11,13 @@ use std::ops::RangeInclusive;
 
 use bytes::BufMut;
 
-pub use self::{exact::Exact, length_prefix::LengthPrefix, varint::Varint};
+pub use self::{
+    any::AnyFraming,
+    exact::Exact,
+    length_field::{LengthField, LengthFieldConfig, Limit},
+    length_prefix::LengthPrefix,
+    varint::Varint,
+};
 
 /// The longest block that [`LengthPrefix`] and [`Varint`] carry by default: 8 MiB, as
 /// `LengthDelimitedCodec` does, so that changing over changes no limit.
@@ -46,7 +54,7 @@ pub(crate) const MAX_LIMIT: usize = isize::MAX as usize / 2;
 /// The `header_len` bytes of [`Header::Complete`] are stripped from a received block. A framing
 /// that counts none of its header, or only the front of it, in `header_len`, and the rest in
 /// `payload_len`, keeps it as a part of the block; [`encode_header`](Self::encode_header) then
-/// writes what is stripped, and the rest comes with the block to send.
+/// writes what is stripped, and the rest comes with the block to send. [`LengthField`] does this.
 ///
 /// [`next_batch`](crate::RecvBlocks::next_batch) clones the framing, so keep it small, ideally
 /// `Copy`.

@@ -14,7 +14,9 @@
 //! |---|---|---|
 //! | [`Exact`] | blocks of one length, nothing else | [`BlockCodec::exact(n)?`](BlockCodec::exact) |
 //! | [`LengthPrefix`] | a length of 1 to 8 bytes before each block | [`BlockCodec::length_prefixed()`](BlockCodec::length_prefixed), [`BlockCodec::new`] |
+//! | [`LengthField`] | a header with a length anywhere in it, stripped or kept | [`LengthField::config()`](LengthField::config), [`BlockCodec::new`] |
 //! | [`Varint`] | a LEB128 length before each block, as protobuf's delimiter | [`BlockCodec::new`] |
+//! | [`AnyFraming`] | one of these, chosen while the program runs | [`BlockCodec::new`] |
 //! | your own | any header that says how long the payload is | [`BlockCodec::new`] |
 //!
 //! # Which form to use
@@ -133,7 +135,10 @@ pub use self::{
     codec::BlockCodec,
     error::{BlockError, CodecError, ConfigError, Part},
     framed::{AsFramedRead, AsFramedWrite},
-    framing::{Exact, Framing, Header, InvalidHeader, LengthPrefix, Varint},
+    framing::{
+        AnyFraming, Exact, Framing, Header, InvalidHeader, LengthField, LengthFieldConfig,
+        LengthPrefix, Limit, Varint,
+    },
     payload::Payload,
     recv::{Batch, Next, RecvBlocks, recv_blocks},
     send::{SendBlocks, send_blocks, try_send_blocks},

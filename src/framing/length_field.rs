@@ -1,0 +1,225 @@
+//! [`LengthField`]: a length anywhere in a header, of which any part is stripped.
+
+mod config;
+
+use std::ops::RangeInclusive;
+
+use bytes::BufMut;
+
+pub use self::config::{LengthFieldConfig, Limit};
+use super::{Framing, Header, InvalidHeader, MAX_LIMIT, Proven, uint::Uint};
+use crate::ConfigError;
+
+/// The longest header, in bytes, that can be configured.
+const MAX_HEADER_LEN: usize = 1024;
+
+/// A header with a length somewhere in it: what most binary protocols have.
+///
+/// ```text
+///   header_len(5), kept: PostgreSQL's messages           stripped: the same bytes
+///
+///   offset(1)  width(4), counts itself: adjustment(-4)
+///   ┌─────┬─────────────┬───────────┐                    ┌─────┬─────────────┬───────────┐
+///   │ 'Q' │ 00 00 00 09 │ h e l l o │                    │ 'Q' │ 00 00 00 09 │ h e l l o │
+///   └─────┴─────────────┴───────────┘                    └─────┴─────────────┴───────────┘
+///   └─────────── block ─────────────┘                                        └── block ──┘
+/// ```
+///
+/// Made by [`LengthFieldConfig::build`], from what [`LengthField::config`] begins with:
+///
+/// ```
+/// use bytes::Bytes;
+/// use futures::{SinkExt, StreamExt};
+/// use wholeblock::{BlockCodec, BlockTransport, LengthField};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let messages = LengthField::config()
+///     .offset(1)
+///     .width(4)
+///     .adjustment(-4) // the length counts its own four bytes
+///     .keep_header()
+///     .build()?;
+///
+/// # let (near, far) = tokio::io::duplex(1024);
+/// let mut client = BlockTransport::new(near, BlockCodec::new(messages));
+/// client.send(Bytes::from_static(b"Q\0\0\0\x09hello")).await?;
+/// let lie = client.send(Bytes::from_static(b"Q\0\0\0\x0ahello")).await;
+/// assert_eq!(
+///     lie.unwrap_err().to_string(),
+///     "block 1, of 10 bytes, cannot be sent: its header announces 11",
+/// );
+///
+/// let mut server = BlockTransport::new(far, BlockCodec::new(messages));
+/// let message = server.next().await.expect("a message")?;
+/// let (tag, query) = (message[0], &message[5..]);
+/// assert_eq!((tag, query), (b'Q', &b"hello"[..]));
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # The header
+///
+/// It is [`header_len`](LengthFieldConfig::header_len) bytes long, and its length field's value,
+/// plus the [`adjustment`](LengthFieldConfig::adjustment), is the number of bytes that follow *the
+/// field*. The first [`strip`](LengthFieldConfig::strip) bytes of it are no part of a block: all of
+/// it by default, none with [`keep_header`](LengthFieldConfig::keep_header), or any number between.
+///
+/// What is kept is content: a type tag, a transaction id, flags. It is received as the front of the
+/// block, and a block to send brings it along. Where the length itself is kept, it must agree with
+/// the block that it is in; otherwise nothing of the block is sent, and the error is
+/// [`BlockError::WrongHeader`](crate::BlockError::WrongHeader).
+///
+/// What is stripped and is not the length has no content: it is sent as zeros, and ignored when
+/// received. For a magic number that is stripped and checked, implement [`Framing`].
+///
+/// # The limit
+///
+/// It holds for blocks, kept header included, and in both directions; 8 MiB by default, or what the
+/// length field has room for. See [`Limit`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[doc(alias = "LengthDelimitedCodec")]
+#[doc(alias = "LengthFieldBasedFrameDecoder")]
+pub struct LengthField {
+    uint: Uint,
+    /// Where the length field begins and ends, in bytes from the block's start on the wire.
+    field_start: usize,
+    field_end: usize,
+    strip: usize,
+    /// What to add to the length field's value for the length of the block.
+    delta: i64,
+    min: usize,
+    max: usize,
+    config: LengthFieldConfig,
+}
+
+impl LengthField {
+    /// A big-endian length of 4 bytes at the start, which counts what follows it, and is stripped:
+    /// to be changed, and then [built](LengthFieldConfig::build).
+    #[must_use]
+    pub fn config() -> LengthFieldConfig {
+        LengthFieldConfig::default()
+    }
+
+    /// What this was built from.
+    #[must_use]
+    pub fn to_config(&self) -> LengthFieldConfig {
+        self.config
+    }
+
+    fn new(config: LengthFieldConfig) -> Result<Self, ConfigError> {
+        let LengthFieldConfig {
+            width,
+            offset,
+            adjustment,
+            ..
+        } = config;
+        if !(1..=8).contains(&width) {
+            return Err(ConfigError::Width { width });
+        }
+        let uint = Uint {
+            width: width as u8,
+            little_endian: config.little_endian,
+        };
+        let field_end = offset.saturating_add(width);
+        let header_len = config.header_len.unwrap_or(field_end);
+        let strip = config.strip.unwrap_or(header_len);
+        if header_len > MAX_HEADER_LEN || header_len < field_end || strip > header_len {
+            return Err(ConfigError::Header {
+                field_end,
+                header_len,
+                strip,
+            });
+        }
+
+        let delta = i128::from(adjustment) + field_end as i128 - strip as i128;
+        let kept = header_len - strip;
+        let min = delta.max(kept as i128);
+        let max = (i128::from(uint.max()) + delta).min(MAX_LIMIT as i128);
+        let (Ok(min), Ok(max)) = (usize::try_from(min), usize::try_from(max)) else {
+            return Err(ConfigError::Adjustment { adjustment });
+        };
+        let Ok(delta) = i64::try_from(delta) else {
+            return Err(ConfigError::Adjustment { adjustment });
+        };
+        if min > max {
+            return Err(ConfigError::Adjustment { adjustment });
+        }
+        let max = match config.limit {
+            Limit::Strict(limit) if limit > max => {
+                let max = max as u64;
+                return Err(ConfigError::LimitTooLarge { limit, max });
+            }
+            Limit::Strict(limit) | Limit::Clamped(limit) if limit < min => {
+                return Err(ConfigError::LimitTooSmall { limit, min });
+            }
+            Limit::Strict(limit) | Limit::Clamped(limit) => limit.min(max),
+            Limit::None => max,
+        };
+        Ok(Self {
+            uint,
+            field_start: offset,
+            field_end,
+            strip,
+            delta,
+            min,
+            max,
+            config,
+        })
+    }
+}
+
+impl Framing for LengthField {
+    #[inline]
+    fn block_lens(&self) -> RangeInclusive<usize> {
+        self.min..=self.max
+    }
+
+    #[inline]
+    fn decode_header(&self, front: &[u8]) -> Result<Header, InvalidHeader> {
+        let at_least = self.field_end.max(self.strip);
+        if front.len() < at_least {
+            return Ok(Header::Incomplete { at_least });
+        }
+        let value = self.uint.load(&front[self.field_start..]);
+        match value.checked_add_signed(self.delta) {
+            Some(payload_len) => Ok(Header::Complete {
+                header_len: self.strip,
+                payload_len,
+            }),
+            None if self.delta < 0 => Err(InvalidHeader("its length is less than what it counts")),
+            None => Ok(Header::Complete {
+                header_len: self.strip,
+                payload_len: u64::MAX,
+            }),
+        }
+    }
+
+    #[inline]
+    fn encode_header(&self, payload_len: usize, dst: &mut impl BufMut) {
+        let value = (payload_len as u64).wrapping_sub(self.delta as u64);
+        if self.field_end == self.strip && self.field_start == 0 {
+            return self.uint.store(value, dst);
+        }
+        self.encode_part(value, dst);
+    }
+
+    #[expect(private_interfaces, reason = "sealed, as in the trait")]
+    #[inline]
+    fn is_proven(&self, _: Proven) -> bool {
+        self.strip >= self.field_end
+    }
+}
+
+impl LengthField {
+    /// Appends what is stripped of the header to `dst`: the length, or a part of it, among zeros.
+    fn encode_part(&self, value: u64, mut dst: &mut impl BufMut) {
+        let before = self.field_start.min(self.strip);
+        dst.put_bytes(0, before);
+        let of_field = (self.strip - before).min(self.field_end - self.field_start);
+        let mut field = [0; 8];
+        self.uint.store(value, &mut &mut field[..]);
+        (&mut dst).put_slice(&field[..of_field]);
+        dst.put_bytes(0, self.strip - before - of_field);
+    }
+}

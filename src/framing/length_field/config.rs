@@ -1,0 +1,147 @@
+//! What a [`LengthField`] is built from.
+
+use super::LengthField;
+use crate::{ConfigError, framing::DEFAULT_MAX_BLOCK_LEN};
+
+/// Where the length is in a header, what it counts, and what of the header is stripped.
+///
+/// Each setting is a field, to be read and changed, and a method of the same name that sets it by
+/// value. Nothing is checked before [`build`](Self::build), so the order does not matter.
+///
+/// ```
+/// use wholeblock::{ConfigError, LengthField, Limit};
+///
+/// // HTTP/2: a length of 3 bytes, then 6 more bytes of header, all of it kept.
+/// let mut http2 = LengthField::config().width(3).adjustment(6).header_len(9).keep_header();
+/// http2.limit = Limit::Strict(16_384 + 9); // as SETTINGS_MAX_FRAME_SIZE is at first
+/// let framing = http2.build()?;
+/// assert_eq!(framing.to_config().width, 3);
+///
+/// // A length of at most 255 cannot count 300 bytes of something else.
+/// assert!(LengthField::config().width(1).adjustment(-300).build().is_err());
+/// # Ok::<(), ConfigError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LengthFieldConfig {
+    /// Bytes of the length field, 1 to 8; 4 by default.
+    pub width: usize,
+    /// Whether the length's least significant byte comes first; it does not by default.
+    pub little_endian: bool,
+    /// Bytes of the header before the length field; 0 by default.
+    pub offset: usize,
+    /// Bytes of the whole header, at most 1,024; by default it ends with the length field.
+    ///
+    /// A block whose length leaves no room for its own header is refused.
+    pub header_len: Option<usize>,
+    /// What to add to the length field's value for the number of bytes that follow the field; 0 by
+    /// default. For a length that counts its own 4 bytes it is −4; for one that counts the payload
+    /// only, while 2 bytes of header come between, it is 2.
+    pub adjustment: i64,
+    /// How many bytes of the header's front are no part of a block; all of it by default.
+    pub strip: Option<usize>,
+    /// The longest block; at most 8 MiB by default, or what the length field has room for.
+    pub limit: Limit,
+}
+
+/// The longest block, in bytes: what is stripped does not count, what is kept of a header does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// This many bytes; it is a [`ConfigError`] if the length field has no room for it.
+    Strict(usize),
+    /// This many bytes, or as many as the length field has room for, if these are less.
+    Clamped(usize),
+    /// As many as the length field has room for, and an allocation can hold.
+    None,
+}
+
+impl Default for LengthFieldConfig {
+    fn default() -> Self {
+        Self {
+            width: 4,
+            little_endian: false,
+            offset: 0,
+            header_len: None,
+            adjustment: 0,
+            strip: None,
+            limit: Limit::Clamped(DEFAULT_MAX_BLOCK_LEN),
+        }
+    }
+}
+
+impl LengthFieldConfig {
+    /// Sets the [`width`](Self#structfield.width) of the length field, in bytes.
+    #[must_use]
+    pub fn width(mut self, bytes: usize) -> Self {
+        self.width = bytes;
+        self
+    }
+
+    /// Has the length's least significant byte come first.
+    #[must_use]
+    pub fn little_endian(mut self) -> Self {
+        self.little_endian = true;
+        self
+    }
+
+    /// Sets the number of bytes [before the length field](Self#structfield.offset).
+    #[must_use]
+    pub fn offset(mut self, bytes: usize) -> Self {
+        self.offset = bytes;
+        self
+    }
+
+    /// Sets the length of the [whole header](Self#structfield.header_len), in bytes.
+    #[must_use]
+    pub fn header_len(mut self, bytes: usize) -> Self {
+        self.header_len = Some(bytes);
+        self
+    }
+
+    /// Sets [what to add](Self#structfield.adjustment) to the length field's value for the number
+    /// of bytes that follow the field.
+    #[must_use]
+    pub fn adjustment(mut self, bytes: i64) -> Self {
+        self.adjustment = bytes;
+        self
+    }
+
+    /// Sets how many bytes of the header's front are [no part of a block](Self#structfield.strip).
+    #[must_use]
+    pub fn strip(mut self, bytes: usize) -> Self {
+        self.strip = Some(bytes);
+        self
+    }
+
+    /// Makes the whole header a part of the block, received and sent: strips nothing.
+    #[must_use]
+    pub fn keep_header(self) -> Self {
+        self.strip(0)
+    }
+
+    /// Sets the longest block, in bytes: [`Limit::Strict`].
+    #[must_use]
+    pub fn max_block_len(mut self, bytes: usize) -> Self {
+        self.limit = Limit::Strict(bytes);
+        self
+    }
+
+    /// Sets the [`limit`](Self#structfield.limit) on a block's length.
+    #[must_use]
+    pub fn limit(mut self, limit: Limit) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// The framing.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] for a width that is not 1 to 8, a header that is longer than 1,024 bytes or
+    /// ends before its length field, more to strip than there is of a header, an adjustment with
+    /// which no length is that of a block, and a limit that the length field has no room for, or
+    /// that is below the shortest block.
+    pub fn build(&self) -> Result<LengthField, ConfigError> {
+        LengthField::new(*self)
+    }
+}

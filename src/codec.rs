@@ -206,6 +206,76 @@ impl<F: Framing, E> BlockCodec<F, E> {
         self
     }
 
+    /// Whether to skip blocks over the limit, and go on with those after them. By default the first
+    /// one ends the stream, with [`BlockError::TooLarge`].
+    ///
+    /// Nothing of a skipped block is kept, and it costs no memory, however long it is. It has an
+    /// index, as any block of the stream, and is counted in [`skipped_blocks`](Self::skipped_blocks)
+    /// and [`TransferStats::skipped_blocks`](crate::TransferStats::skipped_blocks); a tracing event
+    /// at debug level tells of it. A stream that ends inside of it is [`BlockError::Truncated`].
+    ///
+    /// ```
+    /// use bytes::BytesMut;
+    /// use tokio_util::codec::Decoder;
+    /// use wholeblock::{BlockCodec, BlockError, LengthPrefix};
+    ///
+    /// let framing = LengthPrefix::u8().max_block_len(3)?;
+    /// let mut codec = BlockCodec::new(framing).skip_too_large(true);
+    /// let mut arrived = BytesMut::from(&b"\x05hello\x02me"[..]);
+    /// assert_eq!(codec.decode(&mut arrived)?.unwrap(), "me");
+    /// assert_eq!(codec.skipped_blocks(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn skip_too_large(mut self, skip: bool) -> Self {
+        self.decoder.set_skip_too_large(skip);
+        self
+    }
+
+    /// How many blocks over the limit have been skipped.
+    #[must_use]
+    pub fn skipped_blocks(&self) -> u64 {
+        self.decoder.read_stats().skipped_blocks
+    }
+
+    /// Goes on with another framing, in both directions: after a handshake, say.
+    ///
+    /// Whatever has arrived and has not been taken is read by the new framing. Indices, offsets and
+    /// statistics go on; the limits are the new framing's.
+    ///
+    /// ```
+    /// use bytes::Bytes;
+    /// use futures::{SinkExt, StreamExt};
+    /// use tokio_util::codec::Framed;
+    /// use wholeblock::{BlockCodec, BlockTransport, LengthPrefix};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (near, far) = tokio::io::duplex(1024);
+    /// let mut client = BlockTransport::new(near, BlockCodec::exact(5)?);
+    /// client.send(Bytes::from("hello")).await?;
+    /// let mut client = client.map_codec(|codec| codec.with_framing(LengthPrefix::u16()));
+    /// client.send(Bytes::from("whatever length")).await?;
+    ///
+    /// // The same on a `Framed`; both blocks may have come in one read.
+    /// let mut server = Framed::new(far, BlockCodec::exact(5)?);
+    /// assert_eq!(server.next().await.expect("a greeting")?, "hello");
+    /// let mut server = server.map_codec(|codec| codec.with_framing(LengthPrefix::u16()));
+    /// assert_eq!(server.next().await.expect("a block")?, "whatever length");
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_framing<F2: Framing>(self, framing: F2) -> BlockCodec<F2, E> {
+        BlockCodec {
+            encode_max: longest(&framing),
+            decoder: self.decoder.with_framing(framing),
+            encoded: self.encoded,
+            meter: self.meter,
+            error: PhantomData,
+        }
+    }
+
     /// How blocks are delimited.
     #[must_use]
     pub fn framing(&self) -> &F {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::{Buf, BytesMut};
-use tracing::trace;
+use tracing::{debug, trace};
 
 use crate::{
     BlockError, Framing, Part,
@@ -23,6 +23,8 @@ pub(crate) struct BlockDecoder<F> {
     /// longer.
     next_max: Option<usize>,
     state: State,
+    /// Skip blocks over the limit, instead of failing.
+    skip_too_large: bool,
     /// Answer that a whole block is there, and leave it in the buffer.
     peek: bool,
     /// Whether there is but to take the next small block: `Draining`, no `peek` and no `next_max`,
@@ -44,6 +46,9 @@ pub(crate) struct BlockDecoder<F> {
 /// | `Draining` | take it; stay | reserve; `AwaitingRead` | `Failed` |
 /// | `Failed` | the error again | the error again | the error again |
 ///
+/// A block over the limit is a header that is not allowed, or else is skipped: in `Skipping`, its
+/// bytes are dropped as they come, and after the last one it goes on as `Draining`.
+///
 /// ```text
 ///                  a block is whole
 ///  ┌──────────────┐ ─────────────────► ┌──────────┐ ◄─┐
@@ -64,6 +69,12 @@ enum State {
     AwaitingRead { buffered: usize },
     /// Blocks of the last read are being taken.
     Draining,
+    /// A block over the limit is not kept; `left` of its bytes are still to come.
+    Skipping {
+        announced: u64,
+        wire_len: u64,
+        left: u64,
+    },
     /// There are no more blocks, for this reason. It cannot be kept as a [`BlockError`], which is
     /// not `Clone`.
     Failed(Box<dyn Fn(Position) -> BlockError + Send + Sync>),
@@ -77,6 +88,10 @@ impl fmt::Debug for State {
                 .field("buffered", buffered)
                 .finish(),
             Self::Draining => f.write_str("Draining"),
+            Self::Skipping { left, .. } => f
+                .debug_struct("Skipping")
+                .field("left", left)
+                .finish_non_exhaustive(),
             Self::Failed(_) => f.write_str("Failed"),
         }
     }
@@ -98,6 +113,8 @@ pub(crate) struct ReadStats {
     pub(crate) reads: u64,
     /// Whole blocks that arrived over more than one read.
     pub(crate) fragmented_blocks: u64,
+    /// Blocks over the limit that were skipped.
+    pub(crate) skipped_blocks: u64,
 }
 
 impl<F: Framing> BlockDecoder<F> {
@@ -106,6 +123,7 @@ impl<F: Framing> BlockDecoder<F> {
             parser: FrameParser::new(framing),
             next_max: None,
             state: State::AwaitingRead { buffered: 0 },
+            skip_too_large: false,
             peek: false,
             fast: false,
             position: Position::default(),
@@ -119,8 +137,36 @@ impl<F: Framing> BlockDecoder<F> {
     pub(crate) fn fresh(&self) -> Self {
         let mut fresh = Self::new(self.parser.framing().clone());
         fresh.parser.set_max(self.max());
+        fresh.skip_too_large = self.skip_too_large;
         fresh.read_buf = self.read_buf.fresh();
         fresh
+    }
+
+    /// Goes on with another framing, at the same place in the stream.
+    pub(crate) fn with_framing<F2: Framing>(self, framing: F2) -> BlockDecoder<F2> {
+        let state = match self.state {
+            // What the buffer holds is no longer a part of one block.
+            State::AwaitingRead { buffered: 1.. } => State::Draining,
+            state => state,
+        };
+        let mut decoder = BlockDecoder {
+            parser: FrameParser::new(framing),
+            next_max: None,
+            state,
+            skip_too_large: self.skip_too_large,
+            peek: self.peek,
+            fast: self.fast,
+            position: self.position,
+            stats: self.stats,
+            read_buf: self.read_buf,
+            meter: self.meter,
+        };
+        decoder.update_fast();
+        decoder
+    }
+
+    pub(crate) fn set_skip_too_large(&mut self, skip: bool) {
+        self.skip_too_large = skip;
     }
 
     pub(crate) fn set_max_retained(&mut self, bytes: usize) {
@@ -262,24 +308,42 @@ impl<F: Framing> BlockDecoder<F> {
         Ok(self.decode_slow(src, true)?.is_some())
     }
 
-    /// The end of the stream, where `rest` is left and no whole block: an error unless it is empty.
+    /// The end of the stream, where `rest` is left and no whole block: an error inside of a block.
     pub(crate) fn end_of_stream(&mut self, rest: &[u8]) -> Result<(), BlockError> {
-        let (part, expected, received) = match self.parser.parse(rest) {
-            _ if rest.is_empty() => return Ok(()),
-            Parsed::PartialHeader { at_least } => (Part::Header, at_least, rest.len()),
-            Parsed::PartialPayload(frame) => {
-                let received = rest.len() - frame.header_len;
-                (Part::Payload, frame.payload_len(), received)
-            }
-            Parsed::Complete(_) | Parsed::TooLarge { .. } | Parsed::Invalid(_) => return Ok(()),
+        let Some((part, expected, received)) = self.cut_short(rest) else {
+            return Ok(());
         };
         self.fail(move |at| BlockError::Truncated {
             part,
-            expected: expected as u64,
-            received: received as u64,
+            expected,
+            received,
             index: at.index,
             offset: at.offset,
         })
+    }
+
+    /// What is missing of the block of which `rest` has arrived: the part that was cut short, the
+    /// bytes it should have, and those that came.
+    fn cut_short(&self, rest: &[u8]) -> Option<(Part, u64, u64)> {
+        if let State::Skipping {
+            announced, left, ..
+        } = self.state
+        {
+            return Some((Part::Payload, announced, announced.saturating_sub(left)));
+        }
+        if rest.is_empty() {
+            return None;
+        }
+        match self.parser.parse(rest) {
+            Parsed::PartialHeader { at_least } => {
+                Some((Part::Header, at_least as u64, rest.len() as u64))
+            }
+            Parsed::PartialPayload(frame) => {
+                let received = rest.len() - frame.header_len;
+                Some((Part::Payload, frame.payload_len() as u64, received as u64))
+            }
+            Parsed::Complete(_) | Parsed::TooLarge { .. } | Parsed::Invalid(_) => None,
+        }
     }
 
     /// Pays for the blocks taken since the last call; pending, to let other tasks run, where no
@@ -313,10 +377,9 @@ impl<F: Framing> BlockDecoder<F> {
             src.clear();
             return Err(error);
         }
-        let parsed = self.parser.parse(src);
-        if let State::AwaitingRead { buffered } = self.state {
-            self.record_read(buffered, parsed, src);
-        }
+        let Some(parsed) = self.parse_unskipped(src) else {
+            return Ok(None);
+        };
         match parsed {
             Parsed::Complete(_) if peek => Ok(Some(BytesMut::new())),
             Parsed::Complete(frame) => {
@@ -334,7 +397,9 @@ impl<F: Framing> BlockDecoder<F> {
                 self.set_state(State::AwaitingRead { buffered });
                 Ok(None)
             }
-            Parsed::TooLarge { announced, limit } => self.fail(move |at| BlockError::TooLarge {
+            Parsed::TooLarge {
+                announced, limit, ..
+            } => self.fail(move |at| BlockError::TooLarge {
                 announced,
                 limit: limit as u64,
                 index: at.index,
@@ -348,14 +413,75 @@ impl<F: Framing> BlockDecoder<F> {
         }
     }
 
-    /// Takes note of what a read has brought, once it has.
-    fn record_read(&mut self, buffered: usize, parsed: Parsed, src: &BytesMut) {
-        let bytes = src.len().saturating_sub(buffered);
+    /// Parses the block at the front, behind those that are skipped; none while the end of one of
+    /// these is yet to come.
+    fn parse_unskipped(&mut self, src: &mut BytesMut) -> Option<Parsed> {
+        if let State::Skipping { .. } = self.state {
+            self.count_read(src.len(), src);
+        }
+        loop {
+            self.skip(src)?;
+            let parsed = self.parser.parse(src);
+            if let State::AwaitingRead { buffered } = self.state {
+                self.record_read(buffered, parsed, src);
+            }
+            match parsed {
+                Parsed::TooLarge {
+                    header_len,
+                    announced,
+                    limit,
+                } if self.skip_too_large => {
+                    let Position { index, offset } = self.position;
+                    debug!(
+                        index,
+                        offset, announced, limit, "skipping a block over the limit"
+                    );
+                    let wire_len = announced.saturating_add(header_len as u64);
+                    self.set_state(State::Skipping {
+                        announced,
+                        wire_len,
+                        left: wire_len,
+                    });
+                }
+                _ => return Some(parsed),
+            }
+        }
+    }
+
+    /// Drops what has arrived of a block that is skipped, if there is one; none while more of it is
+    /// to come.
+    fn skip(&mut self, src: &mut BytesMut) -> Option<()> {
+        let State::Skipping { wire_len, left, .. } = &mut self.state else {
+            return Some(());
+        };
+        let (wire_len, arrived) = (*wire_len, (*left).min(src.len() as u64));
+        *left -= arrived;
+        if *left > 0 {
+            src.clear();
+            // Nothing of it is kept, so whatever its length, a batch at a time will do.
+            self.read_buf.reserve(src, 1);
+            return None;
+        }
+        src.advance(arrived as usize);
+        self.position.index += 1;
+        self.position.offset = self.position.offset.saturating_add(wire_len);
+        self.stats.skipped_blocks += 1;
+        self.set_state(State::Draining);
+        Some(())
+    }
+
+    /// Takes note of a read, if it brought `bytes`.
+    fn count_read(&mut self, bytes: usize, src: &BytesMut) {
         if bytes > 0 {
             trace!(bytes, "read");
             self.stats.reads += 1;
             self.read_buf.record_read(src);
         }
+    }
+
+    /// Takes note of what a read has brought, once it has.
+    fn record_read(&mut self, buffered: usize, parsed: Parsed, src: &BytesMut) {
+        self.count_read(src.len().saturating_sub(buffered), src);
         if let Some(frame) = parsed.complete() {
             self.stats.fragmented_blocks += u64::from(buffered > 0);
             self.read_buf.record_block(frame.wire_len);

@@ -21,7 +21,11 @@ pub(crate) enum Parsed {
     /// A part of a header that has at least this many bytes; or nothing at all.
     PartialHeader { at_least: usize },
     /// A header that announces more than the framing carries.
-    TooLarge { announced: u64, limit: usize },
+    TooLarge {
+        header_len: usize,
+        announced: u64,
+        limit: usize,
+    },
     /// A header that the framing does not allow.
     Invalid(InvalidHeader),
 }
@@ -104,6 +108,7 @@ impl<F: Framing> FrameParser<F> {
         let payload_len = usize::try_from(announced).unwrap_or(usize::MAX);
         if payload_len > self.max {
             return Parsed::TooLarge {
+                header_len,
                 announced,
                 limit: self.max,
             };
@@ -176,6 +181,7 @@ mod tests {
             (
                 b"\0\0\0\x06",
                 Parsed::TooLarge {
+                    header_len: 4,
                     announced: 6,
                     limit: 5,
                 },

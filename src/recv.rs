@@ -275,6 +275,7 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
             wire_bytes: position.offset - first_position.offset + self.cursor.pos as u64,
             reads: reads.reads - first_reads.reads,
             fragmented_blocks: reads.fragmented_blocks - first_reads.fragmented_blocks,
+            skipped_blocks: reads.skipped_blocks - first_reads.skipped_blocks,
             elapsed: match self.phase {
                 Phase::Idle => Duration::ZERO,
                 Phase::Receiving { since } => since.elapsed(),

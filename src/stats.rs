@@ -34,6 +34,9 @@ pub struct TransferStats {
     pub writes: u64,
     /// Blocks that arrived over more than one read; 0 for a sender.
     pub fragmented_blocks: u64,
+    /// Blocks over the limit that were skipped, as
+    /// [`skip_too_large`](crate::BlockCodec::skip_too_large) asks for; 0 for a sender.
+    pub skipped_blocks: u64,
     /// From the first wait for a block, or the first block taken from the source, to the end.
     pub elapsed: Duration,
 }
@@ -54,6 +57,9 @@ impl fmt::Display for TransferStats {
         if self.reads > 0 {
             let fragmented = Counted(self.fragmented_blocks, "fragmented block");
             write!(f, ", {}, {fragmented}", Counted(self.reads, "read"))?;
+        }
+        if self.skipped_blocks > 0 {
+            write!(f, ", {}", Counted(self.skipped_blocks, "skipped block"))?;
         }
         if self.writes > 0 {
             write!(f, ", {}", Counted(self.writes, "write"))?;
@@ -125,9 +131,10 @@ mod tests {
             reads: 1,
             writes: 1,
             fragmented_blocks: 1,
+            skipped_blocks: 1,
             ..TransferStats::default()
         };
-        let line = "1 block, 0 B in 0 µs, 1 read, 1 fragmented block, 1 write";
+        let line = "1 block, 0 B in 0 µs, 1 read, 1 fragmented block, 1 skipped block, 1 write";
         assert_eq!(stats.to_string(), line);
     }
 }

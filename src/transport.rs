@@ -119,6 +119,22 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
         Framed::from_parts(parts)
     }
 
+    /// Changes the codec, and keeps all that has been read ahead and all that is queued: to go on
+    /// with another framing, see [`BlockCodec::with_framing`].
+    #[must_use]
+    pub fn map_codec<F2, E2>(
+        self,
+        map: impl FnOnce(BlockCodec<F, E>) -> BlockCodec<F2, E2>,
+    ) -> BlockTransport<T, F2, E2> {
+        BlockTransport {
+            io: self.io,
+            codec: map(self.codec),
+            read_buf: self.read_buf,
+            errored: self.errored,
+            writer: self.writer,
+        }
+    }
+
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, E>>
     where
         T: AsyncRead + Unpin,

@@ -69,11 +69,11 @@ enum State {
     AwaitingRead { buffered: usize },
     /// Blocks of the last read are being taken.
     Draining,
-    /// A block over the limit is not kept; `left` of its bytes are still to come.
+    /// A block over the limit is not kept; `skipped` of its bytes on the wire have come.
     Skipping {
+        header_len: u64,
         announced: u64,
-        wire_len: u64,
-        left: u64,
+        skipped: u64,
     },
     /// There are no more blocks, for this reason. It cannot be kept as a [`BlockError`], which is
     /// not `Clone`.
@@ -88,9 +88,12 @@ impl fmt::Debug for State {
                 .field("buffered", buffered)
                 .finish(),
             Self::Draining => f.write_str("Draining"),
-            Self::Skipping { left, .. } => f
+            Self::Skipping {
+                announced, skipped, ..
+            } => f
                 .debug_struct("Skipping")
-                .field("left", left)
+                .field("announced", announced)
+                .field("skipped", skipped)
                 .finish_non_exhaustive(),
             Self::Failed(_) => f.write_str("Failed"),
         }
@@ -326,10 +329,13 @@ impl<F: Framing> BlockDecoder<F> {
     /// bytes it should have, and those that came.
     fn cut_short(&self, rest: &[u8]) -> Option<(Part, u64, u64)> {
         if let State::Skipping {
-            announced, left, ..
+            header_len,
+            announced,
+            skipped,
         } = self.state
         {
-            return Some((Part::Payload, announced, announced.saturating_sub(left)));
+            let received = skipped.saturating_sub(header_len);
+            return Some((Part::Payload, announced, received));
         }
         if rest.is_empty() {
             return None;
@@ -436,11 +442,10 @@ impl<F: Framing> BlockDecoder<F> {
                         index,
                         offset, announced, limit, "skipping a block over the limit"
                     );
-                    let wire_len = announced.saturating_add(header_len as u64);
                     self.set_state(State::Skipping {
+                        header_len: header_len as u64,
                         announced,
-                        wire_len,
-                        left: wire_len,
+                        skipped: 0,
                     });
                 }
                 _ => return Some(parsed),
@@ -451,12 +456,18 @@ impl<F: Framing> BlockDecoder<F> {
     /// Drops what has arrived of a block that is skipped, if there is one; none while more of it is
     /// to come.
     fn skip(&mut self, src: &mut BytesMut) -> Option<()> {
-        let State::Skipping { wire_len, left, .. } = &mut self.state else {
+        let State::Skipping {
+            header_len,
+            announced,
+            skipped,
+        } = &mut self.state
+        else {
             return Some(());
         };
-        let (wire_len, arrived) = (*wire_len, (*left).min(src.len() as u64));
-        *left -= arrived;
-        if *left > 0 {
+        let wire_len = header_len.saturating_add(*announced);
+        let arrived = (wire_len - *skipped).min(src.len() as u64);
+        *skipped += arrived;
+        if *skipped < wire_len {
             src.clear();
             // Nothing of it is kept, so whatever its length, a batch at a time will do.
             self.read_buf.reserve(src, 1);

@@ -204,7 +204,7 @@ fn every_configuration_error_says_what_would_work() {
         ),
         (
             ConfigError::Width { width: 9 },
-            "a length prefix has 1 to 8 bytes, not 9",
+            "a length has 1 to 8 bytes, not 9",
         ),
         (
             ConfigError::LimitTooSmall { limit: 2, min: 4 },
@@ -216,6 +216,19 @@ fn every_configuration_error_says_what_would_work() {
                 max: 255,
             },
             "blocks of 300 bytes cannot be carried; the most is 255",
+        ),
+        (
+            ConfigError::Header {
+                field_end: 5,
+                header_len: 4,
+                strip: 4,
+            },
+            "a header of 4 bytes, of which 4 are stripped, does not go with a length field that \
+             ends after 5; a header has at most 1024 bytes",
+        ),
+        (
+            ConfigError::Adjustment { adjustment: -300 },
+            "with an adjustment of -300, no length is that of a block",
         ),
     ];
     for (error, text) in table {

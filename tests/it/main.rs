@@ -8,6 +8,7 @@ mod io_errors;
 mod limits;
 mod memory;
 mod mixing;
+mod oversize;
 mod payload;
 mod recv;
 mod send;

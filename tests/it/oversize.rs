@@ -1,0 +1,218 @@
+//! Blocks over the limit: an error, or skipped.
+
+use futures::{FutureExt, StreamExt};
+use tokio::io::AsyncReadExt;
+use tokio_util::codec::Framed;
+use wholeblock::{
+    BlockCodec, BlockError, BlockTransport, Framing, LengthField, LengthPrefix, Part, recv_blocks,
+};
+
+use crate::support::{Case, KIB, MIB, Scripted, WAYS, numbered, ready, wire, with_each_framing};
+
+/// The limit in these tests.
+const LIMIT: usize = 20;
+
+/// A codec that skips what is over the limit.
+fn skipping<F: Framing>(framing: F) -> BlockCodec<F> {
+    let mut codec = BlockCodec::new(framing).skip_too_large(true);
+    codec.set_max_decode_len(LIMIT).unwrap();
+    codec
+}
+
+#[test]
+fn blocks_over_the_limit_are_skipped_and_all_others_arrive_whatever_the_chunking() {
+    fn check<F: Framing + Copy>(Case { name, framing, .. }: Case<F>) {
+        if *framing.block_lens().start() == *framing.block_lens().end() {
+            return; // no block of its is over the limit
+        }
+        let blocks = numbered(&[3, 200, 0, 21, 255, LIMIT, 22, 5, 130]);
+        let fitting: Vec<_> = blocks.iter().filter(|b| b.len() <= LIMIT).collect();
+        let bytes = wire(framing, &blocks);
+        for chunk in [1, 2, 3, 7, 30, 64, usize::MAX] {
+            for pausing in [false, true] {
+                for way in WAYS {
+                    let io = Scripted::chunked(&bytes, chunk, pausing);
+                    let (received, error) = way.receive(io, skipping(framing));
+                    assert_eq!(
+                        received.iter().collect::<Vec<_>>(),
+                        fitting,
+                        "{name}, {chunk}, {way:?}"
+                    );
+                    assert!(error.is_none(), "{name}, {chunk}, {way:?}: {error:?}");
+                }
+            }
+        }
+    }
+    with_each_framing!(|case| check(case));
+}
+
+#[test]
+fn without_being_asked_to_skip_the_first_block_over_the_limit_is_an_error() {
+    let bytes = wire(LengthPrefix::u16(), &numbered(&[3, 21, 4]));
+    for way in WAYS {
+        let mut codec = BlockCodec::new(LengthPrefix::u16());
+        codec.set_max_decode_len(LIMIT).unwrap();
+        let (blocks, error) = way.receive(Scripted::default().send(&bytes), codec);
+        assert_eq!(blocks.len(), 1);
+        assert!(
+            matches!(
+                error,
+                Some(BlockError::TooLarge {
+                    announced: 21,
+                    limit: 20,
+                    index: 1,
+                    offset: 5
+                })
+            ),
+            "{way:?}: {error:?}"
+        );
+    }
+}
+
+#[test]
+fn an_end_inside_a_skipped_block_is_truncated_at_every_byte() {
+    let blocks = numbered(&[3, 40, 21]);
+    let bytes = wire(LengthPrefix::u16(), &blocks);
+    for len in 5..bytes.len() {
+        // The second block begins at byte 5, the third at 47.
+        let (index, offset, announced) = if len < 47 { (1, 5, 40) } else { (2, 47, 21) };
+        let arrived = len - offset;
+        for (way, chunk) in WAYS.into_iter().flat_map(|w| [(w, 1), (w, 9), (w, 99)]) {
+            let io = Scripted::chunked(&bytes[..len], chunk, false);
+            let (received, error) = way.receive(io, skipping(LengthPrefix::u16()));
+            assert_eq!(received, [&blocks[0]], "{way:?}, cut at {len}");
+            let Some(error) = error else {
+                assert_eq!(arrived, 0, "{way:?}, cut at {len}");
+                continue;
+            };
+            let BlockError::Truncated {
+                part,
+                expected,
+                received,
+                index: i,
+                offset: o,
+            } = error
+            else {
+                panic!("{way:?}, cut at {len}: {error:?}");
+            };
+            let seen = (part, expected, received, i, o);
+            let offset = offset as u64;
+            let wanted = match arrived {
+                1 => (Part::Header, 2, 1, index, offset),
+                _ => (Part::Payload, announced, arrived as u64 - 2, index, offset),
+            };
+            assert_eq!(seen, wanted, "{way:?}, cut at {len}");
+        }
+    }
+}
+
+#[test]
+fn what_is_skipped_is_counted_and_the_blocks_after_it_know_where_they_are() {
+    let bytes = wire(LengthPrefix::u16(), &numbered(&[3, 40, 21, 4, 30, 6]));
+    let cut = &bytes[..bytes.len() - 1];
+    let mut framed = Framed::new(
+        Scripted::chunked(cut, 10, false),
+        skipping(LengthPrefix::u16()),
+    );
+    let mut receiving = recv_blocks(&mut framed);
+    assert_eq!(ready(receiving.next()).unwrap().unwrap().len(), 3);
+    assert_eq!(receiving.stats().skipped_blocks, 0);
+    assert_eq!(ready(receiving.next()).unwrap().unwrap().len(), 4);
+    let error = ready(receiving.next()).unwrap_err();
+    let at = bytes.len() as u64 - 8;
+    assert!(
+        matches!(error, BlockError::Truncated { index: 5, offset, .. } if offset == at),
+        "{error:?}"
+    );
+    let stats = receiving.stats();
+    assert_eq!((stats.blocks, stats.payload_bytes), (2, 7));
+    assert_eq!(stats.skipped_blocks, 3);
+    assert_eq!(stats.wire_bytes, at, "what was skipped has come, too");
+    assert_eq!(stats.reads, cut.len().div_ceil(10) as u64);
+    drop(receiving);
+    assert_eq!(framed.codec().skipped_blocks(), 3);
+    assert_eq!(framed.codec().clone().skipped_blocks(), 0);
+}
+
+#[test]
+fn a_block_of_any_length_is_skipped_in_a_batch_of_memory() {
+    let framing = LengthField::config().width(8).build().unwrap();
+    let long = 16 * MIB;
+    let header = (long as u64).to_be_bytes();
+    let small = wire(framing, &numbered(&[5]));
+    for lent in [false, true] {
+        let mut io = Scripted::default().send(&header);
+        for _ in 0..long / (64 * KIB) {
+            io = io.send(&[1; 64 * KIB]);
+        }
+        let mut transport = BlockTransport::new(io.send(&small), skipping(framing));
+        match lent {
+            false => assert_eq!(ready(transport.next()).unwrap().unwrap().len(), 5),
+            true => assert_eq!(
+                ready(recv_blocks(&mut transport).next())
+                    .unwrap()
+                    .unwrap()
+                    .len(),
+                5
+            ),
+        }
+        let rooms = &transport.get_ref().rooms;
+        assert!(rooms.iter().all(|&(room, _)| room <= 64 * KIB));
+        assert!(rooms.len() < 2 * long / (64 * KIB), "{}", rooms.len());
+        assert_eq!(transport.codec().skipped_blocks(), 1);
+    }
+}
+
+#[test]
+fn the_longest_announcement_there_is_can_be_skipped_for_ever() {
+    let framing = LengthPrefix::u64();
+    let bytes = [&[0xff; 8][..], &[0; 100_000]].concat();
+    for way in WAYS {
+        let io = Scripted::chunked(&bytes, 30_000, true);
+        let (blocks, error) = way.receive(io, skipping(framing));
+        assert!(blocks.is_empty());
+        let cut = BlockError::Truncated {
+            part: Part::Payload,
+            expected: u64::MAX,
+            received: 100_000,
+            index: 0,
+            offset: 0,
+        };
+        assert_eq!(
+            error.map(|e| e.to_string()),
+            Some(cut.to_string()),
+            "{way:?}"
+        );
+    }
+}
+
+#[test]
+fn a_limit_lowered_in_mid_stream_skips_from_the_next_block_on() {
+    let bytes = wire(LengthPrefix::u16(), &numbered(&[30, 30, 5]));
+    let io = Scripted::default()
+        .send(&bytes[..10])
+        .pause()
+        .send(&bytes[10..]);
+    let codec = BlockCodec::new(LengthPrefix::u16()).skip_too_large(true);
+    let mut transport = BlockTransport::new(io, codec);
+    assert!(transport.next().now_or_never().is_none(), "half received");
+    transport.codec_mut().set_max_decode_len(LIMIT).unwrap();
+    let lens = [(); 2].map(|()| ready(transport.next()).unwrap().unwrap().len());
+    assert_eq!(lens, [30, 5]);
+    assert_eq!(transport.codec().skipped_blocks(), 1);
+}
+
+#[tokio::test]
+async fn a_block_that_fits_no_memory_is_skipped() {
+    let long = 1 << 32; // 4 GiB, of which no more than the first 64 MiB are sent
+    let header = std::io::Cursor::new(u64::to_be_bytes(long));
+    let io = header.chain(tokio::io::repeat(7).take(64 * MIB as u64));
+    let mut transport = BlockTransport::new(io, skipping(LengthPrefix::u64()));
+    let error = transport.next().await.unwrap().unwrap_err();
+    assert!(
+        matches!(error, BlockError::Truncated { expected, received, .. }
+            if (expected, received) == (long, 64 * MIB as u64)),
+        "{error:?}"
+    );
+    assert!(transport.read_buffer().capacity() <= 64 * KIB);
+}

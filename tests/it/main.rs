@@ -4,6 +4,7 @@
 mod errors;
 mod fairness;
 mod framing;
+mod handover;
 mod io_errors;
 mod limits;
 mod memory;

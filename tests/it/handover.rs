@@ -1,0 +1,149 @@
+//! Another framing in mid-stream: nothing is lost, and places and counts go on.
+
+use bytes::Bytes;
+use futures::{FutureExt, SinkExt, StreamExt};
+use tokio_util::codec::Framed;
+use wholeblock::{
+    BlockCodec, BlockError, BlockTransport, Exact, LengthPrefix, Varint, recv_blocks, send_blocks,
+};
+
+use crate::support::{KIB, Scripted, numbered, ready, wire};
+
+/// A greeting of 5 bytes, then blocks behind a varint.
+fn conversation() -> (Vec<Bytes>, Vec<u8>) {
+    let blocks = numbered(&[5, 200, 0, 3]);
+    let greeting = wire(Exact::new(5).unwrap(), &blocks[..1]);
+    let bytes = [greeting, wire(Varint::new(), &blocks[1..])].concat();
+    (blocks, bytes)
+}
+
+fn exact() -> BlockCodec<Exact> {
+    BlockCodec::exact(5).unwrap()
+}
+
+#[test]
+fn what_was_read_ahead_is_read_by_the_new_framing() {
+    let (blocks, bytes) = conversation();
+    for chunk in [1, 2, 5, 6, 100, usize::MAX] {
+        let io = || Scripted::chunked(&bytes, chunk, true);
+
+        let mut framed = Framed::new(io(), exact());
+        let mut received = vec![ready(framed.next()).unwrap().unwrap()];
+        let mut framed = framed.map_codec(|codec| codec.with_framing(Varint::new()));
+        while let Some(block) = ready(framed.next()) {
+            received.push(block.unwrap());
+        }
+        assert_eq!(received, blocks, "Framed, {chunk}");
+
+        let mut transport = BlockTransport::new(io(), exact());
+        let mut received = vec![ready(transport.next()).unwrap().unwrap()];
+        let mut transport = transport.map_codec(|codec| codec.with_framing(Varint::new()));
+        while let Some(block) = ready(transport.next()) {
+            received.push(block.unwrap());
+        }
+        assert_eq!(received, blocks, "BlockTransport, {chunk}");
+
+        let mut framed = Framed::new(io(), exact());
+        let greeting = ready(recv_blocks(&mut framed).next())
+            .unwrap()
+            .map(<[u8]>::to_vec);
+        let mut received = vec![greeting.unwrap()];
+        let mut framed = framed.map_codec(|codec| codec.with_framing(Varint::new()));
+        let mut receiving = recv_blocks(&mut framed);
+        while let Some(block) = ready(receiving.next()).unwrap() {
+            received.push(block.to_vec());
+        }
+        assert_eq!(received, blocks, "lent by Framed, {chunk}");
+        assert_eq!(receiving.stats().blocks, 3);
+    }
+}
+
+#[test]
+fn a_change_of_framing_inside_an_unfinished_block_reads_its_bytes_anew() {
+    let (blocks, bytes) = conversation();
+    let mut transport = BlockTransport::new(
+        Scripted::default()
+            .send(&bytes[..8])
+            .pause()
+            .send(&bytes[8..]),
+        exact(),
+    );
+    assert_eq!(ready(transport.next()).unwrap().unwrap(), blocks[0]);
+    // What has come of the second block is taken for a part of an exact one.
+    assert!(transport.next().now_or_never().is_none());
+    let mut transport = transport.map_codec(|codec| codec.with_framing(Varint::new()));
+    assert_eq!(ready(transport.next()).unwrap().unwrap(), blocks[1]);
+}
+
+#[test]
+fn indices_offsets_and_counts_go_on() {
+    let (_, bytes) = conversation();
+    let io = Scripted::default().send(&bytes[..bytes.len() - 1]);
+    let mut transport = BlockTransport::new(io, exact());
+    ready(transport.next()).unwrap().unwrap();
+    let mut transport = transport.map_codec(|codec| codec.with_framing(Varint::new()));
+    ready(transport.next()).unwrap().unwrap();
+    ready(transport.next()).unwrap().unwrap();
+    let error = ready(transport.next()).unwrap().unwrap_err();
+    let begins = bytes.len() as u64 - 4;
+    assert!(
+        matches!(error, BlockError::Truncated { index: 3, offset, .. } if offset == begins),
+        "{error:?}"
+    );
+}
+
+#[test]
+fn what_is_queued_goes_out_first_as_it_was_encoded() {
+    let (blocks, bytes) = conversation();
+    let mut transport = BlockTransport::new(Scripted::default(), exact());
+    ready(transport.feed(blocks[0].clone())).unwrap();
+    let mut transport = transport.map_codec(|codec| codec.with_framing(Varint::new()));
+    for block in &blocks[1..] {
+        ready(transport.feed(block.clone())).unwrap();
+    }
+    ready(transport.flush()).unwrap();
+    assert_eq!(transport.get_ref().written, bytes);
+
+    let mut framed = Framed::new(Scripted::default(), exact());
+    ready(framed.feed(blocks[0].clone())).unwrap();
+    let mut framed = framed.map_codec(|codec| codec.with_framing(Varint::new()));
+    let rest = futures::stream::iter(blocks[1..].to_vec());
+    ready(send_blocks(&mut framed, rest)).unwrap();
+    assert_eq!(framed.get_ref().written, bytes);
+
+    // The index of a block that cannot be sent goes on as well.
+    let error = ready(framed.send(Bytes::from(vec![0; 9 * KIB * KIB]))).unwrap_err();
+    assert!(
+        matches!(error, BlockError::WrongSize { index: 4, .. }),
+        "{error:?}"
+    );
+}
+
+#[test]
+fn the_limits_are_the_new_framings_and_the_settings_stay() {
+    let mut codec = BlockCodec::new(LengthPrefix::u16()).skip_too_large(true);
+    codec.set_max_block_len(100).unwrap();
+    let codec = codec.with_framing(LengthPrefix::u8());
+    assert_eq!((codec.max_decode_len(), codec.max_encode_len()), (255, 255));
+
+    let mut codec = codec.with_framing(LengthPrefix::u16());
+    codec.set_max_decode_len(3).unwrap();
+    let bytes = wire(LengthPrefix::u16(), &numbered(&[9, 2]));
+    let mut transport = BlockTransport::new(Scripted::default().send(&bytes), codec);
+    assert_eq!(
+        ready(transport.next()).unwrap().unwrap().len(),
+        2,
+        "skips as before"
+    );
+}
+
+#[test]
+fn a_failed_stream_stays_failed_with_another_framing() {
+    let mut transport = BlockTransport::new(
+        Scripted::default().send(b"\x05\x00\x01\x01").then_silent(),
+        BlockCodec::new(LengthPrefix::u16().max_block_len(10).unwrap()),
+    );
+    assert!(ready(transport.next()).unwrap().is_err());
+    let mut transport = transport.map_codec(|codec| codec.with_framing(LengthPrefix::u8()));
+    assert!(ready(transport.next()).is_none());
+}

@@ -1,6 +1,7 @@
 //! How a block is delimited on the wire. Pure: nothing here reads or writes.
 
 mod any;
+mod check;
 mod exact;
 mod length_field;
 mod length_prefix;
@@ -13,6 +14,7 @@ use bytes::BufMut;
 
 pub use self::{
     any::AnyFraming,
+    check::{ContractViolation, check_framing},
     exact::Exact,
     length_field::{LengthField, LengthFieldConfig, Limit},
     length_prefix::LengthPrefix,
@@ -40,11 +42,13 @@ pub(crate) const MAX_LIMIT: usize = isize::MAX as usize / 2;
 ///   [`block_lens`](Self::block_lens) decodes to that length.
 /// * What [`decode_header`](Self::decode_header) makes of a header does not depend on what follows
 ///   it.
-/// * `Header::Incomplete` asks for more bytes than are there.
+/// * `Header::Incomplete` asks for more bytes than are there, and never for more than it takes;
+///   `Header::Complete` waits for the whole header.
 /// * A header has at most 64 KiB. (Beyond 64 bytes, a block of exactly
 ///   [`max_retained`](crate::BlockCodec::max_retained) bytes costs an allocation.)
 ///
-/// A framing that breaks it does no harm: what it makes of a peer's bytes is then
+/// [`check_framing`] checks one for a test. A framing that breaks the contract does no harm: what
+/// it makes of a peer's bytes is then
 /// [`BlockError::InvalidHeader`](crate::BlockError::InvalidHeader), and what it would send is read
 /// back before a byte leaves, and refused as
 /// [`BlockError::WrongHeader`](crate::BlockError::WrongHeader).

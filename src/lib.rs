@@ -136,8 +136,8 @@ pub use self::{
     error::{BlockError, CodecError, ConfigError, Part},
     framed::{AsFramedRead, AsFramedWrite},
     framing::{
-        AnyFraming, Exact, Framing, Header, InvalidHeader, LengthField, LengthFieldConfig,
-        LengthPrefix, Limit, Varint,
+        AnyFraming, ContractViolation, Exact, Framing, Header, InvalidHeader, LengthField,
+        LengthFieldConfig, LengthPrefix, Limit, Varint, check_framing,
     },
     payload::Payload,
     recv::{Batch, Next, RecvBlocks, recv_blocks},

@@ -1,6 +1,7 @@
 //! Every test that needs no process of its own, in one binary, so that the code they share is built
 //! once. `cargo test --test it recv::` runs those of one module.
 
+mod contract;
 mod errors;
 mod fairness;
 mod framing;

@@ -113,6 +113,17 @@ macro_rules! with_each_framing {
             "u56 LE", Fixed(7), wholeblock::LengthPrefix::bytes(7).unwrap().little_endian();
             "u64", Fixed(8), wholeblock::LengthPrefix::u64();
             "varint", Varint, wholeblock::Varint::new();
+            "u24 LE in a header of 7", Fixed(7),
+                wholeblock::LengthField::config()
+                    .offset(2)
+                    .width(3)
+                    .little_endian()
+                    .adjustment(2)
+                    .header_len(7)
+                    .build()
+                    .unwrap();
+            "one chosen at run time", Fixed(2),
+                wholeblock::AnyFraming::from(wholeblock::LengthPrefix::u16());
             "a user's own", Fixed(6), $crate::support::Magic;
         }
     };

@@ -1,0 +1,221 @@
+//! [`check_framing`]: tests a framing against the contract.
+
+use bytes::BufMut;
+
+use super::{Framing, Header, MAX_LIMIT};
+
+/// Random fronts that a framing is shown, and bytes of each.
+const FRONTS: usize = 2_000;
+const FRONT_LEN: usize = 40;
+
+/// Payloads up to this length are made up, to be read back behind their headers.
+const MAX_MADE_UP: u64 = 64 * 1024;
+
+/// A framing that breaks its contract, and with what.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{rule}: {case}")]
+pub struct ContractViolation {
+    rule: &'static str,
+    case: String,
+}
+
+/// Checks a framing of your own against the contract of [`Framing`], with headers that it writes
+/// itself and with made-up ones: for a test.
+///
+/// The same framing gets the same answer each time. It takes some milliseconds.
+///
+/// ```
+/// use bytes::BufMut;
+/// use wholeblock::{Framing, Header, InvalidHeader, LengthPrefix, check_framing};
+///
+/// check_framing(&LengthPrefix::u16())?;
+///
+/// /// Writes a byte, whatever the length.
+/// #[derive(Clone)]
+/// struct Short;
+///
+/// impl Framing for Short {
+///     fn block_lens(&self) -> std::ops::RangeInclusive<usize> {
+///         0..=256 // one too many
+///     }
+///
+///     fn decode_header(&self, front: &[u8]) -> Result<Header, InvalidHeader> {
+///         Ok(match front.first() {
+///             Some(&len) => Header::Complete { header_len: 1, payload_len: len.into() },
+///             None => Header::Incomplete { at_least: 1 },
+///         })
+///     }
+///
+///     fn encode_header(&self, payload_len: usize, dst: &mut impl BufMut) {
+///         dst.put_u8(payload_len as u8);
+///     }
+/// }
+///
+/// assert_eq!(
+///     check_framing(&Short).unwrap_err().to_string(),
+///     "a header reads back as what it was written for: [0], written for 256 bytes, reads as \
+///      Ok(Complete { header_len: 1, payload_len: 0 })",
+/// );
+/// # Ok::<(), wholeblock::ContractViolation>(())
+/// ```
+///
+/// # Errors
+///
+/// The first rule of the contract that the framing was seen to break. It cannot see everything: a
+/// framing without an error may still be wrong where no generated header came by.
+pub fn check_framing<F: Framing>(framing: &F) -> Result<(), ContractViolation> {
+    let lens = framing.block_lens();
+    let (min, max) = (*lens.start(), (*lens.end()).min(MAX_LIMIT));
+    ensure(min <= max, "it carries some length", || format!("{lens:?}"))?;
+
+    let mut random = Random(0);
+    for len in lens_between(min, max, &mut random) {
+        let mut front = Vec::new();
+        framing.encode_header(len, &mut front);
+        check_written(framing, &front, len)?;
+        front.put_slice(&random.bytes(FRONT_LEN));
+        check_growing(framing, &front)?;
+    }
+    for _ in 0..FRONTS {
+        let front = random.bytes(FRONT_LEN);
+        if let Some((header_len, payload_len)) = check_growing(framing, &front)? {
+            if payload_len <= MAX_MADE_UP && lens.contains(&(payload_len as usize)) {
+                let mut payload = front[header_len..].to_vec();
+                payload.resize(payload_len as usize, 0);
+                check_rewritten(framing, &payload)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Checks the header that was written for `len` bytes, as far as it goes without the payload.
+fn check_written<F: Framing>(
+    framing: &F,
+    header: &[u8],
+    len: usize,
+) -> Result<(), ContractViolation> {
+    let rule = "a block has at least one byte on the wire";
+    ensure(header.len() + len > 0, rule, || "an empty one".to_owned())?;
+    let read = framing.decode_header(header);
+    let reads_back = match read {
+        // The rest of it is kept, and comes with the payload.
+        Ok(Header::Incomplete { .. }) => len > 0,
+        read => read == complete(header.len(), len),
+    };
+    let rule = "a header reads back as what it was written for";
+    ensure(reads_back, rule, || {
+        format!("{header:?}, written for {len} bytes, reads as {read:?}")
+    })
+}
+
+/// Checks that a block that could be received could be sent.
+fn check_rewritten<F: Framing>(framing: &F, payload: &[u8]) -> Result<(), ContractViolation> {
+    let mut block = Vec::new();
+    framing.encode_header(payload.len(), &mut block);
+    let header_len = block.len();
+    block.put_slice(payload);
+    let read = framing.decode_header(&block);
+    let rule = "a block that can be received can be sent";
+    ensure(read == complete(header_len, payload.len()), rule, || {
+        let front = &block[..block.len().min(FRONT_LEN)];
+        format!("{front:?}, of {} bytes, reads as {read:?}", payload.len())
+    })
+}
+
+/// Checks what the framing makes of `front` as it arrives byte by byte, and returns the lengths of
+/// the header and the payload that it finds in the end.
+fn check_growing<F: Framing>(
+    framing: &F,
+    front: &[u8],
+) -> Result<Option<(usize, u64)>, ContractViolation> {
+    let mut decided = None;
+    let mut expected = 0;
+    for arrived in 0..=front.len() {
+        let read = framing.decode_header(&front[..arrived]);
+        let case = || format!("{:?} reads as {read:?}", &front[..arrived]);
+        if let Some(before) = decided {
+            let rule = "what follows a header does not change how it reads";
+            ensure(read == before, rule, case)?;
+            continue;
+        }
+        match read {
+            Ok(Header::Incomplete { at_least }) => {
+                let rule = "an incomplete header asks for more than is there";
+                ensure(at_least > arrived, rule, case)?;
+                expected = expected.max(at_least);
+                continue;
+            }
+            Ok(Header::Complete { header_len, .. }) => {
+                let rule = "a header is not complete before it is there";
+                ensure(header_len <= arrived, rule, case)?;
+                let rule = "a header is not shorter than was said before";
+                ensure(arrived >= expected, rule, case)?;
+            }
+            Err(_) => {}
+        }
+        decided = Some(read);
+    }
+    Ok(match decided {
+        Some(Ok(Header::Complete {
+            header_len,
+            payload_len,
+        })) => Some((header_len, payload_len)),
+        _ => None,
+    })
+}
+
+/// Lengths from `min` to `max`: both, those around each power of two, and some others.
+fn lens_between(min: usize, max: usize, random: &mut Random) -> Vec<usize> {
+    let powers = (0..usize::BITS).map(|bit| 1 << bit);
+    let mut lens: Vec<usize> = powers.flat_map(|p: usize| [p - 1, p, p + 1]).collect();
+    lens.extend([min, min.saturating_add(1), max.saturating_sub(1), max]);
+    for bit in 0..u64::BITS {
+        lens.push((random.next() >> bit) as usize);
+    }
+    lens.retain(|len| (min..=max).contains(len));
+    lens.sort_unstable();
+    lens.dedup();
+    lens
+}
+
+fn complete(header_len: usize, payload_len: usize) -> Result<Header, super::InvalidHeader> {
+    Ok(Header::Complete {
+        header_len,
+        payload_len: payload_len as u64,
+    })
+}
+
+fn ensure(
+    holds: bool,
+    rule: &'static str,
+    case: impl FnOnce() -> String,
+) -> Result<(), ContractViolation> {
+    match holds {
+        true => Ok(()),
+        false => Err(ContractViolation { rule, case: case() }),
+    }
+}
+
+/// SplitMix64: the same numbers each time.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Bytes as headers have them: many zeros and small ones, some that are all ones.
+    fn bytes(&mut self, len: usize) -> Vec<u8> {
+        let byte = |random: u64| match random % 8 {
+            0..4 => 0,
+            4 => 0xff,
+            5 => (random >> 8) as u8 % 8,
+            _ => (random >> 8) as u8,
+        };
+        (0..len).map(|_| byte(self.next())).collect()
+    }
+}

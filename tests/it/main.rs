@@ -7,6 +7,7 @@ mod fairness;
 mod framing;
 mod handover;
 mod io_errors;
+mod length_field;
 mod limits;
 mod memory;
 mod mixing;

@@ -131,6 +131,19 @@ pub trait Framing: Clone {
     fn is_proven(&self, _: Proven) -> bool {
         false
     }
+
+    /// Whether the lengths of a header that it calls complete are known to be possible: at most a
+    /// header of 64 KiB, at least the shortest block, and a byte on the wire. Sealed, as
+    /// [`is_proven`](Self::is_proven).
+    #[doc(hidden)]
+    #[expect(
+        private_interfaces,
+        reason = "sealed: nobody else calls or implements it"
+    )]
+    #[inline]
+    fn is_sound(&self, _: Proven) -> bool {
+        false
+    }
 }
 
 /// What only this crate can give to [`Framing::is_proven`].

@@ -110,4 +110,10 @@ impl Framing for AnyFraming {
             Self::LengthField(framing) => framing.is_proven(proven),
         }
     }
+
+    #[expect(private_interfaces, reason = "sealed, as in the trait")]
+    #[inline]
+    fn is_sound(&self, _: Proven) -> bool {
+        matches!(self, Self::LengthField(_))
+    }
 }

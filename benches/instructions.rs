@@ -14,7 +14,7 @@
 //! The ways are the loops of `loopback`, and the blocks to be sent come from the same source: slices
 //! of a shared buffer. Everything happens in memory, over a transport that gives up to 64 KiB
 //! a read, whatever room the reader has, and takes every write whole. Blocks have a big-endian u32
-//! before them. The difference between two numbers of blocks is free of what it takes to start.
+//! before them, by a `LengthPrefix` or (`field-`) by a `LengthField`. The difference between two numbers of blocks is free of what it takes to start.
 
 use std::{
     env,
@@ -28,7 +28,7 @@ use anyhow::{bail, ensure};
 use futures::executor::block_on;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
-use wholeblock::{BlockCodec, BlockTransport};
+use wholeblock::{BlockCodec, BlockTransport, LengthField};
 
 use crate::support::{
     contenders::{feed, receive, receive_batches, receive_lent, send_all},
@@ -40,7 +40,7 @@ mod support;
 
 const MODES: &str = "memory, lent-next, lent-batch, transport-stream, framed-stream, \
                      lengthdelimited-stream, source, send-blocks, transport-sink, framed-sink, \
-                     lengthdelimited-sink";
+                     lengthdelimited-sink, field-next, field-batch, field-stream, field-sink";
 
 fn main() -> anyhow::Result<()> {
     let args: Vec<_> = env::args().skip(1).collect();
@@ -57,6 +57,8 @@ fn main() -> anyhow::Result<()> {
         blocks,
     };
     let ours = || BlockTransport::new(Memory::new(load), BlockCodec::length_prefixed());
+    let field = LengthField::config().build()?; // the same bytes on the wire
+    let field = || BlockTransport::new(Memory::new(load), BlockCodec::new(field));
     let framed = || Framed::new(Memory::new(load), BlockCodec::length_prefixed());
     let theirs = || Framed::new(Memory::new(load), LengthDelimitedCodec::new());
     let source = load.source();
@@ -74,6 +76,10 @@ fn main() -> anyhow::Result<()> {
         "transport-sink" => block_on(feed(ours(), source)),
         "framed-sink" => block_on(feed(framed(), source)),
         "lengthdelimited-sink" => block_on(feed(theirs(), source)),
+        "field-next" => block_on(receive_lent(field())),
+        "field-batch" => block_on(receive_batches(field())),
+        "field-stream" => block_on(receive(field())),
+        "field-sink" => block_on(feed(field(), source)),
         _ => bail!("no mode {mode}; there are {MODES}"),
     }?;
     ensure!(moved == blocks, "{moved} of {blocks} blocks");

@@ -7,6 +7,7 @@ mod fairness;
 mod framing;
 mod handover;
 mod io_errors;
+mod kept;
 mod length_field;
 mod limits;
 mod memory;

@@ -1,0 +1,139 @@
+//! Headers with content: kept, a header is the front of its block, received and sent.
+
+use bytes::Bytes;
+use futures::{SinkExt, stream};
+use tokio_util::codec::Framed;
+use wholeblock::{BlockCodec, BlockError, BlockTransport, LengthField, send_blocks};
+
+use crate::support::{KIB, MIB, Scripted, WAYS, ready};
+
+/// PostgreSQL's messages: a tag, then a length that counts itself.
+fn tagged() -> LengthField {
+    let config = LengthField::config().offset(1).adjustment(-4);
+    config.keep_header().build().unwrap()
+}
+
+/// HTTP/2's frames without their length: of 9 bytes of header, the type, flags and stream are kept.
+fn typed() -> LengthField {
+    let config = LengthField::config().width(3).adjustment(6).header_len(9);
+    config.strip(3).build().unwrap()
+}
+
+/// A message of `len` bytes after its tag and its length.
+fn message(tag: u8, len: usize) -> Bytes {
+    let mut message = vec![tag];
+    message.extend_from_slice(&(len as u32 + 4).to_be_bytes());
+    message.extend((0..len).map(|at| (at * 7) as u8));
+    message.into()
+}
+
+/// A frame of `len` bytes after what is kept of its header.
+fn frame(kind: u8, len: usize) -> Bytes {
+    let mut frame = vec![kind, 0xf1, 0, 0, 0, 5];
+    frame.extend((0..len).map(|at| (at * 11) as u8));
+    frame.into()
+}
+
+/// Short ones, empty ones, and some that leave without a copy.
+const LENS: [usize; 7] = [5, 0, 300, 5 * KIB, 1, 70 * KIB, MIB];
+
+fn check(framing: LengthField, blocks: &[Bytes], wire: &[u8]) {
+    for way in WAYS {
+        for chunk in [61, 40_001, usize::MAX] {
+            let io = Scripted::chunked(wire, chunk, true);
+            let (received, error) = way.receive(io, BlockCodec::new(framing));
+            assert!(error.is_none(), "{way:?}, {chunk}: {error:?}");
+            assert!(received == blocks, "{way:?}, {chunk}");
+        }
+    }
+
+    let mut transport = BlockTransport::new(Scripted::default(), BlockCodec::new(framing));
+    for block in blocks {
+        ready(transport.feed(block.clone())).unwrap();
+    }
+    ready(transport.flush()).unwrap();
+    assert!(transport.get_ref().written == wire, "BlockTransport");
+
+    let mut framed = Framed::new(Scripted::default(), BlockCodec::new(framing));
+    let source = stream::iter(blocks.to_vec());
+    ready(send_blocks(&mut framed, source)).unwrap();
+    assert!(framed.get_ref().written == wire, "send_blocks");
+}
+
+#[test]
+fn a_kept_header_is_received_and_sent_as_the_front_of_its_block() {
+    let messages: Vec<_> = LENS.iter().map(|&len| message(b'Q', len)).collect();
+    check(tagged(), &messages, &messages.concat());
+}
+
+#[test]
+fn of_a_header_kept_in_part_the_rest_is_written_from_the_blocks_length() {
+    let frames: Vec<_> = LENS.iter().map(|&len| frame(1, len)).collect();
+    let on_wire = |frame: &Bytes| {
+        let len = (frame.len() as u32 - 6).to_be_bytes();
+        [&len[1..], frame].concat()
+    };
+    let wire: Vec<_> = frames.iter().flat_map(on_wire).collect();
+    check(typed(), &frames, &wire);
+}
+
+#[test]
+fn a_block_that_contradicts_its_header_is_refused_before_a_byte_of_it_leaves() {
+    for len in [5, 70 * KIB] {
+        let mut lie = message(b'Q', len).to_vec();
+        lie[4] ^= 1;
+        let lie = Bytes::from(lie);
+        let whole = message(b'P', 10);
+        let expect = |error: BlockError| {
+            assert!(
+                matches!(error, BlockError::WrongHeader { announced: Some(announced), actual, index: 1 }
+                    if announced == ((len as u64 + 4) ^ 1) + 1 && actual == len + 5),
+                "{error:?}"
+            );
+        };
+
+        let mut transport = BlockTransport::new(Scripted::default(), BlockCodec::new(tagged()));
+        ready(transport.feed(whole.clone())).unwrap();
+        expect(ready(transport.feed(lie.clone())).unwrap_err());
+        ready(transport.send(whole.clone())).unwrap();
+        assert_eq!(transport.get_ref().written, [&whole[..], &whole].concat());
+
+        let mut transport = BlockTransport::new(Scripted::default(), BlockCodec::new(tagged()));
+        let source = stream::iter([whole.clone(), lie.clone(), whole.clone()]);
+        expect(ready(send_blocks(&mut transport, source)).unwrap_err());
+        assert_eq!(transport.get_ref().written, whole);
+
+        let mut framed = Framed::new(Scripted::default(), BlockCodec::new(tagged()));
+        ready(framed.feed(whole.clone())).unwrap();
+        expect(ready(framed.feed(lie)).unwrap_err());
+        ready(framed.flush()).unwrap();
+        assert_eq!(framed.get_ref().written, whole);
+    }
+}
+
+#[test]
+fn a_block_too_short_for_the_header_that_it_should_bring_is_refused() {
+    let mut transport = BlockTransport::new(Scripted::default(), BlockCodec::new(tagged()));
+    let error = ready(transport.send(Bytes::from("Q\0\0\0"))).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            BlockError::WrongSize {
+                min: 5,
+                actual: 4,
+                ..
+            }
+        ),
+        "{error:?}"
+    );
+    // A peer's length that leaves no room for its own header.
+    for way in WAYS {
+        let io = Scripted::default().send(b"Q\0\0\0\x03");
+        let (blocks, error) = way.receive(io, BlockCodec::new(tagged()));
+        assert!(blocks.is_empty());
+        assert!(
+            matches!(error, Some(BlockError::InvalidHeader { .. })),
+            "{way:?}: {error:?}"
+        );
+    }
+}

@@ -11,6 +11,7 @@ mod kept;
 mod length_field;
 mod limits;
 mod memory;
+mod migration;
 mod mixing;
 mod oversize;
 mod payload;

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    future::{Future, poll_fn},
+    future::Future,
     mem,
     ops::Range,
     pin::Pin,
@@ -175,6 +175,10 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
     /// Returns [`BlockError::Stalled`] if no bytes arrive for `timeout`. The receiver remains
     /// usable: call `next` again to keep waiting.
     ///
+    /// Only time spent waiting counts: from the first poll of a future of `next` or `next_batch`
+    /// until it is ready or dropped. Waits that were cancelled before any bytes came add up, so a
+    /// `select!` loop that makes a new `next()` each turn stalls as one long wait does.
+    ///
     /// Without one, a silent peer is waited for without limit.
     ///
     /// # Panics
@@ -245,7 +249,7 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
     pub async fn next_batch(&mut self) -> Result<Option<Batch<'_, R::Framing>>, R::Error> {
         let (codec, buffer) = (self.framed.codec(), self.framed.read_buffer());
         if self.cursor.peek(codec, buffer).is_none() {
-            match poll_fn(|cx| self.poll_block(cx)).await? {
+            match WaitForBlock(self).await? {
                 Arrival::Block => {}
                 Arrival::End => return Ok(None),
             }
@@ -467,9 +471,35 @@ impl<'n, R: AsFramedRead> Future for Next<'n, '_, R> {
     }
 }
 
+impl<R: AsFramedRead> Drop for Next<'_, '_, R> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(receiver) = &mut self.receiver {
+            receiver.stall.pause();
+        }
+    }
+}
+
 impl<R: AsFramedRead> fmt::Debug for Next<'_, '_, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Next").finish_non_exhaustive()
+    }
+}
+
+/// Waits until there is a whole block to lend, or none will come.
+struct WaitForBlock<'n, 'a, R: AsFramedRead>(&'n mut RecvBlocks<'a, R>);
+
+impl<R: AsFramedRead> Future for WaitForBlock<'_, '_, R> {
+    type Output = Result<Arrival, R::Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.poll_block(cx)
+    }
+}
+
+impl<R: AsFramedRead> Drop for WaitForBlock<'_, '_, R> {
+    fn drop(&mut self) {
+        self.0.stall.pause();
     }
 }
 

@@ -250,6 +250,10 @@ impl<W: AsFramedWrite, S> SendBlocks<'_, W, S> {
     /// waiting for the source does not count. The transfer remains usable: await it again to keep
     /// waiting.
     ///
+    /// Nor does time count in which this is not awaited, as far as that shows: if the poll that
+    /// finds the timeout over comes later than it should, by the timeout or by a second, the wait
+    /// begins anew.
+    ///
     /// Without one, a peer that does not read is waited for without limit.
     ///
     /// # Panics

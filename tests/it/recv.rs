@@ -5,6 +5,10 @@ use std::{io, time::Duration};
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
 use proptest::prelude::*;
+use tokio::{
+    io::AsyncWriteExt,
+    time::{Instant, timeout},
+};
 use tokio_util::codec::{Framed, FramedRead};
 use wholeblock::{
     AsFramedRead, BlockCodec, BlockError, BlockTransport, Framing, LengthPrefix, recv_blocks,
@@ -215,12 +219,12 @@ async fn a_peer_that_says_nothing_is_a_stall_and_asking_again_waits_again() {
     tokio::io::AsyncWriteExt::write_all(&mut near, b"\0\0\0\x01a\0\0\0\x05he")
         .await
         .unwrap();
-    let timeout = Duration::from_secs(30);
-    let mut receiving = recv_blocks(&mut framed).stall_timeout(timeout);
+    let limit = Duration::from_secs(30);
+    let mut receiving = recv_blocks(&mut framed).stall_timeout(limit);
     assert_eq!(receiving.next().await.unwrap().unwrap(), b"a");
     let begun = tokio::time::Instant::now();
     let error = receiving.next().await.unwrap_err();
-    assert_eq!(begun.elapsed(), timeout);
+    assert_eq!(begun.elapsed(), limit);
     let expected = "nothing moved for 30s at block 1, which begins at byte 5";
     assert_eq!(error.to_string(), expected);
 
@@ -264,6 +268,90 @@ async fn the_time_between_two_waits_does_not_count_as_a_stall() {
         // The user takes a minute over the block; the peer is not to blame.
         tokio::time::sleep(Duration::from_secs(60)).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn waits_that_are_cancelled_add_up_and_the_time_between_them_does_not_count() {
+    let second = Duration::from_secs(1);
+    for batched in [false, true] {
+        let (near, far) = tokio::io::duplex(64);
+        let mut framed = Framed::new(far, BlockCodec::length_prefixed());
+        let mut receiving = recv_blocks(&mut framed).stall_timeout(30 * second);
+        for _ in 0..3 {
+            match batched {
+                false => assert!(timeout(second, receiving.next()).await.is_err()),
+                true => assert!(timeout(second, receiving.next_batch()).await.is_err()),
+            }
+            tokio::time::sleep(60 * second).await;
+        }
+        let begun = Instant::now();
+        let error = match batched {
+            false => receiving.next().await.map(drop).unwrap_err(),
+            true => receiving.next_batch().await.map(drop).unwrap_err(),
+        };
+        assert!(matches!(error, BlockError::Stalled { waited, .. } if waited == 30 * second));
+        assert_eq!(begun.elapsed(), 27 * second);
+        // A new wait, wherever the time went since.
+        tokio::time::sleep(60 * second).await;
+        let begun = Instant::now();
+        receiving.next().await.unwrap_err();
+        assert_eq!(begun.elapsed(), 30 * second);
+        drop(near);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_that_arrive_end_the_cancelled_waits_before_them() {
+    let second = Duration::from_secs(1);
+    let (mut near, far) = tokio::io::duplex(64);
+    let mut framed = Framed::new(far, BlockCodec::length_prefixed());
+    let mut receiving = recv_blocks(&mut framed).stall_timeout(30 * second);
+    for _ in 0..3 {
+        assert!(timeout(20 * second, receiving.next()).await.is_err());
+        near.write_all(b"\0").await.unwrap();
+    }
+    let begun = Instant::now();
+    receiving.next().await.unwrap_err();
+    assert_eq!(begun.elapsed(), 30 * second);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_is_kept_and_not_polled_is_none() {
+    let second = Duration::from_secs(1);
+    let (near, far) = tokio::io::duplex(64);
+    let mut framed = Framed::new(far, BlockCodec::length_prefixed());
+    let mut receiving = recv_blocks(&mut framed).stall_timeout(30 * second);
+    for dropped in [true, false] {
+        let mut next = Box::pin(receiving.next());
+        assert!(next.as_mut().now_or_never().is_none());
+        tokio::time::sleep(100 * second).await;
+        let begun = Instant::now();
+        if dropped {
+            drop(next);
+            receiving.next().await.unwrap_err();
+        } else {
+            next.await.unwrap_err();
+        }
+        assert_eq!(begun.elapsed(), 30 * second);
+    }
+    drop(near);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_select_loop_that_makes_a_new_wait_each_turn_stalls_all_the_same() {
+    let (_near, far) = tokio::io::duplex(64);
+    let mut framed = Framed::new(far, BlockCodec::length_prefixed());
+    let mut receiving = recv_blocks(&mut framed).stall_timeout(Duration::from_secs(30));
+    let begun = Instant::now();
+    let mut ticks = tokio::time::interval(Duration::from_secs(7));
+    let error = loop {
+        tokio::select! {
+            next = receiving.next() => break next.map(drop).unwrap_err(),
+            _ = ticks.tick() => {}
+        }
+    };
+    assert!(matches!(error, BlockError::Stalled { .. }));
+    assert_eq!(begun.elapsed(), Duration::from_secs(30));
 }
 
 proptest! {

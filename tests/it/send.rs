@@ -10,7 +10,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use futures::{FutureExt, SinkExt, StreamExt, future, stream};
 use proptest::prelude::*;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::codec::{Framed, FramedWrite};
 use wholeblock::{
@@ -320,6 +320,28 @@ async fn a_peer_that_takes_nothing_is_a_stall_and_awaiting_again_goes_on() {
     assert_eq!(sent.unwrap().blocks, 2);
     assert_eq!(got.unwrap().unwrap(), &b"abc"[..]);
     assert_eq!(peer.next().await.unwrap().unwrap(), &b"def"[..]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transfer_that_nobody_awaits_does_not_stall() {
+    let second = Duration::from_secs(1);
+    let (near, far) = tokio::io::duplex(8);
+    let mut framed = Framed::new(near, BlockCodec::length_prefixed());
+    let blocks = stream::iter([&b"abc"[..], b"def"]);
+    let mut sending = send_blocks(&mut framed, blocks).stall_timeout(30 * second);
+    assert!((&mut sending).now_or_never().is_none());
+    tokio::time::sleep(100 * second).await;
+    let begun = Instant::now();
+    let error = (&mut sending).await.unwrap_err();
+    assert!(matches!(error, BlockError::Stalled { .. }), "{error:?}");
+    assert_eq!(begun.elapsed(), 30 * second, "since it is awaited");
+
+    // What the peer took in the meantime counts before any time does.
+    assert!((&mut sending).now_or_never().is_none());
+    tokio::time::sleep(30 * second).await;
+    let mut peer = Framed::new(far, BlockCodec::length_prefixed());
+    assert_eq!(peer.next().await.unwrap().unwrap(), &b"abc"[..]);
+    assert_eq!(sending.await.unwrap().blocks, 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -177,7 +177,8 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
     ///
     /// Only time spent waiting counts: from the first poll of a future of `next` or `next_batch`
     /// until it is ready or dropped. Waits that were cancelled before any bytes came add up, so a
-    /// `select!` loop that makes a new `next()` each turn stalls as one long wait does.
+    /// `select!` loop that makes a new `next()` each turn stalls as one long wait does. Set again,
+    /// it holds for a wait that has begun.
     ///
     /// Without one, a silent peer is waited for without limit.
     ///

@@ -80,6 +80,9 @@ impl Stall {
         let timer = self
             .timer
             .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        if timer.deadline() > deadline {
+            timer.as_mut().reset(deadline); // the timeout has been lowered
+        }
         loop {
             ready!(timer.as_mut().poll(cx));
             // A timer left from an earlier wait fires early; only then is it set to this wait's end,

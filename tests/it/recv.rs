@@ -354,6 +354,20 @@ async fn a_select_loop_that_makes_a_new_wait_each_turn_stalls_all_the_same() {
     assert_eq!(begun.elapsed(), Duration::from_secs(30));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_timeout_that_is_lowered_holds_for_the_wait_that_has_begun() {
+    let second = Duration::from_secs(1);
+    let (_near, far) = tokio::io::duplex(64);
+    let mut framed = Framed::new(far, BlockCodec::length_prefixed());
+    let mut receiving = recv_blocks(&mut framed).stall_timeout(300 * second);
+    let begun = Instant::now();
+    assert!(timeout(second, receiving.next()).await.is_err());
+    let mut receiving = receiving.stall_timeout(5 * second);
+    let error = receiving.next().await.unwrap_err();
+    assert!(matches!(error, BlockError::Stalled { waited, .. } if waited == 5 * second));
+    assert_eq!(begun.elapsed(), 5 * second);
+}
+
 proptest! {
     #[test]
     fn dropping_at_any_await_loses_and_repeats_nothing(

@@ -345,6 +345,21 @@ async fn a_transfer_that_nobody_awaits_does_not_stall() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_timeout_that_is_lowered_holds_for_the_transfer_that_has_begun() {
+    let second = Duration::from_secs(1);
+    let (near, _far) = tokio::io::duplex(8);
+    let mut framed = Framed::new(near, BlockCodec::length_prefixed());
+    let blocks = stream::iter([&b"abc"[..], b"def"]);
+    let mut sending = send_blocks(&mut framed, blocks).stall_timeout(300 * second);
+    let begun = Instant::now();
+    let waited = tokio::time::timeout(second, &mut sending).await;
+    assert!(waited.is_err());
+    let error = sending.stall_timeout(5 * second).await.unwrap_err();
+    assert!(matches!(error, BlockError::Stalled { waited, .. } if waited == 5 * second));
+    assert_eq!(begun.elapsed(), 5 * second);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_peer_that_takes_the_write_buffer_slowly_is_not_a_stall() {
     let (near, far) = tokio::io::duplex(4);
     let mut framed = Framed::new(near, BlockCodec::length_prefixed());

@@ -260,6 +260,14 @@ impl<F: Framing> BlockDecoder<F> {
         self.read_buf.park(buffer);
     }
 
+    /// Takes note that the next bytes come by a read, where nothing is buffered: a `Framed` made of
+    /// parts with an empty buffer reads before it asks the decoder.
+    pub(crate) fn await_first_read(&mut self, buffer: &BytesMut) {
+        if buffer.is_empty() && matches!(self.state, State::Draining) {
+            self.set_state(State::AwaitingRead { buffered: 0 });
+        }
+    }
+
     /// Takes a large allocation again, after such a wait and before the next read.
     pub(crate) fn unpark(&mut self, buffer: &mut BytesMut) {
         if self.read_buf.unpark(buffer) {

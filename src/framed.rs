@@ -133,7 +133,10 @@ fn poll_peek_framed<R: AsFramedRead>(
     if let Some(error) = framed.codec().decoder().failure() {
         return Poll::Ready(Err(error.into()));
     }
-    with_decoder_and_buffer(framed, BlockDecoder::unpark);
+    with_decoder_and_buffer(framed, |decoder, buffer| {
+        decoder.await_first_read(buffer);
+        decoder.unpark(buffer);
+    });
     let peeking = Peeking::new(framed);
     let polled = Pin::new(&mut *peeking.0).poll_next(cx);
     if let Poll::Ready(Some(Err(_))) = polled {

@@ -368,6 +368,23 @@ async fn a_timeout_that_is_lowered_holds_for_the_wait_that_has_begun() {
     assert_eq!(begun.elapsed(), 5 * second);
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_first_read_of_a_framed_made_of_parts_counts_as_one() {
+    let second = Duration::from_secs(1);
+    let (mut near, far) = tokio::io::duplex(64);
+    let mut framed = Framed::new(far, BlockCodec::length_prefixed());
+    near.write_all(b"\0\0\0\x01a").await.unwrap();
+    assert_eq!(framed.next().await.unwrap().unwrap(), &b"a"[..]);
+    let mut framed = Framed::from_parts(framed.into_parts());
+    let mut receiving = recv_blocks(&mut framed).stall_timeout(30 * second);
+    assert!(timeout(29 * second, receiving.next()).await.is_err());
+    near.write_all(b"\0").await.unwrap();
+    let begun = Instant::now();
+    receiving.next().await.unwrap_err();
+    assert_eq!(begun.elapsed(), 30 * second, "since the byte arrived");
+    assert_eq!(receiving.stats().reads, 1);
+}
+
 proptest! {
     #[test]
     fn dropping_at_any_await_loses_and_repeats_nothing(

@@ -91,13 +91,17 @@ pub struct RecvBlocks<'a, R: AsFramedRead> {
     span: Span,
 }
 
-/// Whether receiving has begun, and is over.
+/// Whether receiving has begun, and whether it is over.
 #[derive(Clone, Copy, Debug)]
 enum Phase {
     /// `next` was not called yet, or found what it lent in the buffer.
     Idle,
     Receiving {
         since: Instant,
+    },
+    /// The blocks that were asked for have been lent; there may be more.
+    Stopped {
+        took: Duration,
     },
     /// The end came, or an error that ends it.
     Ended {
@@ -158,15 +162,20 @@ impl Cursor {
 }
 
 impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
-    /// Ends after `blocks` blocks and reads nothing after them: what has arrived beyond stays in
-    /// `framed` for whoever reads next.
+    /// Stops after `blocks` blocks in all and reads nothing after them: what has arrived beyond
+    /// stays in `framed` for whoever reads next, or for this receiver, if the number is raised.
     pub fn stop_after(mut self, blocks: u64) -> Self {
         self.cursor.stop_after = blocks;
+        // Blocks that were to be lent under the former number are asked for again.
+        self.cursor.lend_until = self.cursor.blocks;
         self
     }
 
     /// Requires `blocks` blocks: a stream that ends before, even between blocks, is
     /// [`BlockError::TooFew`].
+    ///
+    /// Says nothing of a receiver that stops before, by [`stop_after`](Self::stop_after): the stream
+    /// has not ended there.
     pub fn at_least(mut self, blocks: u64) -> Self {
         self.at_least = blocks;
         self
@@ -281,12 +290,16 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
             reads: reads.reads - first_reads.reads,
             fragmented_blocks: reads.fragmented_blocks - first_reads.fragmented_blocks,
             skipped_blocks: reads.skipped_blocks - first_reads.skipped_blocks,
-            elapsed: match self.phase {
-                Phase::Idle => Duration::ZERO,
-                Phase::Receiving { since } => since.elapsed(),
-                Phase::Ended { took } => took,
-            },
+            elapsed: self.elapsed(),
             ..TransferStats::default()
+        }
+    }
+
+    fn elapsed(&self) -> Duration {
+        match self.phase {
+            Phase::Idle => Duration::ZERO,
+            Phase::Receiving { since } => since.elapsed(),
+            Phase::Stopped { took } | Phase::Ended { took } => took,
         }
     }
 
@@ -302,14 +315,11 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
             return Poll::Ready(Ok(Arrival::End));
         }
         let _entered = self.span.clone().entered();
-        if let Phase::Idle = self.phase {
-            let since = Instant::now();
-            self.phase = Phase::Receiving { since };
-            debug!("receiving");
-        }
         if self.cursor.blocks >= self.cursor.stop_after {
-            return Poll::Ready(self.end());
+            self.stop();
+            return Poll::Ready(Ok(Arrival::End));
         }
+        self.start();
         // A socket spends a unit at each read; not every transport does.
         ready!(coop::poll_spend(cx));
         match ready!(self.poll_arrival(cx)) {
@@ -323,6 +333,28 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
                 self.finish(Some(&error));
                 Poll::Ready(Err(error))
             }
+        }
+    }
+
+    /// Receives from now on, if it does not yet, or has stopped.
+    fn start(&mut self) {
+        let took = match self.phase {
+            Phase::Idle => Duration::ZERO,
+            Phase::Stopped { took } => took,
+            Phase::Receiving { .. } | Phase::Ended { .. } => return,
+        };
+        let now = Instant::now();
+        let since = now.checked_sub(took).unwrap_or(now);
+        self.phase = Phase::Receiving { since };
+        debug!("receiving");
+    }
+
+    /// Stops receiving until more blocks are asked for.
+    fn stop(&mut self) {
+        if let Phase::Idle | Phase::Receiving { .. } = self.phase {
+            self.finish(None);
+            let took = self.elapsed();
+            self.phase = Phase::Stopped { took };
         }
     }
 

@@ -134,6 +134,54 @@ fn stopping_after_the_last_block_does_not_wait_for_more() {
 }
 
 #[test]
+fn a_receiver_that_has_stopped_goes_on_if_the_number_is_raised() {
+    let blocks = numbered(&[7; 5]);
+    let bytes = wire(LengthPrefix::u32(), &blocks);
+    for chunk in [1, 7, usize::MAX] {
+        let mut framed = prefixed(Scripted::chunked(&bytes, chunk, true));
+        let mut receiving = recv_blocks(&mut framed).stop_after(0);
+        for (index, block) in blocks.iter().enumerate() {
+            assert!(ready(receiving.next()).unwrap().is_none());
+            assert!(ready(receiving.next_batch()).unwrap().is_none());
+            let stats = receiving.stats();
+            assert_eq!(receiving.stats(), stats, "it stands still while stopped");
+            receiving = receiving.stop_after(index as u64 + 1);
+            assert_eq!(ready(receiving.next()).unwrap().unwrap(), block);
+        }
+        receiving = receiving.stop_after(6);
+        assert!(ready(receiving.next()).unwrap().is_none(), "the end");
+        assert_eq!(receiving.stats().blocks, 5);
+    }
+}
+
+#[test]
+fn a_number_to_stop_after_that_is_lowered_holds_at_once() {
+    let bytes = wire(LengthPrefix::u32(), &numbered(&[7; 5]));
+    let mut framed = prefixed(Scripted::default().send(&bytes));
+    let mut receiving = recv_blocks(&mut framed).stop_after(5);
+    ready(receiving.next()).unwrap().unwrap();
+    let mut receiving = receiving.stop_after(2);
+    ready(receiving.next()).unwrap().unwrap();
+    assert!(ready(receiving.next()).unwrap().is_none());
+    let mut receiving = receiving.stop_after(1);
+    assert!(ready(receiving.next_batch()).unwrap().is_none());
+    assert_eq!(receiving.stats().blocks, 2);
+}
+
+#[test]
+fn a_receiver_that_stops_does_not_say_that_the_stream_has_ended() {
+    let bytes = wire(LengthPrefix::u32(), &numbered(&[7; 2]));
+    let mut framed = prefixed(Scripted::default().send(&bytes));
+    let mut receiving = recv_blocks(&mut framed).stop_after(1).at_least(3);
+    ready(receiving.next()).unwrap().unwrap();
+    assert!(ready(receiving.next()).unwrap().is_none(), "it has stopped");
+    let mut receiving = receiving.stop_after(3);
+    ready(receiving.next()).unwrap().unwrap();
+    let error = ready(receiving.next()).unwrap_err();
+    assert_eq!(error.to_string(), "stream ended after 2 of 3 blocks");
+}
+
+#[test]
 fn fewer_blocks_than_required_are_an_error_that_says_how_many_came() {
     let bytes = wire(LengthPrefix::u32(), &numbered(&[7; 3]));
     for required in [0, 3, 4] {

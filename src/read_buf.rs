@@ -107,7 +107,12 @@ impl ReadBufPolicy {
     /// Reserves capacity for the next read to bring the block at the front, of at least `at_least`
     /// bytes and otherwise unknown length.
     pub(crate) fn reserve_unknown(&mut self, buffer: &mut BytesMut, at_least: usize) {
-        self.reserve(buffer, at_least.max(self.predicted_len));
+        // Not more than may be kept: if the block turns out small, it is.
+        let predicted_len = match self.predicted_len > self.max_capacity {
+            true => self.batch_capacity(),
+            false => self.predicted_len,
+        };
+        self.reserve(buffer, at_least.max(predicted_len));
     }
 
     /// Reserves capacity for the next read to bring the block at the front, of `needed` bytes on
@@ -121,6 +126,9 @@ impl ReadBufPolicy {
         if buffer.is_empty() && target > self.max_capacity {
             // Between blocks nothing of the next one has come, so nothing is kept for it.
             target = self.batch_capacity();
+        }
+        if buffer.is_empty() && buffer.capacity() > self.max_capacity {
+            *buffer = BytesMut::new();
         }
         if !serves(buffer, needed, target, filled) {
             reallocate(buffer, target);

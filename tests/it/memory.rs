@@ -4,9 +4,11 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures::{FutureExt, StreamExt};
 use proptest::prelude::*;
 use tokio_util::codec::{Decoder, Framed, FramedRead};
-use wholeblock::{BlockCodec, Exact, LengthPrefix, recv_blocks};
+use wholeblock::{
+    AsFramedRead, BlockCodec, BlockError, BlockTransport, Exact, LengthPrefix, recv_blocks,
+};
 
-use crate::support::{KIB, MIB, Scripted, prefixed, ready, wire};
+use crate::support::{KIB, MIB, Scripted, prefixed, ready, transport, wire};
 
 /// Reads that fill a connection's first buffers, of 8, 16, 32 and 64 KiB; the fourth ends sooner if
 /// a block does. From then on the buffer is as large as it will be for such blocks.
@@ -364,6 +366,51 @@ fn a_lower_limit_bounds_the_batches_of_small_blocks_too() {
         let rooms = &framed.get_ref().rooms;
         let largest = rooms.iter().map(|(room, _)| *room).max().unwrap();
         assert!(largest <= most && largest > most * 9 / 10, "{rooms:?}");
+    }
+}
+
+/// The capacity that is left to a connection which has received `wire` by `next`, or by lending.
+fn left_by<R: AsFramedRead<Error = BlockError>>(
+    mut framed: R,
+    lent: bool,
+    buffer: fn(&R) -> &BytesMut,
+) -> usize {
+    loop {
+        let received = match lent {
+            false => framed
+                .next()
+                .now_or_never()
+                .map(|next| next.unwrap().map(drop)),
+            true => {
+                let mut receiving = recv_blocks(&mut framed);
+                receiving.next().now_or_never().map(|next| next.map(drop))
+            }
+        };
+        match received {
+            Some(received) => received.unwrap(),
+            None => return buffer(&framed).capacity(),
+        }
+    }
+}
+
+#[test]
+fn a_small_block_after_a_large_one_leaves_no_more_than_may_be_retained() {
+    let large = wire(LengthPrefix::u32(), &[vec![1; 8 * MIB].into()]);
+    let small = wire(LengthPrefix::u32(), &[Bytes::from_static(b"small")]);
+    for header in 1..=4 {
+        for lent in [false, true] {
+            let io = || {
+                Scripted::default()
+                    .send(&large)
+                    .send(&small[..header])
+                    .send(&small[header..])
+                    .then_silent()
+            };
+            let left = left_by(prefixed(io()), lent, Framed::read_buffer);
+            assert!(left <= MIB + 64, "Framed, {header}, {lent}: {left}");
+            let left = left_by(transport(io()), lent, BlockTransport::read_buffer);
+            assert!(left <= MIB + 64, "{header}, {lent}: {left}");
+        }
     }
 }
 

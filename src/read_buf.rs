@@ -53,6 +53,8 @@ pub(crate) struct ReadBufPolicy {
     limit: usize,
     /// Whether the last read filled the buffer.
     filled: bool,
+    /// The capacity last reserved, which may be less than `limit`; 0 before any was.
+    reserved: usize,
     /// Wire length of the block that the last read completed first: the best guess at the next
     /// one's, before its header has come.
     predicted_len: usize,
@@ -66,6 +68,7 @@ impl Default for ReadBufPolicy {
             max_capacity: DEFAULT_MAX_RETAINED + HEADER_SLACK,
             limit: 0,
             filled: false,
+            reserved: 0,
             predicted_len: 0,
             small: BytesMut::new(),
         }
@@ -138,16 +141,21 @@ impl ReadBufPolicy {
             // and `try_reclaim` makes the rest of it available again.
             drop(buffer.split_off(target));
         }
+        self.reserved = target.max(buffer.capacity());
         debug_assert!(
             buffer.is_empty() || buffer.capacity() > buffer.len() || needed <= buffer.len()
         );
     }
 
-    /// A read has filled the buffer: the limit doubles, up to what the block at the front or a
-    /// batch can use.
+    /// A read has filled the buffer: the limit is twice its capacity, up to what the block at the
+    /// front or a batch can use.
     fn raise_limit(&mut self, needed: usize) {
         let useful = needed.max(self.batch_capacity());
-        let doubled = self.limit.saturating_mul(2).min(useful);
+        let filled = match self.reserved {
+            0 => self.limit,
+            reserved => reserved.min(self.limit),
+        };
+        let doubled = filled.saturating_mul(2).min(useful);
         self.limit = self.limit.max(doubled);
     }
 

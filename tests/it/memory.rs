@@ -414,6 +414,22 @@ fn a_small_block_after_a_large_one_leaves_no_more_than_may_be_retained() {
     }
 }
 
+#[test]
+fn the_buffer_at_most_doubles_where_whole_blocks_do_not_fill_it() {
+    for len in [8_193, 10_922, 21_846] {
+        // Byte by byte, so that the buffer is looked at after each read.
+        let io = Scripted::chunked(&[1; 100_000], 1, true).then_silent();
+        let mut framed = Framed::new(io, BlockCodec::exact(len).unwrap());
+        let mut before = 8 * KIB;
+        for _ in 0..100_000 {
+            drop(framed.next().now_or_never());
+            let capacity = framed.read_buffer().capacity();
+            assert!(capacity <= 2 * before, "{len}: {before}, then {capacity}");
+            before = before.max(capacity);
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn no_announcement_takes_more_than_what_has_arrived_has_earned(

@@ -413,17 +413,23 @@ impl<F: Framing> BlockDecoder<F> {
             }
             Parsed::TooLarge {
                 announced, limit, ..
-            } => self.fail(move |at| BlockError::TooLarge {
-                announced,
-                limit: limit as u64,
-                index: at.index,
-                offset: at.offset,
-            }),
-            Parsed::Invalid(invalid) => self.fail(move |at| BlockError::InvalidHeader {
-                reason: invalid.0,
-                index: at.index,
-                offset: at.offset,
-            }),
+            } => {
+                leave_room(src);
+                self.fail(move |at| BlockError::TooLarge {
+                    announced,
+                    limit: limit as u64,
+                    index: at.index,
+                    offset: at.offset,
+                })
+            }
+            Parsed::Invalid(invalid) => {
+                leave_room(src);
+                self.fail(move |at| BlockError::InvalidHeader {
+                    reason: invalid.0,
+                    index: at.index,
+                    offset: at.offset,
+                })
+            }
         }
     }
 
@@ -526,5 +532,13 @@ impl<F: Framing> BlockDecoder<F> {
         let first = error(self.position);
         self.set_state(State::Failed(Box::new(error)));
         Err(first)
+    }
+}
+
+/// Drops the last byte of a full buffer in which there are no more blocks: `Framed`, polled on,
+/// would double it before its next read.
+fn leave_room(buffer: &mut BytesMut) {
+    if buffer.len() == buffer.capacity() {
+        buffer.truncate(buffer.len().saturating_sub(1).max(1));
     }
 }

@@ -8,7 +8,7 @@ use wholeblock::{
     AsFramedRead, BlockCodec, BlockError, BlockTransport, Exact, LengthPrefix, recv_blocks,
 };
 
-use crate::support::{KIB, MIB, Scripted, prefixed, ready, transport, wire};
+use crate::support::{KIB, MIB, Magic, Scripted, prefixed, ready, transport, wire};
 
 /// Reads that fill a connection's first buffers, of 8, 16, 32 and 64 KiB; the fourth ends sooner if
 /// a block does. From then on the buffer is as large as it will be for such blocks.
@@ -426,6 +426,22 @@ fn the_buffer_at_most_doubles_where_whole_blocks_do_not_fill_it() {
             let capacity = framed.read_buffer().capacity();
             assert!(capacity <= 2 * before, "{len}: {before}, then {capacity}");
             before = before.max(capacity);
+        }
+    }
+}
+
+#[test]
+fn a_framed_that_is_polled_on_after_a_framing_error_grows_no_buffer() {
+    for good in 0..40 {
+        let mut bytes = wire(Magic, &vec![vec![1; 1_000].into(); good]);
+        bytes.extend_from_slice(&vec![b'X'; 200_000]);
+        let io = Scripted::default().send(&bytes).then_silent();
+        let mut framed = Framed::new(io, BlockCodec::new(Magic));
+        while !matches!(ready(framed.next()), Some(Err(_))) {}
+        let capacity = framed.read_buffer().capacity();
+        for _ in 0..40 {
+            drop(framed.next().now_or_never());
+            assert!(framed.read_buffer().capacity() <= capacity, "{good}");
         }
     }
 }

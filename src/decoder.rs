@@ -360,6 +360,12 @@ impl<F: Framing> BlockDecoder<F> {
         }
     }
 
+    /// The index of the block at the front, if a part of it has arrived.
+    pub(crate) fn partial(&self, buffer: &BytesMut) -> Option<u64> {
+        let skipping = matches!(self.state, State::Skipping { .. });
+        (skipping || !buffer.is_empty()).then_some(self.position.index)
+    }
+
     /// Pays for the blocks taken since the last call; pending, to let other tasks run, where no
     /// budget is left.
     pub(crate) fn poll_pay(&mut self, cx: &mut Context<'_>) -> Poll<()> {

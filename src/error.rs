@@ -8,7 +8,7 @@ use std::{error::Error, fmt, io, time::Duration};
 /// header included, in bytes from where the [`BlockCodec`](crate::BlockCodec) started. Who has to
 /// act is in the [`io::ErrorKind`] that `io::Error::from` gives: the peer sent something wrong
 /// (`InvalidData`, `UnexpectedEof`), the caller asked for something wrong (`InvalidInput`), or
-/// nothing happened for too long (`TimedOut`).
+/// something took too long (`TimedOut`).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BlockError {
@@ -104,6 +104,20 @@ pub enum BlockError {
         offset: u64,
     },
 
+    /// A part of a block arrived, and not all of it within the block deadline.
+    #[error(
+        "block {index}, which begins at byte {offset}, was not whole {allowed:?} after its first \
+         bytes"
+    )]
+    Late {
+        /// The block deadline.
+        allowed: Duration,
+        /// The block.
+        index: u64,
+        /// Where it begins.
+        offset: u64,
+    },
+
     /// The source of the blocks to send failed.
     #[error("the source of the blocks failed")]
     Source(#[source] Box<dyn Error + Send + Sync>),
@@ -120,7 +134,7 @@ impl BlockError {
     /// |---|---|
     /// | `UnexpectedEof`, `InvalidData` | the peer stopped short, or sent what the framing does not allow |
     /// | `InvalidInput` | the caller sent what the framing does not carry |
-    /// | `TimedOut` | no bytes moved for the stall timeout |
+    /// | `TimedOut` | no bytes moved for the stall timeout, or a block took longer than its deadline |
     /// | any other | the transport's own, or the source's; `Other` for a source with none |
     ///
     /// ```
@@ -137,7 +151,7 @@ impl BlockError {
             Self::Truncated { .. } | Self::TooFew { .. } => io::ErrorKind::UnexpectedEof,
             Self::TooLarge { .. } | Self::InvalidHeader { .. } => io::ErrorKind::InvalidData,
             Self::WrongSize { .. } | Self::WrongHeader { .. } => io::ErrorKind::InvalidInput,
-            Self::Stalled { .. } => io::ErrorKind::TimedOut,
+            Self::Stalled { .. } | Self::Late { .. } => io::ErrorKind::TimedOut,
             Self::Source(error) => match error.downcast_ref::<io::Error>() {
                 Some(error) => error.kind(),
                 None => error
@@ -292,5 +306,16 @@ pub enum ConfigError {
 impl From<ConfigError> for io::Error {
     fn from(error: ConfigError) -> Self {
         io::Error::new(io::ErrorKind::InvalidInput, error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_no_longer_than_five_words() {
+        // Every block that is received or sent moves as a `Result` of this size.
+        assert_eq!(size_of::<BlockError>(), 5 * size_of::<u64>());
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     decoder::{Position, ReadStats},
     frame::{FrameLen, FrameParser},
     framed::Arrival,
-    stall::Stall,
+    stall::Timeouts,
 };
 
 /// Receives blocks without allocating or copying: each is lent until the next is asked for.
@@ -64,7 +64,7 @@ pub fn recv_blocks<R: AsFramedRead>(framed: &mut R) -> RecvBlocks<'_, R> {
         },
         consumed_blocks: 0,
         at_least: 0,
-        stall: Stall::default(),
+        timeouts: Timeouts::default(),
         phase: Phase::Idle,
         span: debug_span!("recv_blocks"),
     }
@@ -84,7 +84,7 @@ pub struct RecvBlocks<'a, R: AsFramedRead> {
     /// Blocks lent that have left the buffer.
     consumed_blocks: u64,
     at_least: u64,
-    stall: Stall,
+    timeouts: Timeouts,
     /// Where the codec stood when this was made.
     start: (Position, ReadStats),
     phase: Phase,
@@ -111,8 +111,8 @@ enum Phase {
 
 /// Why a wait ended without an answer.
 enum Interrupted<E> {
-    /// No bytes came; waiting may go on.
-    Stalled(BlockError),
+    /// It lasted too long, and may go on.
+    TimedOut(BlockError),
     Failed(E),
 }
 
@@ -189,13 +189,30 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
     /// `select!` loop that makes a new `next()` each turn stalls as one long wait does. Set again,
     /// it holds for a wait that has begun.
     ///
-    /// Without one, a silent peer is waited for without limit.
+    /// Without one, a silent peer is waited for without limit. A peer that sends a byte now and then
+    /// is not silent: against that, set a [`block_deadline`](Self::block_deadline) too.
     ///
     /// # Panics
     ///
     /// Waiting panics outside a tokio runtime with its time driver on.
     pub fn stall_timeout(mut self, timeout: Duration) -> Self {
-        self.stall.set_timeout(timeout);
+        self.timeouts.set_stall(timeout);
+        self
+    }
+
+    /// Returns [`BlockError::Late`] if a block is not whole within `deadline` of its first bytes,
+    /// however steadily the others arrive. The receiver remains usable: call `next` again to give
+    /// the block as long once more.
+    ///
+    /// The time begins when a wait finds a part of a block and no more, and goes on whether anybody
+    /// waits or not. A block that is whole when it is looked at is lent, however late. Nothing limits
+    /// the time between two blocks: that is for [`stall_timeout`](Self::stall_timeout).
+    ///
+    /// # Panics
+    ///
+    /// As [`stall_timeout`](Self::stall_timeout).
+    pub fn block_deadline(mut self, deadline: Duration) -> Self {
+        self.timeouts.set_block(deadline);
         self
     }
 
@@ -328,7 +345,7 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
                 Poll::Ready(Ok(Arrival::Block))
             }
             Ok(Arrival::End) => Poll::Ready(self.end()),
-            Err(Interrupted::Stalled(error)) => Poll::Ready(Err(error.into())),
+            Err(Interrupted::TimedOut(error)) => Poll::Ready(Err(error.into())),
             Err(Interrupted::Failed(error)) => {
                 self.finish(Some(&error));
                 Poll::Ready(Err(error))
@@ -377,20 +394,16 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
         let reads = self.framed.codec().decoder().read_stats().reads;
         let polled = self.framed.poll_peek(cx);
         if polled.is_ready() || self.framed.codec().decoder().read_stats().reads > reads {
-            self.stall.reset();
+            self.timeouts.reset();
         }
         if let Poll::Ready(arrived) = polled {
             return Poll::Ready(arrived.map_err(Interrupted::Failed));
         }
-        let Position { index, offset } = self.framed.codec().decoder().position();
-        let stalled = self.stall.poll_stalled(cx);
-        stalled.map(|waited| {
-            Err(Interrupted::Stalled(BlockError::Stalled {
-                waited,
-                index,
-                offset,
-            }))
-        })
+        let decoder = self.framed.codec().decoder();
+        let partial = decoder.partial(self.framed.read_buffer());
+        let expired = self.timeouts.poll_expired(cx, partial);
+        let Position { index, offset } = decoder.position();
+        expired.map(|expired| Err(Interrupted::TimedOut(expired.at(index, offset))))
     }
 
     /// Ends receiving: with an error if blocks are missing.
@@ -508,7 +521,7 @@ impl<R: AsFramedRead> Drop for Next<'_, '_, R> {
     #[inline]
     fn drop(&mut self) {
         if let Some(receiver) = &mut self.receiver {
-            receiver.stall.pause();
+            receiver.timeouts.pause();
         }
     }
 }
@@ -532,7 +545,7 @@ impl<R: AsFramedRead> Future for WaitForBlock<'_, '_, R> {
 
 impl<R: AsFramedRead> Drop for WaitForBlock<'_, '_, R> {
     fn drop(&mut self) {
-        self.0.stall.pause();
+        self.0.timeouts.pause();
     }
 }
 

@@ -18,7 +18,7 @@ use self::source::Source;
 use crate::{
     AsFramedWrite, BlockError, Payload, TransferStats,
     framed::sealed::FramedWrite,
-    stall::Stall,
+    stall::Timeouts,
     write::{BlockLengths, BlockWriter},
 };
 
@@ -93,7 +93,7 @@ pub struct SendBlocks<'a, W: AsFramedWrite, S> {
     lengths: BlockLengths,
     /// Whether what was queued before this transfer has been written.
     is_first: bool,
-    stall: Stall,
+    timeouts: Timeouts,
     stats: TransferStats,
     started: Option<Instant>,
     span: Span,
@@ -127,7 +127,7 @@ where
             writer: BlockWriter::default(),
             lengths: BlockLengths::default(),
             is_first: false,
-            stall: Stall::default(),
+            timeouts: Timeouts::default(),
             stats: TransferStats::default(),
             started: None,
             span: debug_span!("send_blocks"),
@@ -170,7 +170,7 @@ where
         }
         let flushed = Pin::new(&mut *self.framed).poll_flush(cx);
         if self.framed.held() < held {
-            self.stall.reset();
+            self.timeouts.reset();
         }
         self.or_stalled(flushed, cx)
     }
@@ -228,20 +228,17 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Result<T, ErrorOf<W>>> {
         if let Poll::Ready(result) = polled {
-            self.stall.reset();
+            self.timeouts.reset();
             if result.is_err() {
                 self.state = State::Failed;
             }
             return Poll::Ready(result);
         }
-        self.stall.poll_stalled(cx).map(|waited| {
-            let stalled = BlockError::Stalled {
-                waited,
-                index: self.stats.blocks,
-                offset: self.stats.wire_bytes,
-            };
-            Err(stalled.into())
-        })
+        let TransferStats {
+            blocks, wire_bytes, ..
+        } = self.stats;
+        let expired = self.timeouts.poll_expired(cx, None);
+        expired.map(|expired| Err(expired.at(blocks, wire_bytes).into()))
     }
 }
 
@@ -260,7 +257,7 @@ impl<W: AsFramedWrite, S> SendBlocks<'_, W, S> {
     ///
     /// Waiting panics outside a tokio runtime with its time driver on.
     pub fn stall_timeout(mut self, timeout: Duration) -> Self {
-        self.stall.set_timeout(timeout);
+        self.timeouts.set_stall(timeout);
         self
     }
 

@@ -100,6 +100,15 @@ fn every_error_prints_its_numbers_and_becomes_an_io_error_of_the_right_kind() {
             io::ErrorKind::TimedOut,
         ),
         (
+            BlockError::Late {
+                allowed: Duration::from_secs(10),
+                index,
+                offset,
+            },
+            "block 3, which begins at byte 153600, was not whole 10s after its first bytes",
+            io::ErrorKind::TimedOut,
+        ),
+        (
             BlockError::Source("no more tape".into()),
             "the source of the blocks failed",
             io::ErrorKind::Other,

@@ -86,8 +86,17 @@
 //! |---|---|
 //! | `UnexpectedEof`, `InvalidData` | the peer's: it stopped short, or sent what the framing does not allow |
 //! | `InvalidInput` | the caller's |
-//! | `TimedOut` | nobody's: nothing moved for the stall timeout |
+//! | `TimedOut` | nobody's: nothing moved for the stall timeout; or the peer's, whose block took longer than its deadline |
 //! | any other | the transport's, or the source's |
+//!
+//! # Timeouts
+//!
+//! Nothing is limited by default. A stall timeout ([`RecvBlocks::stall_timeout`],
+//! [`BlockTransport::stall_timeout`], [`SendBlocks::stall_timeout`]) ends a wait in which no bytes
+//! move, between two blocks or inside of one: set it where a peer may be gone. A peer that means
+//! harm sends a byte now and then: a block deadline ([`RecvBlocks::block_deadline`],
+//! [`BlockTransport::block_deadline`]) ends the wait for a block that has begun, and says nothing of
+//! the time between blocks. Against such peers, set both.
 //!
 //! # Cancel safety
 //!
@@ -112,7 +121,7 @@
 //   payload           what blocks to send may be made of
 //   frame | read_buf  parsing one block's front | the read buffer's capacity, the pool
 //   framing           how a block is delimited on the wire, one framing a file
-//   coop | stall      sharing the thread | waits that last too long
+//   coop | stall      sharing the thread | waits that last too long, and blocks that come too slowly
 //   error | stats     what went wrong, and where | what was moved
 
 mod codec;

@@ -5,6 +5,7 @@ use std::{
     fmt,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
@@ -17,8 +18,10 @@ use tokio_util::{
 
 use crate::{
     AsFramedRead, AsFramedWrite, BlockCodec, BlockError, CodecError, Framing, coop,
+    decoder::Position,
     framed::{Arrival, sealed},
     read_buf::INITIAL_CAPACITY,
+    stall::Timeouts,
     write::BlockWriter,
 };
 
@@ -74,7 +77,8 @@ use crate::{
 ///
 /// The stream ends (`None`) where the peer's stream ends between two blocks. After an error of the
 /// transport it gives `None` once, and then reads on; after an error about the blocks themselves it
-/// stays at its end.
+/// stays at its end. It waits without a limit, unless a [`stall_timeout`](Self::stall_timeout) or a
+/// [`block_deadline`](Self::block_deadline) is set; after an error of these it goes on.
 ///
 /// # Cancel safety
 ///
@@ -90,6 +94,8 @@ pub struct BlockTransport<T, F, E = BlockError> {
     read_buf: BytesMut,
     /// Whether the stream has just returned an error.
     errored: bool,
+    /// How long the stream may wait, if that is limited. Boxed, for most often it is not.
+    timeouts: Option<Box<Timeouts>>,
     writer: BlockWriter,
 }
 
@@ -102,8 +108,56 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
             codec,
             read_buf: BytesMut::new(),
             errored: false,
+            timeouts: None,
             writer: BlockWriter::default(),
         }
+    }
+
+    /// Has the stream give [`BlockError::Stalled`] if no bytes arrive for `timeout` while it is
+    /// polled for a block. The transport remains usable, and the stream has not ended: poll it again
+    /// to keep waiting. The `Sink`, [`recv_blocks`](crate::recv_blocks) and
+    /// [`send_blocks`](crate::send_blocks) are not concerned.
+    ///
+    /// A stream does not know when nobody waits for it any more. If the poll that finds the timeout
+    /// over comes later than it should, by the timeout or by a second, the wait begins anew.
+    ///
+    /// A peer that sends a byte now and then does not stall: against that, set a
+    /// [`block_deadline`](Self::block_deadline) too.
+    ///
+    /// # Panics
+    ///
+    /// Waiting panics outside a tokio runtime with its time driver on.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use wholeblock::{BlockCodec, BlockTransport};
+    /// # let (_near, socket) = tokio::io::duplex(64);
+    /// let blocks = BlockTransport::new(socket, BlockCodec::length_prefixed())
+    ///     .stall_timeout(Duration::from_secs(60)) // silent, between blocks or inside of one
+    ///     .block_deadline(Duration::from_secs(10)); // begun, and not whole
+    /// # drop(blocks);
+    /// ```
+    #[must_use]
+    pub fn stall_timeout(mut self, timeout: Duration) -> Self {
+        self.timeouts.get_or_insert_default().set_stall(timeout);
+        self
+    }
+
+    /// Has the stream give [`BlockError::Late`] if a block is not whole within `deadline` of its
+    /// first bytes, however steadily the others arrive. The stream has not ended then: poll it again
+    /// to give the block as long once more.
+    ///
+    /// The time begins when a poll finds a part of a block and no more, and goes on whether anybody
+    /// waits or not. A block that is whole when it is looked at is returned, however late. Nothing
+    /// limits the time between two blocks: that is for [`stall_timeout`](Self::stall_timeout).
+    ///
+    /// # Panics
+    ///
+    /// As [`stall_timeout`](Self::stall_timeout).
+    #[must_use]
+    pub fn block_deadline(mut self, deadline: Duration) -> Self {
+        self.timeouts.get_or_insert_default().set_block(deadline);
+        self
     }
 
     /// A `Framed` with everything that has arrived in its read buffer, and everything that is
@@ -131,6 +185,7 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
             codec: map(self.codec),
             read_buf: self.read_buf,
             errored: self.errored,
+            timeouts: self.timeouts,
             writer: self.writer,
         }
     }
@@ -167,6 +222,31 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
                 return Poll::Ready(None);
             }
         }
+    }
+
+    /// As [`poll_rest`](Self::poll_rest), within the time allowed. Taking longer is an error after
+    /// which the stream goes on.
+    #[cold]
+    fn poll_rest_in_time(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<BytesMut, E>>>
+    where
+        T: AsyncRead + Unpin,
+    {
+        let reads = self.codec.decoder().read_stats().reads;
+        let polled = self.poll_rest(cx);
+        self.errored = matches!(polled, Poll::Ready(Some(Err(_))));
+        let decoder = self.codec.decoder();
+        let Some(timeouts) = &mut self.timeouts else {
+            return polled;
+        };
+        if polled.is_ready() || decoder.read_stats().reads > reads {
+            timeouts.reset();
+        }
+        if polled.is_ready() {
+            return polled;
+        }
+        let expired = timeouts.poll_expired(cx, decoder.partial(&self.read_buf));
+        let Position { index, offset } = decoder.position();
+        expired.map(|expired| Some(Err(expired.at(index, offset).into())))
     }
 
     /// Writes until there is room for another block.
@@ -243,6 +323,9 @@ where
             // A loop that skips errors ends here, instead of meeting the same one for ever.
             this.errored = this.codec.decoder().failure().is_some();
             return Poll::Ready(None);
+        }
+        if this.timeouts.is_some() {
+            return this.poll_rest_in_time(cx);
         }
         let polled = this.poll_rest(cx);
         this.errored = matches!(polled, Poll::Ready(Some(Err(_))));
@@ -367,6 +450,9 @@ where
     }
 
     fn poll_peek(&mut self, cx: &mut Context<'_>) -> Poll<Result<Arrival, E>> {
+        if let Some(timeouts) = &mut self.timeouts {
+            timeouts.reset(); // the stream does not wait meanwhile
+        }
         // Whoever lends has seen the error after which the stream would end.
         self.errored &= self.codec.decoder().failure().is_some();
         self.codec.decoder_mut().unpark(&mut self.read_buf);

@@ -19,6 +19,7 @@ mod recv;
 mod send;
 mod short_reads;
 mod support;
+mod timeouts;
 #[cfg(unix)]
 mod tls;
 mod transport;

@@ -1,0 +1,222 @@
+//! The block deadline, and the stall timeout of `BlockTransport`. That of `recv_blocks` and
+//! `send_blocks` by itself is in `recv.rs` and `send.rs`.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{FutureExt, StreamExt};
+use tokio::{
+    io::{AsyncWriteExt, DuplexStream, duplex},
+    time::{Instant, sleep, timeout},
+};
+use wholeblock::{
+    AsFramedRead, BlockCodec, BlockError, BlockTransport, LengthPrefix, RecvBlocks, recv_blocks,
+};
+
+use crate::support::{prefixed, transport};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Whatever can have both timeouts.
+trait Receive {
+    async fn receive(&mut self) -> Result<Option<Bytes>, BlockError>;
+}
+
+impl Receive for BlockTransport<DuplexStream, LengthPrefix> {
+    async fn receive(&mut self) -> Result<Option<Bytes>, BlockError> {
+        Ok(self.next().await.transpose()?.map(Bytes::from))
+    }
+}
+
+impl<R: AsFramedRead<Error = BlockError>> Receive for RecvBlocks<'_, R> {
+    async fn receive(&mut self) -> Result<Option<Bytes>, BlockError> {
+        Ok(self.next().await?.map(Bytes::copy_from_slice))
+    }
+}
+
+/// Runs `$test` for each receiver there is, with its peer, and with the timeouts that `$limits`
+/// sets.
+macro_rules! with_each_receiver {
+    (|$new:ident| $limits:expr, $test:expr) => {{
+        let (near, far) = duplex(64);
+        let $new = transport(far);
+        $test(near, $limits).await;
+        let (near, far) = duplex(64);
+        let mut transport = transport(far);
+        let $new = recv_blocks(&mut transport);
+        $test(near, $limits).await;
+        let (near, far) = duplex(64);
+        let mut framed = prefixed(far);
+        let $new = recv_blocks(&mut framed);
+        $test(near, $limits).await;
+    }};
+}
+
+/// Sends `bytes` one by one, the first at once and each of the others after `pause`.
+fn trickle(
+    mut near: DuplexStream,
+    bytes: &'static [u8],
+    pause: Duration,
+) -> tokio::task::JoinHandle<DuplexStream> {
+    tokio::spawn(async move {
+        for (at, byte) in bytes.iter().enumerate() {
+            if at > 0 {
+                sleep(pause).await;
+            }
+            near.write_all(&[*byte]).await.unwrap();
+        }
+        near
+    })
+}
+
+fn assert_late(error: &BlockError, allowed: Duration, index: u64, offset: u64) {
+    let expected = format!(
+        "block {index}, which begins at byte {offset}, was not whole {allowed:?} after its first \
+         bytes"
+    );
+    assert_eq!(error.to_string(), expected);
+    assert!(matches!(error, BlockError::Late { .. }), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_block_that_trickles_in_never_stalls_and_is_late_at_the_deadline() {
+    async fn check(mut near: DuplexStream, mut blocks: impl Receive) {
+        near.write_all(b"\0\0\0\x01a").await.unwrap();
+        assert_eq!(blocks.receive().await.unwrap().unwrap(), "a");
+        assert!(
+            timeout(4 * SECOND, blocks.receive()).await.is_err(),
+            "silence"
+        );
+        let begun = Instant::now();
+        let near = trickle(near, b"\0\0\0\x09trickling", 2 * SECOND);
+        let error = blocks.receive().await.unwrap_err();
+        assert_late(&error, 10 * SECOND, 1, 5);
+        assert_eq!(begun.elapsed(), 10 * SECOND, "since the first byte");
+        // As long once more, and once more.
+        assert_late(&blocks.receive().await.unwrap_err(), 10 * SECOND, 1, 5);
+        assert_eq!(begun.elapsed(), 20 * SECOND);
+        assert_eq!(blocks.receive().await.unwrap().unwrap(), "trickling");
+        assert_eq!(begun.elapsed(), 24 * SECOND);
+        drop(near.await.unwrap());
+        assert!(blocks.receive().await.unwrap().is_none(), "the end");
+    }
+    with_each_receiver!(
+        |new| new.stall_timeout(5 * SECOND).block_deadline(10 * SECOND),
+        check
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_between_blocks_is_not_limited_and_each_block_has_its_own() {
+    async fn check(mut near: DuplexStream, mut blocks: impl Receive) {
+        for _ in 0..3 {
+            assert!(timeout(3_600 * SECOND, blocks.receive()).await.is_err());
+            let sending = trickle(near, b"\0\0\0\x05slowl", SECOND);
+            assert_eq!(blocks.receive().await.unwrap().unwrap(), "slowl");
+            near = sending.await.unwrap();
+        }
+    }
+    with_each_receiver!(|new| new.block_deadline(9 * SECOND), check);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_runs_while_nobody_waits_but_a_whole_block_is_given_however_late() {
+    async fn check(mut near: DuplexStream, mut blocks: impl Receive) {
+        near.write_all(b"\0\0\0\x05he").await.unwrap();
+        for rest in ["", "llo"] {
+            assert!(blocks.receive().now_or_never().is_none());
+            sleep(60 * SECOND).await;
+            near.write_all(rest.as_bytes()).await.unwrap();
+            match blocks.receive().now_or_never().expect("at once") {
+                Ok(block) => assert_eq!((block.unwrap(), rest), ("hello".into(), "llo")),
+                Err(error) => assert_late(&error, 10 * SECOND, 0, 0),
+            }
+        }
+    }
+    with_each_receiver!(|new| new.block_deadline(10 * SECOND), check);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stall_inside_of_a_block_leaves_its_deadline_where_it_is() {
+    async fn check(mut near: DuplexStream, mut blocks: impl Receive) {
+        near.write_all(b"\0\0").await.unwrap();
+        let begun = Instant::now();
+        for seconds in [4, 8] {
+            let error = blocks.receive().await.unwrap_err();
+            assert!(matches!(error, BlockError::Stalled { .. }), "{error:?}");
+            assert_eq!(begun.elapsed(), seconds * SECOND);
+        }
+        assert_late(&blocks.receive().await.unwrap_err(), 10 * SECOND, 0, 0);
+        assert_eq!(begun.elapsed(), 10 * SECOND);
+        let error = blocks.receive().await.unwrap_err();
+        assert!(matches!(error, BlockError::Stalled { .. }), "{error:?}");
+        assert_eq!(begun.elapsed(), 12 * SECOND, "its wait went on");
+    }
+    with_each_receiver!(
+        |new| new.stall_timeout(4 * SECOND).block_deadline(10 * SECOND),
+        check
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_block_that_is_skipped_has_a_deadline_too() {
+    let (mut near, far) = duplex(64);
+    let codec = BlockCodec::new(LengthPrefix::u8().max_block_len(3).unwrap()).skip_too_large(true);
+    let mut blocks = BlockTransport::new(far, codec).block_deadline(10 * SECOND);
+    near.write_all(b"\x05he").await.unwrap();
+    assert_late(
+        &blocks.next().await.unwrap().unwrap_err(),
+        10 * SECOND,
+        0,
+        0,
+    );
+    near.write_all(b"llo\x02o").await.unwrap();
+    let begun = Instant::now();
+    assert_late(
+        &blocks.next().await.unwrap().unwrap_err(),
+        10 * SECOND,
+        1,
+        6,
+    );
+    assert_eq!(begun.elapsed(), 10 * SECOND, "a block of its own");
+    near.write_all(b"k").await.unwrap();
+    assert_eq!(blocks.next().await.unwrap().unwrap(), "ok");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_nobody_polls_does_not_stall() {
+    let (_near, far) = duplex(64);
+    let mut blocks = transport(far).stall_timeout(30 * SECOND);
+    assert!(blocks.next().now_or_never().is_none());
+    sleep(100 * SECOND).await;
+    let begun = Instant::now();
+    for waits in 1..4 {
+        let error = blocks.next().await.unwrap().unwrap_err();
+        assert!(
+            matches!(error, BlockError::Stalled { .. }),
+            "no end between"
+        );
+        assert_eq!(begun.elapsed(), 30 * waits * SECOND);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_keeps_its_timeouts_when_its_codec_changes() {
+    let (_near, far) = duplex(64);
+    let blocks = transport(far).stall_timeout(SECOND);
+    let mut blocks = blocks.map_codec(|codec| codec.with_framing(LengthPrefix::u8()));
+    assert!(blocks.next().await.unwrap().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn lending_from_a_transport_has_timeouts_of_its_own() {
+    let (mut near, far) = duplex(64);
+    let mut blocks = transport(far).stall_timeout(30 * SECOND);
+    assert!(blocks.next().now_or_never().is_none());
+    let mut lent = recv_blocks(&mut blocks);
+    let waiting = timeout(100 * SECOND, lent.next()).await;
+    assert!(waiting.is_err(), "without a limit");
+    drop(lent);
+    near.write_all(b"\0").await.unwrap();
+    assert!(timeout(20 * SECOND, blocks.next()).await.is_err());
+}

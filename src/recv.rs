@@ -153,10 +153,11 @@ impl Cursor {
         codec: &BlockCodec<F, E>,
         buffer: &[u8],
     ) -> Option<Range<usize>> {
-        let payload = self.peek(codec, buffer)?.payload_at(self.pos);
+        let frame = self.peek(codec, buffer)?;
+        let payload = frame.payload_at(self.pos);
         self.pos = payload.end;
         self.blocks += 1;
-        self.payload_bytes += payload.len() as u64;
+        self.payload_bytes += frame.payload_len() as u64; // the range would work it out anew
         Some(payload)
     }
 }

@@ -201,4 +201,10 @@ impl Framing for LengthPrefix {
     fn is_proven(&self, _: Proven) -> bool {
         true
     }
+
+    #[expect(private_interfaces, reason = "sealed, as in the trait")]
+    #[inline]
+    fn is_sound(&self, _: Proven) -> bool {
+        true
+    }
 }

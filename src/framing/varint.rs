@@ -104,4 +104,10 @@ impl Framing for Varint {
     fn is_proven(&self, _: Proven) -> bool {
         true
     }
+
+    #[expect(private_interfaces, reason = "sealed, as in the trait")]
+    #[inline]
+    fn is_sound(&self, _: Proven) -> bool {
+        true
+    }
 }

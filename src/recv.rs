@@ -186,7 +186,9 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
     /// usable: call `next` again to keep waiting.
     ///
     /// Only time spent waiting counts: from the first poll of a future of `next` or `next_batch`
-    /// until it is ready or dropped. Waits that were cancelled before any bytes came add up, so a
+    /// until it is ready or dropped. (One that is kept and not polled cannot tell: if the poll that
+    /// finds the timeout over comes late, by more than a second or the timeout's own length, the
+    /// wait begins anew.) Waits that were cancelled before any bytes came add up, so a
     /// `select!` loop that makes a new `next()` each turn stalls as one long wait does. Set again,
     /// it holds for a wait that has begun.
     ///

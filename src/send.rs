@@ -248,8 +248,8 @@ impl<W: AsFramedWrite, S> SendBlocks<'_, W, S> {
     /// waiting.
     ///
     /// Nor does time count in which this is not awaited, as far as that shows: if the poll that
-    /// finds the timeout over comes later than it should, by the timeout or by a second, the wait
-    /// begins anew.
+    /// finds the timeout over comes late, by more than a second or the timeout's own length, the
+    /// wait begins anew.
     ///
     /// Without one, a peer that does not read is waited for without limit.
     ///

@@ -119,7 +119,7 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     /// [`send_blocks`](crate::send_blocks) are not concerned.
     ///
     /// A stream does not know when nobody waits for it any more. If the poll that finds the timeout
-    /// over comes later than it should, by the timeout or by a second, the wait begins anew.
+    /// over comes late, by more than a second or the timeout's own length, the wait begins anew.
     ///
     /// A peer that sends a byte now and then does not stall: against that, set a
     /// [`block_deadline`](Self::block_deadline) too.

@@ -146,7 +146,7 @@ pub trait Framing: Clone {
     }
 }
 
-/// What only this crate can give to [`Framing::is_proven`].
+/// What only this crate can give to [`Framing::is_proven`] and [`Framing::is_sound`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Proven;
 

@@ -29,8 +29,8 @@ const MAX_PARKED: usize = INITIAL_CAPACITY / 2;
 ///
 /// A reader reads into whatever spare capacity there is, so the capacity decides how far a read
 /// goes: to the end of one large block, so that nothing has to be moved afterwards, or over a batch
-/// of small ones. As in a slow start, `limit` doubles when a read fills the buffer; an announced
-/// length never raises it.
+/// of small ones. As in a slow start, `limit` rises to twice the buffer when a read fills it; an
+/// announced length never raises it.
 ///
 /// | needed by the block at the front | `limit` | last read filled the buffer | capacity reserved |
 /// |---|---|---|---|
@@ -350,6 +350,38 @@ mod tests {
         let larger = 4 * MIB;
         assert_eq!(reserved(policy(larger, false), 0, larger), BATCH);
         assert_eq!(reserved(policy(larger, false), 1, larger), larger);
+    }
+
+    #[test]
+    fn between_blocks_a_buffer_above_the_retained_capacity_is_given_up() {
+        let mut policy = policy(4 * MIB, false);
+        let mut buffer = BytesMut::with_capacity(4 * MIB);
+        policy.reserve(&mut buffer, 68);
+        assert_eq!(buffer.capacity(), 65_484);
+    }
+
+    #[test]
+    fn a_guess_reserves_no_more_than_may_be_retained() {
+        for (guess, capacity) in [(MIB, MIB), (4 * MIB, BATCH)] {
+            let mut policy = policy(4 * MIB, false);
+            policy.record_block(guess);
+            let mut buffer = BytesMut::from(&b"he"[..]);
+            policy.reserve_unknown(&mut buffer, 4);
+            assert_eq!(buffer.capacity(), capacity, "{guess}");
+        }
+    }
+
+    #[test]
+    fn a_buffer_that_whole_blocks_do_not_fill_doubles_too() {
+        let mut policy = policy(16 * KIB, false);
+        let mut buffer = BytesMut::new();
+        policy.reserve(&mut buffer, 8_193);
+        assert_eq!(buffer.capacity(), 8_193);
+        buffer.resize(8_193, 0);
+        policy.record_read(&buffer);
+        buffer.clear();
+        policy.reserve(&mut buffer, 8_193);
+        assert_eq!(buffer.capacity(), 2 * 8_193);
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! Receiving by lending: each block is a slice of the read buffer, until the next is asked for.
 
+mod batch;
+mod next;
+
 use std::{
-    fmt,
-    future::Future,
-    mem,
+    fmt, mem,
     ops::Range,
-    pin::Pin,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -13,10 +13,12 @@ use std::{
 use bytes::{Buf, BytesMut};
 use tracing::{Span, debug, debug_span};
 
+use self::next::WaitForBlock;
+pub use self::{batch::Batch, next::Next};
 use crate::{
     AsFramedRead, BlockCodec, BlockError, Framing, TransferStats, coop,
     decoder::{Position, ReadStats},
-    frame::{FrameLen, FrameParser},
+    frame::FrameLen,
     framed::Arrival,
     stall::Timeouts,
 };
@@ -487,118 +489,5 @@ impl<R: AsFramedRead> fmt::Debug for RecvBlocks<'_, R> {
             .field("stop_after", &self.cursor.stop_after)
             .field("at_least", &self.at_least)
             .finish_non_exhaustive()
-    }
-}
-
-/// The future of [`RecvBlocks::next`].
-// Written out, since the compiler does not inline the poll of an `async fn` into more than one
-// caller, and a call takes half as long as lending a small block.
-#[must_use = "nothing is received until this is awaited"]
-pub struct Next<'n, 'a, R: AsFramedRead> {
-    /// None once the block was lent.
-    receiver: Option<&'n mut RecvBlocks<'a, R>>,
-}
-
-impl<'n, R: AsFramedRead> Future for Next<'n, '_, R> {
-    type Output = Result<Option<&'n [u8]>, R::Error>;
-
-    #[inline]
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let receiver = self.receiver.take().expect("not polled after it was ready");
-        let mut block = receiver.lend();
-        if block.is_none() {
-            match receiver.poll_block(cx) {
-                Poll::Ready(Ok(_)) => block = receiver.lend(),
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => {
-                    self.receiver = Some(receiver);
-                    return Poll::Pending;
-                }
-            }
-        }
-        Poll::Ready(Ok(block.map(|block| &receiver.framed.read_buffer()[block])))
-    }
-}
-
-impl<R: AsFramedRead> Drop for Next<'_, '_, R> {
-    #[inline]
-    fn drop(&mut self) {
-        if let Some(receiver) = &mut self.receiver {
-            receiver.timeouts.pause();
-        }
-    }
-}
-
-impl<R: AsFramedRead> fmt::Debug for Next<'_, '_, R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Next").finish_non_exhaustive()
-    }
-}
-
-/// Waits until there is a whole block to lend, or none will come.
-struct WaitForBlock<'n, 'a, R: AsFramedRead>(&'n mut RecvBlocks<'a, R>);
-
-impl<R: AsFramedRead> Future for WaitForBlock<'_, '_, R> {
-    type Output = Result<Arrival, R::Error>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.poll_block(cx)
-    }
-}
-
-impl<R: AsFramedRead> Drop for WaitForBlock<'_, '_, R> {
-    fn drop(&mut self) {
-        self.0.timeouts.pause();
-    }
-}
-
-/// Blocks that have arrived whole, lent together; made by [`RecvBlocks::next_batch`].
-///
-/// A block is taken when the iterator yields it; the rest stay for the next call.
-pub struct Batch<'b, F> {
-    parser: FrameParser<F>,
-    /// What has not been lent of the buffer.
-    unread: &'b [u8],
-    /// Blocks that may yet be lent.
-    remaining: u64,
-    /// Bytes of the payloads lent.
-    payload_bytes: u64,
-    /// Length of the buffer, in which `unread` is the end.
-    buffer_len: usize,
-    /// Updated on drop: all that changes for each block is kept in this struct until then, so that
-    /// it stays in registers throughout the user's loop.
-    cursor: &'b mut Cursor,
-}
-
-impl<'b, F: Framing> Iterator for Batch<'b, F> {
-    type Item = &'b [u8];
-
-    #[inline]
-    fn next(&mut self) -> Option<&'b [u8]> {
-        if self.remaining == 0 {
-            return None;
-        }
-        let frame = self.parser.parse(self.unread).complete()?;
-        let (block, unread) = self.unread.split_at_checked(frame.wire_len)?;
-        let payload = block.get(frame.header_len..)?;
-        self.unread = unread;
-        self.remaining -= 1;
-        self.payload_bytes += payload.len() as u64;
-        Some(payload)
-    }
-}
-
-impl<F> Drop for Batch<'_, F> {
-    #[inline]
-    fn drop(&mut self) {
-        self.cursor.pos = self.buffer_len - self.unread.len();
-        self.cursor.blocks = self.cursor.lend_until - self.remaining;
-        self.cursor.payload_bytes += self.payload_bytes;
-    }
-}
-
-impl<F> fmt::Debug for Batch<'_, F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Batch").finish_non_exhaustive()
     }
 }

@@ -1,0 +1,57 @@
+//! Blocks lent together.
+
+use std::fmt;
+
+use super::Cursor;
+use crate::{Framing, frame::FrameParser};
+
+/// Blocks that have arrived whole, lent together; made by [`RecvBlocks::next_batch`].
+///
+/// A block is taken when the iterator yields it; the rest stay for the next call.
+pub struct Batch<'b, F> {
+    pub(super) parser: FrameParser<F>,
+    /// What has not been lent of the buffer.
+    pub(super) unread: &'b [u8],
+    /// Blocks that may yet be lent.
+    pub(super) remaining: u64,
+    /// Bytes of the payloads lent.
+    pub(super) payload_bytes: u64,
+    /// Length of the buffer, in which `unread` is the end.
+    pub(super) buffer_len: usize,
+    /// Updated on drop: all that changes for each block is kept in this struct until then, so that
+    /// it stays in registers throughout the user's loop.
+    pub(super) cursor: &'b mut Cursor,
+}
+
+impl<'b, F: Framing> Iterator for Batch<'b, F> {
+    type Item = &'b [u8];
+
+    #[inline]
+    fn next(&mut self) -> Option<&'b [u8]> {
+        if self.remaining == 0 {
+            return None;
+        }
+        let frame = self.parser.parse(self.unread).complete()?;
+        let (block, unread) = self.unread.split_at_checked(frame.wire_len)?;
+        let payload = block.get(frame.header_len..)?;
+        self.unread = unread;
+        self.remaining -= 1;
+        self.payload_bytes += payload.len() as u64;
+        Some(payload)
+    }
+}
+
+impl<F> Drop for Batch<'_, F> {
+    #[inline]
+    fn drop(&mut self) {
+        self.cursor.pos = self.buffer_len - self.unread.len();
+        self.cursor.blocks = self.cursor.lend_until - self.remaining;
+        self.cursor.payload_bytes += self.payload_bytes;
+    }
+}
+
+impl<F> fmt::Debug for Batch<'_, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch").finish_non_exhaustive()
+    }
+}

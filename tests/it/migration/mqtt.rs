@@ -1,0 +1,102 @@
+//! MQTT: a header that no framing of the crate describes.
+
+use std::ops::RangeInclusive;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use tokio_util::codec::{Decoder, Encoder};
+use wholeblock::{BlockCodec, BlockError, Framing, Header, InvalidHeader};
+
+use super::check;
+
+/// A type of 1 byte, then how many bytes follow, in 1 to 4 bytes of 7 bits each. All of it is kept.
+#[derive(Clone, Copy)]
+struct Mqtt;
+
+impl Framing for Mqtt {
+    fn block_lens(&self) -> RangeInclusive<usize> {
+        2..=1 + 4 + 0x0fff_ffff // 28 bits
+    }
+
+    fn decode_header(&self, front: &[u8]) -> Result<Header, InvalidHeader> {
+        let mut remaining = 0;
+        for (i, &byte) in front.iter().skip(1).take(4).enumerate() {
+            remaining |= u64::from(byte & 0x7f) << (7 * i);
+            if byte & 0x80 == 0 {
+                return Ok(Header::Complete {
+                    header_len: 0, // nothing is stripped, so all of it counts below
+                    payload_len: 1 + (i as u64 + 1) + remaining,
+                });
+            }
+        }
+        match front.len() {
+            0..5 => Ok(Header::Incomplete {
+                at_least: (front.len() + 1).max(2),
+            }),
+            _ => Err(InvalidHeader("its length does not end within 4 bytes")),
+        }
+    }
+
+    fn encode_header(&self, _: usize, _: &mut impl BufMut) {} // the block brings it along
+}
+
+#[test]
+fn mqtt_packets_are_blocks_with_their_headers() {
+    let wire = b"\xc0\0\x30\x07\0\x03a/bhi\xd0\0";
+    check(
+        "PINGREQ, PUBLISH, PINGRESP",
+        Mqtt,
+        wire,
+        &[b"\xc0\0", b"\x30\x07\0\x03a/bhi", b"\xd0\0"],
+        wire,
+    );
+    let long = [&[0x30, 0xc1, 0x02], &[7; 321][..]].concat();
+    check("PUBLISH of 321 bytes", Mqtt, &long, &[&long], &long);
+}
+
+#[test]
+fn each_size_of_the_remaining_length_reads_as_the_standard_says() {
+    let table: [(&[u8], u64); 9] = [
+        (&[0x00], 0),
+        (&[0x7f], 127),
+        (&[0x80, 0x01], 128),
+        (&[0xc1, 0x02], 321),
+        (&[0xff, 0x7f], 16_383),
+        (&[0x80, 0x80, 0x01], 16_384),
+        (&[0xff, 0xff, 0x7f], 2_097_151),
+        (&[0x80, 0x80, 0x80, 0x01], 2_097_152),
+        (&[0xff, 0xff, 0xff, 0x7f], 268_435_455),
+    ];
+    for (length, remaining) in table {
+        let front = [&[0x30], length].concat();
+        let complete = Header::Complete {
+            header_len: 0,
+            payload_len: front.len() as u64 + remaining,
+        };
+        assert_eq!(Mqtt.decode_header(&front), Ok(complete), "{remaining}");
+    }
+    let error = BlockCodec::new(Mqtt)
+        .decode(&mut BytesMut::from(&[0x30, 0xff, 0xff, 0xff, 0xff][..]))
+        .unwrap_err();
+    assert!(
+        matches!(error, BlockError::InvalidHeader { .. }),
+        "{error:?}"
+    );
+}
+
+#[test]
+fn an_mqtt_packet_whose_header_does_not_fit_it_is_not_sent() {
+    let mut wire = BytesMut::new();
+    let error = BlockCodec::new(Mqtt)
+        .encode(Bytes::from_static(b"\x30\x07\0\x03a/bh"), &mut wire)
+        .unwrap_err();
+    let wrong = matches!(
+        error,
+        BlockError::WrongHeader {
+            announced: Some(9),
+            actual: 8,
+            ..
+        }
+    );
+    assert!(wrong, "{error:?}");
+    assert!(wire.is_empty());
+}

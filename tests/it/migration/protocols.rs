@@ -1,0 +1,313 @@
+//! Protocols with a length in their header.
+
+use std::error::Error;
+
+use bytes::{Bytes, BytesMut};
+use futures::{SinkExt, StreamExt};
+use tokio_util::codec::{Decoder, LengthDelimitedCodec};
+use wholeblock::{
+    BlockCodec, BlockError, BlockTransport, ConfigError, Exact, LengthField, LengthPrefix, Limit,
+};
+
+use super::Row;
+use crate::support::Scripted;
+
+#[test]
+fn messages_of_each_protocol_read_and_write_the_same() {
+    let rows = [
+        Row::field(
+            "HTTP/2: SETTINGS, PING",
+            LengthField::config()
+                .width(3)
+                .adjustment(6)
+                .header_len(9)
+                .keep_header(),
+            b"\0\0\0\x04\0\0\0\0\0\0\0\x08\x06\0\0\0\0\0pingpong",
+            &[b"\0\0\0\x04\0\0\0\0\0", b"\0\0\x08\x06\0\0\0\0\0pingpong"],
+        ),
+        Row::field(
+            "PostgreSQL: SSLRequest",
+            LengthField::config().adjustment(-4).keep_header(),
+            b"\0\0\0\x08\x04\xd2\x16\x2f",
+            &[b"\0\0\0\x08\x04\xd2\x16\x2f"],
+        ),
+        Row::field(
+            "PostgreSQL: AuthenticationOk, Sync",
+            LengthField::config().offset(1).adjustment(-4).keep_header(),
+            b"R\0\0\0\x08\0\0\0\0S\0\0\0\x04",
+            &[b"R\0\0\0\x08\0\0\0\0", b"S\0\0\0\x04"],
+        ),
+        Row::new(
+            "Kafka: ApiVersions",
+            LengthPrefix::u32().max_block_len(104_857_600).unwrap(),
+            b"\0\0\0\x0a\0\x12\0\0\0\0\0\x01\xff\xff",
+            &[b"\0\x12\0\0\0\0\0\x01\xff\xff"],
+        ),
+        Row::field(
+            "Modbus TCP: read a register, and the answer",
+            LengthField::config()
+                .offset(4)
+                .width(2)
+                .header_len(7)
+                .keep_header()
+                .max_block_len(260),
+            b"\x15\x01\0\0\0\x06\xff\x03\0\x04\0\x01\x15\x01\0\0\0\x05\xff\x03\x02\0\x05",
+            &[
+                b"\x15\x01\0\0\0\x06\xff\x03\0\x04\0\x01",
+                b"\x15\x01\0\0\0\x05\xff\x03\x02\0\x05",
+            ],
+        ),
+        Row::field(
+            "9P2000: Tversion, Rclunk",
+            LengthField::config()
+                .little_endian()
+                .adjustment(-4)
+                .header_len(7)
+                .keep_header(),
+            b"\x13\0\0\0\x64\xff\xff\0\x20\0\0\x06\09P2000\x07\0\0\0\x79\x01\0",
+            &[
+                b"\x13\0\0\0\x64\xff\xff\0\x20\0\0\x06\09P2000",
+                b"\x07\0\0\0\x79\x01\0",
+            ],
+        ),
+        Row::field(
+            "libvirt: a call without arguments",
+            LengthField::config()
+                .adjustment(-4)
+                .header_len(28)
+                .strip(4)
+                .max_block_len(33_554_432),
+            b"\0\0\0\x1c\x20\0\x80\x86\0\0\0\x01\0\0\0\x02\0\0\0\0\0\0\0\x01\0\0\0\0",
+            &[b"\x20\0\x80\x86\0\0\0\x01\0\0\0\x02\0\0\0\0\0\0\0\x01\0\0\0\0"],
+        ),
+    ];
+    for row in rows {
+        row.check();
+    }
+}
+
+#[test]
+fn a_length_that_leaves_no_room_for_its_header_is_invalid() {
+    type Case = (&'static str, LengthField, &'static [u8]);
+    let postgres = LengthField::config().offset(1).adjustment(-4).keep_header();
+    let modbus = LengthField::config()
+        .offset(4)
+        .width(2)
+        .header_len(7)
+        .keep_header();
+    let nine_p = LengthField::config()
+        .little_endian()
+        .adjustment(-4)
+        .header_len(7)
+        .keep_header();
+    let libvirt = LengthField::config().adjustment(-4).header_len(28).strip(4);
+    let cases: [Case; 4] = [
+        ("PostgreSQL", postgres.build().unwrap(), b"S\0\0\0\x03"),
+        (
+            "Modbus TCP",
+            modbus.build().unwrap(),
+            b"\0\x01\0\0\0\0\xff\x03",
+        ),
+        ("9P2000", nine_p.build().unwrap(), b"\x06\0\0\0\x79\x01\0"),
+        (
+            "libvirt",
+            libvirt.build().unwrap(),
+            b"\0\0\0\x1b\x20\0\x80\x86",
+        ),
+    ];
+    for (name, framing, wire) in cases {
+        let result = BlockCodec::new(framing).decode(&mut BytesMut::from(wire));
+        let invalid = matches!(result, Err(BlockError::InvalidHeader { .. }));
+        assert!(invalid, "{name}: {result:?}");
+    }
+}
+
+#[test]
+fn a_negative_length_of_kafka_is_over_the_limit() {
+    let mut codec = BlockCodec::new(LengthPrefix::u32().max_block_len(104_857_600).unwrap());
+    let error = codec
+        .decode(&mut BytesMut::from(&[0xff; 4][..]))
+        .unwrap_err();
+    let refused = matches!(
+        error,
+        BlockError::TooLarge {
+            announced: 0xffff_ffff,
+            ..
+        }
+    );
+    assert!(refused, "{error:?}");
+}
+
+/// An HTTP/2 frame of type DATA.
+fn data(len: usize) -> Vec<u8> {
+    let mut frame = (len as u32).to_be_bytes()[1..].to_vec();
+    frame.extend_from_slice(b"\0\0\0\0\0\x01");
+    frame.resize(9 + len, 7);
+    frame
+}
+
+/// Both codecs of HTTP/2, at the limit that a connection begins with.
+fn http2() -> Result<(BlockCodec<LengthField>, LengthDelimitedCodec), ConfigError> {
+    let frames = LengthField::config()
+        .width(3)
+        .adjustment(6)
+        .header_len(9)
+        .keep_header()
+        .limit(Limit::None)
+        .build()?;
+    let mut codec = BlockCodec::new(frames);
+    codec.set_max_block_len(16_384 + 9)?;
+
+    let theirs = LengthDelimitedCodec::builder()
+        .length_field_length(3)
+        .length_adjustment(9)
+        .num_skip(0)
+        .max_frame_length(16_384)
+        .new_codec();
+    Ok((codec, theirs))
+}
+
+#[test]
+fn the_limit_of_http2_is_raised_and_lowered_between_frames_as_in_h2() -> Result<(), Box<dyn Error>>
+{
+    let (mut codec, mut theirs) = http2()?;
+    let mut arrived = BytesMut::new();
+    let mut their_arrived = BytesMut::new();
+    let mut decode = |codec: &mut BlockCodec<_>, theirs: &mut LengthDelimitedCodec, came: &[u8]| {
+        arrived.extend_from_slice(came);
+        their_arrived.extend_from_slice(came);
+        let ours = codec.decode(&mut arrived);
+        match theirs.decode(&mut their_arrived) {
+            Ok(frame) => assert_eq!(ours.as_ref().unwrap(), &frame),
+            Err(_) => assert!(ours.is_err()),
+        }
+        ours.map(|frame| frame.map(|f| f.len()))
+    };
+
+    let len = decode(&mut codec, &mut theirs, &data(16_384))?;
+    assert_eq!(len, Some(16_384 + 9));
+
+    codec.set_max_decode_len(20_000 + 9)?;
+    theirs.set_max_frame_length(20_000);
+    let len = decode(&mut codec, &mut theirs, &data(20_000))?;
+    assert_eq!(len, Some(20_000 + 9));
+
+    // The frame in flight was within the limit when its header was read.
+    let (front, rest) = (&data(20_000)[..10_000], &data(20_000)[10_000..]);
+    assert_eq!(decode(&mut codec, &mut theirs, front)?, None);
+    codec.set_max_decode_len(16_384 + 9)?;
+    theirs.set_max_frame_length(16_384);
+    let len = decode(&mut codec, &mut theirs, rest)?;
+    assert_eq!(len, Some(20_000 + 9));
+
+    let error = decode(&mut codec, &mut theirs, &data(16_385)).unwrap_err();
+    let refused = matches!(
+        error,
+        BlockError::TooLarge {
+            announced: 16_394,
+            limit: 16_393,
+            index: 3,
+            ..
+        }
+    );
+    assert!(refused, "{error:?}");
+    Ok(())
+}
+
+#[test]
+fn no_limit_of_the_codec_goes_beyond_that_of_the_framing() -> Result<(), Box<dyn Error>> {
+    let (mut codec, _) = http2()?;
+    codec.set_max_decode_len(0xff_ffff + 9)?;
+    let error = codec.set_max_decode_len(0xff_ffff + 10).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            ConfigError::LimitTooLarge {
+                max: 0x100_0008,
+                ..
+            }
+        ),
+        "{error}"
+    );
+
+    let strict = LengthField::config()
+        .width(3)
+        .adjustment(6)
+        .header_len(9)
+        .keep_header();
+    let mut codec = BlockCodec::new(strict.max_block_len(16_384 + 9).build()?);
+    assert!(codec.set_max_decode_len(20_000 + 9).is_err());
+    Ok(())
+}
+
+#[test]
+fn a_server_of_http2_reads_the_preface_and_then_frames() -> Result<(), Box<dyn Error>> {
+    let frames = *http2()?.0.framing();
+    let mut arrived = BytesMut::from(&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"[..]);
+    arrived.extend_from_slice(&data(16_385));
+
+    let mut codec = BlockCodec::exact(24)?;
+    let preface = codec.decode(&mut arrived)?;
+    assert_eq!(preface.unwrap(), "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    let mut codec = codec.with_framing(frames);
+    codec.set_max_block_len(16_384 + 9)?;
+    let settings = codec.decode(&mut arrived)?;
+    assert_eq!(settings.unwrap(), &b"\0\0\0\x04\0\0\0\0\0"[..]);
+    assert!(codec.decode(&mut arrived).is_err());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_postgres_client_reads_a_byte_and_then_messages() -> Result<(), Box<dyn Error>> {
+    let ssl_request = Bytes::from_static(b"\0\0\0\x08\x04\xd2\x16\x2f");
+    let login = Bytes::from_static(b"\0\0\0\x17\0\x03\0\0user\0postgres\0\0");
+    let query = Bytes::from_static(b"Q\0\0\0\x0eSELECT 1;\0");
+    let sent = [&ssl_request[..], &login, &query].concat();
+    let socket = Scripted::default().send(b"NR\0\0\0\x08\0\0\0\0Z\0\0\0\x05I");
+
+    let startup = LengthField::config().adjustment(-4).keep_header().build()?;
+    let answer = Exact::new(1)?;
+    let messages = LengthField::config()
+        .offset(1)
+        .adjustment(-4)
+        .keep_header()
+        .build()?;
+
+    let mut transport = BlockTransport::new(socket, BlockCodec::new(startup));
+    transport.send(ssl_request).await?;
+    let mut transport = transport.map_codec(|codec| codec.with_framing(answer));
+    assert_eq!(transport.next().await.expect("an answer")?, "N");
+    let mut transport = transport.map_codec(|codec| codec.with_framing(startup));
+    transport.send(login).await?;
+    let mut transport = transport.map_codec(|codec| codec.with_framing(messages));
+
+    for message in [&b"R\0\0\0\x08\0\0\0\0"[..], b"Z\0\0\0\x05I"] {
+        assert_eq!(transport.next().await.expect("a message")?, message);
+    }
+    transport.send(query).await?;
+    assert_eq!(transport.get_ref().written, sent);
+    Ok(())
+}
+
+#[test]
+fn the_msize_that_9p_agrees_on_is_the_limit_as_it_is() -> Result<(), Box<dyn Error>> {
+    let config = LengthField::config()
+        .little_endian()
+        .adjustment(-4)
+        .header_len(7)
+        .keep_header();
+    let mut codec = BlockCodec::new(config.build()?);
+    let mut arrived = BytesMut::from(&b"\x13\0\0\0\x65\xff\xff\0\x20\0\0\x06\09P2000"[..]);
+    let version = codec.decode(&mut arrived)?.unwrap();
+    let msize = u32::from_le_bytes(version[7..11].try_into()?);
+    assert_eq!(msize, 8_192);
+
+    codec.set_max_block_len(msize as usize)?;
+    for size in [8_192_u32, 8_193] {
+        arrived.clear();
+        arrived.extend_from_slice(&size.to_le_bytes());
+        arrived.resize(size as usize, 0);
+        assert_eq!(codec.decode(&mut arrived).is_ok(), size <= msize, "{size}");
+    }
+    Ok(())
+}

@@ -9,13 +9,15 @@ use crate::{ConfigError, framing::DEFAULT_MAX_BLOCK_LEN};
 /// value. Nothing is checked before [`build`](Self::build), so the order does not matter.
 ///
 /// ```
-/// use wholeblock::{ConfigError, LengthField, Limit};
+/// use wholeblock::{BlockCodec, ConfigError, LengthField, Limit};
 ///
 /// // HTTP/2: a length of 3 bytes, then 6 more bytes of header, all of it kept.
 /// let mut http2 = LengthField::config().width(3).adjustment(6).header_len(9).keep_header();
-/// http2.limit = Limit::Strict(16_384 + 9); // as SETTINGS_MAX_FRAME_SIZE is at first
+/// http2.limit = Limit::None; // a peer may announce any, so it is the codec's to set
 /// let framing = http2.build()?;
 /// assert_eq!(framing.to_config().width, 3);
+/// let mut codec = BlockCodec::new(framing);
+/// codec.set_max_block_len(16_384 + 9)?; // as SETTINGS_MAX_FRAME_SIZE is at first
 ///
 /// // A length of at most 255 cannot count 300 bytes of something else.
 /// assert!(LengthField::config().width(1).adjustment(-300).build().is_err());

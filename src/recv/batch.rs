@@ -5,7 +5,8 @@ use std::fmt;
 use super::Cursor;
 use crate::{Framing, frame::FrameParser};
 
-/// Blocks that have arrived whole, lent together; made by [`RecvBlocks::next_batch`].
+/// Blocks that have arrived whole, lent together; made by
+/// [`RecvBlocks::next_batch`](super::RecvBlocks::next_batch).
 ///
 /// A block is taken when the iterator yields it; the rest stay for the next call.
 pub struct Batch<'b, F> {

@@ -51,10 +51,10 @@ use crate::{
 /// made it (8 KiB) and at most doubles each time arriving bytes have filled it: up to 64 KiB for
 /// batches of small blocks, up to its own length for a large block. Only a connection that has
 /// filled a buffer of n bytes before, or completed a block of n bytes, is given room for the next n
-/// at once. Between blocks no more than
-/// [`max_retained`](Self::max_retained) is kept. A connection that waits in
-/// [`recv_blocks`](crate::recv_blocks) or in a [`BlockTransport`](crate::BlockTransport) leaves its
-/// 64 KiB to the next one to read on its thread, and holds 8 KiB.
+/// at once. Between blocks no more than [`max_retained`](Self::max_retained) is kept. A connection
+/// that waits in [`recv_blocks`](crate::recv_blocks) or in a
+/// [`BlockTransport`](crate::BlockTransport) leaves its 64 KiB to the next one to read on its
+/// thread, and holds 8 KiB.
 ///
 /// # After an error
 ///

@@ -9,6 +9,7 @@ mod client;
 mod harness;
 mod pair;
 mod server;
+mod small;
 
 use std::io::Read;
 

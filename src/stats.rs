@@ -37,7 +37,8 @@ pub struct TransferStats {
     /// Blocks over the limit that were skipped, as
     /// [`skip_too_large`](crate::BlockCodec::skip_too_large) asks for; 0 for a sender.
     pub skipped_blocks: u64,
-    /// From the first wait for a block, or the first block taken from the source, to the end.
+    /// From a receiver's first wait for a block, or from when a sender is first awaited, to the end.
+    /// Waiting counts, for the peer as well as for the source.
     pub elapsed: Duration,
 }
 

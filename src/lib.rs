@@ -109,6 +109,11 @@
 //! A transfer is a span (`recv_blocks`, `send_blocks`) with an event at its start and its end, at
 //! debug level; each read and write is an event at trace level. There is none per block, and none
 //! holds payload bytes.
+//!
+//! # Questions
+//!
+//! [`questions`] has what new users asked: headers of one's own, another framing in mid-stream, a
+//! codec inside another, peers that are gone, timeouts that never fire.
 
 // A map of the modules. Bytes come in at the bottom and blocks go out at the top; a module uses
 // those below it only.
@@ -132,6 +137,8 @@ mod frame;
 mod framed;
 mod framing;
 mod payload;
+#[cfg(any(doc, doctest))]
+pub mod questions;
 mod read_buf;
 mod recv;
 mod send;

@@ -1,0 +1,141 @@
+//! What new users asked, answered.
+//!
+//! # How do I see a block's header, and send one of my own?
+//!
+//! With [`LengthField`] and [`keep_header`]: the header is then the front of each block that is
+//! received, and a block to send begins with one. With [`strip`], only a part of it is kept. A block
+//! whose header contradicts its length is refused, as [`WrongHeader`].
+//!
+//! # How do I change the framing in mid-stream?
+//!
+//! [`BlockTransport::map_codec`] with [`BlockCodec::with_framing`], after the last block of the old
+//! framing and at the same block on both ends. What has been read ahead is kept and is read by the
+//! new framing. A `Framed` has a `map_codec` too.
+//!
+//! # May a `BlockCodec` be inside another codec?
+//!
+//! Yes, if `decode_eof` is forwarded as `decode` is. The one that `Decoder` provides knows nothing of
+//! blocks: it calls the end inside a block "bytes remaining on stream", and the end inside a skipped
+//! block a clean one.
+//!
+//! ```
+//! use bytes::BytesMut;
+//! use tokio_util::codec::Decoder;
+//! use wholeblock::{BlockCodec, BlockError, LengthPrefix};
+//!
+//! struct Text(BlockCodec<LengthPrefix>);
+//!
+//! fn text(block: BytesMut) -> String {
+//!     String::from_utf8_lossy(&block).into_owned()
+//! }
+//!
+//! impl Decoder for Text {
+//!     type Item = String;
+//!     type Error = BlockError;
+//!
+//!     fn decode(&mut self, src: &mut BytesMut) -> Result<Option<String>, BlockError> {
+//!         Ok(self.0.decode(src)?.map(text))
+//!     }
+//!
+//!     fn decode_eof(&mut self, src: &mut BytesMut) -> Result<Option<String>, BlockError> {
+//!         Ok(self.0.decode_eof(src)?.map(text))
+//!     }
+//! }
+//!
+//! let mut arrived = BytesMut::from(&b"\0\0\0\x05hello\0\0\0\x05wo"[..]);
+//! let mut codec = Text(BlockCodec::length_prefixed());
+//! assert_eq!(codec.decode(&mut arrived)?.as_deref(), Some("hello"));
+//! assert_eq!(
+//!     codec.decode_eof(&mut arrived).unwrap_err().to_string(),
+//!     "stream ended inside block 1, which begins at byte 9: 2 of 5 payload bytes arrived",
+//! );
+//! # Ok::<(), BlockError>(())
+//! ```
+//!
+//! # May I go on after `WrongSize`?
+//!
+//! Yes: nothing of the refused block was sent, and all blocks before it were. A [`send_blocks`] that
+//! is given `&mut source` leaves the rest of the source to the next one.
+//!
+//! ```
+//! use futures::stream;
+//! use wholeblock::{BlockCodec, BlockError, BlockTransport, send_blocks};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let (near, _far) = tokio::io::duplex(1024);
+//! let mut blocks = BlockTransport::new(near, BlockCodec::exact(3)?);
+//! let mut source = stream::iter(["one", "two", "three", "six"]);
+//! let error = send_blocks(&mut blocks, &mut source).await.unwrap_err();
+//! assert!(matches!(error, BlockError::WrongSize { actual: 5, index: 2, .. }));
+//! let rest = send_blocks(&mut blocks, &mut source).await?;
+//! assert_eq!(rest.blocks, 1); // "six"
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Does an idle writer notice that its peer is gone?
+//!
+//! No: it learns of it when it writes, and often only by the second write. Read meanwhile, even if
+//! nothing is to come: the peer's end, or a reset, ends the reading half at once. A machine that lost
+//! its power says nothing; against that, have the peer send something now and then, and set a
+//! [`stall_timeout`](crate::RecvBlocks::stall_timeout). The example `writer_task` does the former.
+//!
+//! # What can the halves of `futures`' `split` do?
+//!
+//! [`StreamExt::split`](futures::StreamExt::split) gives a `Sink` and a `Stream` that can go to two
+//! tasks and share one lock: `send`, `feed` and `next` work on them. [`recv_blocks`] and
+//! [`send_blocks`] do not, for the halves hide the transport's buffers. Split the socket instead
+//! (`TcpStream::into_split`, or `tokio::io::split`), and make a [`BlockTransport`] of each half.
+//!
+//! # Why does my stall timeout never fire?
+//!
+//! It belongs to its [`RecvBlocks`]. A new one in each turn of a `select!` loop waits anew in each
+//! turn. Make it once, before the loop; waits that `select!` cancels add up then.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use tokio::time::interval;
+//! use wholeblock::{BlockCodec, BlockError, BlockTransport, recv_blocks};
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() {
+//! # let (_near, far) = tokio::io::duplex(1024);
+//! # let mut silent = BlockTransport::new(far, BlockCodec::length_prefixed());
+//! let mut every_second = interval(Duration::from_secs(1));
+//! let mut incoming = recv_blocks(&mut silent).stall_timeout(Duration::from_secs(10));
+//! let error = loop {
+//!     tokio::select! {
+//!         _ = every_second.tick() => {} // do this or that
+//!         received = incoming.next() => match received {
+//!             Ok(_block) => {}
+//!             Err(error) => break error,
+//!         }
+//!     }
+//! };
+//! assert!(matches!(error, BlockError::Stalled { .. }));
+//! # }
+//! ```
+//!
+//! # Does `elapsed` count the wait for my source?
+//!
+//! Yes. [`TransferStats::elapsed`](crate::TransferStats::elapsed) is the time from when a sender is
+//! first awaited, or from a receiver's first wait, to the end of the transfer: a rate made of it is
+//! that of the whole transfer, with all its waits.
+//!
+//! # Why do small messages take 40 ms?
+//!
+//! Nagle's algorithm is on: call `set_nodelay(true)` on both ends' sockets. See
+//! [the crate's page](crate#nagles-algorithm).
+//!
+//! [`BlockCodec::with_framing`]: crate::BlockCodec::with_framing
+//! [`BlockTransport::map_codec`]: crate::BlockTransport::map_codec
+//! [`BlockTransport`]: crate::BlockTransport
+//! [`LengthField`]: crate::LengthField
+//! [`RecvBlocks`]: crate::RecvBlocks
+//! [`WrongHeader`]: crate::BlockError::WrongHeader
+//! [`keep_header`]: crate::LengthFieldConfig::keep_header
+//! [`recv_blocks`]: crate::recv_blocks
+//! [`send_blocks`]: crate::send_blocks
+//! [`strip`]: crate::LengthFieldConfig::strip

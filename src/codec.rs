@@ -137,6 +137,17 @@ impl<F: Framing, E> BlockCodec<F, E> {
     /// Sets the longest payload, in bytes, in both directions, from the next block on: at most what
     /// the framing carries.
     ///
+    /// ```
+    /// use wholeblock::{BlockCodec, LengthPrefix};
+    ///
+    /// let mut codec = BlockCodec::new(LengthPrefix::u8());
+    /// codec.set_max_block_len(100)?;
+    /// codec.set_max_decode_len(200)?; // this end accepts more than it sends
+    /// assert_eq!((codec.max_encode_len(), codec.max_decode_len()), (100, 200));
+    /// assert!(codec.set_max_block_len(256).is_err()); // 256 does not fit one byte
+    /// # Ok::<(), wholeblock::ConfigError>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`ConfigError`] if `max` is outside [`Framing::block_lens`]; nothing is changed then.

@@ -9,6 +9,24 @@ use std::{error::Error, fmt, io, time::Duration};
 /// act is in the [`io::ErrorKind`] that `io::Error::from` gives: the peer sent something wrong
 /// (`InvalidData`, `UnexpectedEof`), the caller asked for something wrong (`InvalidInput`), or
 /// something took too long (`TimedOut`).
+///
+/// ```
+/// use bytes::BytesMut;
+/// use tokio_util::codec::Decoder;
+/// use wholeblock::{BlockCodec, BlockError};
+///
+/// let mut arrived = BytesMut::from(&b"\0\0\0\x02me\x7f\0\0\0"[..]);
+/// let mut codec = BlockCodec::length_prefixed();
+/// codec.decode(&mut arrived)?; // "me"
+/// match codec.decode(&mut arrived) {
+///     Err(BlockError::TooLarge { announced, limit, index, offset }) => {
+///         assert_eq!((announced, limit), (0x7f00_0000, 8 * 1024 * 1024));
+///         assert_eq!((index, offset), (1, 6)); // after 4 bytes of header and 2 of payload
+///     }
+///     other => panic!("{other:?}"),
+/// }
+/// # Ok::<(), BlockError>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BlockError {
@@ -248,6 +266,14 @@ impl fmt::Display for OwnHeader {
 }
 
 /// A configuration that cannot work.
+///
+/// ```
+/// use wholeblock::{ConfigError, LengthPrefix};
+///
+/// let error = LengthPrefix::u16().max_block_len(65_536).unwrap_err();
+/// assert_eq!(error, ConfigError::LimitTooLarge { limit: 65_536, max: 65_535 });
+/// assert_eq!(error.to_string(), "blocks of 65536 bytes cannot be carried; the most is 65535");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {

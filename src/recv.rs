@@ -167,6 +167,27 @@ impl Cursor {
 impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
     /// Stops after `blocks` blocks in all and reads nothing after them: what has arrived beyond
     /// stays in `framed` for whoever reads next, or for this receiver, if the number is raised.
+    ///
+    /// ```
+    /// # use futures::{StreamExt, stream};
+    /// # use wholeblock::{BlockCodec, BlockTransport, recv_blocks, send_blocks};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (near, far) = tokio::io::duplex(1024);
+    /// # let mut near = BlockTransport::new(near, BlockCodec::length_prefixed());
+    /// # let mut transport = BlockTransport::new(far, BlockCodec::length_prefixed());
+    /// # send_blocks(&mut near, stream::iter(["one", "two", "three"])).await?;
+    /// // "one", "two" and "three" have arrived
+    /// let mut two = recv_blocks(&mut transport).stop_after(2);
+    /// while let Some(block) = two.next().await? {
+    ///     assert_eq!(block.len(), 3);
+    /// }
+    /// assert_eq!(two.stats().blocks, 2);
+    /// drop(two);
+    /// assert_eq!(transport.next().await.expect("the third")?, "three");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn stop_after(mut self, blocks: u64) -> Self {
         self.cursor.stop_after = blocks;
         // Blocks that were to be lent under the former number are asked for again.
@@ -179,6 +200,20 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
     ///
     /// Says nothing of a receiver that stops before, by [`stop_after`](Self::stop_after): the stream
     /// has not ended there.
+    ///
+    /// ```
+    /// # use wholeblock::{BlockCodec, BlockError, BlockTransport, recv_blocks};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), wholeblock::ConfigError> {
+    /// let mut transport = BlockTransport::new(&b"onetwo"[..], BlockCodec::exact(3)?);
+    /// let mut blocks = recv_blocks(&mut transport).at_least(3);
+    /// assert!(matches!(blocks.next().await, Ok(Some(b"one"))));
+    /// assert!(matches!(blocks.next().await, Ok(Some(b"two"))));
+    /// let error = blocks.next().await.unwrap_err();
+    /// assert_eq!(error.to_string(), "stream ended after 2 of 3 blocks");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn at_least(mut self, blocks: u64) -> Self {
         self.at_least = blocks;
         self

@@ -68,6 +68,22 @@ where
 
 /// [`send_blocks`] from a source that can fail: its first error ends the transfer, after the
 /// blocks before it have been sent, as [`BlockError::Source`].
+///
+/// ```
+/// # use std::io;
+/// # use futures::stream;
+/// # use wholeblock::{BlockCodec, BlockError, BlockTransport, try_send_blocks};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// # let (near, _far) = tokio::io::duplex(4096);
+/// # let mut transport = BlockTransport::new(near, BlockCodec::length_prefixed());
+/// let source = [Ok("one"), Ok("two"), Err(io::Error::other("disk on fire")), Ok("four")];
+/// let mut sending = try_send_blocks(&mut transport, stream::iter(source));
+/// let error = (&mut sending).await.unwrap_err();
+/// assert!(matches!(error, BlockError::Source(_)));
+/// assert_eq!(sending.stats().blocks, 2);
+/// # }
+/// ```
 pub fn try_send_blocks<W, S, B, E>(framed: &mut W, source: S) -> SendBlocks<'_, W, impl Source>
 where
     W: AsFramedWrite,

@@ -162,6 +162,24 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
 
     /// A `Framed` with everything that has arrived in its read buffer, and everything that is
     /// queued in its write buffer.
+    ///
+    /// ```
+    /// # use bytes::Bytes;
+    /// # use futures::SinkExt;
+    /// # use wholeblock::{BlockCodec, BlockError, BlockTransport};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), BlockError> {
+    /// # let (near, _far) = tokio::io::duplex(64);
+    /// let mut transport = BlockTransport::new(near, BlockCodec::length_prefixed());
+    /// transport.feed(Bytes::from("hello")).await?; // queued, and not sent
+    /// let framed = transport.into_framed();
+    /// assert_eq!(framed.write_buffer(), &b"\0\0\0\x05hello"[..]);
+    /// # let transport =
+    /// BlockTransport::from(framed); // and back
+    /// # drop(transport);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn into_framed(self) -> Framed<T, BlockCodec<F, E>>
     where

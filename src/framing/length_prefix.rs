@@ -104,6 +104,17 @@ impl LengthPrefix {
 
     /// The integer counts the bytes of the prefix as well as those of the payload.
     ///
+    /// ```
+    /// use wholeblock::{Framing, LengthPrefix};
+    ///
+    /// let framing = LengthPrefix::u16().including_header()?;
+    /// let mut header = vec![];
+    /// framing.encode_header(5, &mut header);
+    /// assert_eq!(header, [0, 7]);
+    /// assert_eq!(framing.block_lens(), 0..=65_533); // with the header, 65,535
+    /// # Ok::<(), wholeblock::ConfigError>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`ConfigError::LimitTooLarge`] if a limit was set that, with the prefix, no longer fits the

@@ -21,6 +21,17 @@ const MAX_VARINT_LEN: usize = 10;
 /// Each byte carries 7 bits, least significant first; all but the last have their top bit set.
 /// At most 10 bytes, and at most 8 MiB a block by default. A longer encoding than needed (`80 00`
 /// for 0) is accepted, as protobuf's readers do, and never written.
+///
+/// ```
+/// use bytes::{Bytes, BytesMut};
+/// use tokio_util::codec::Encoder;
+/// use wholeblock::{BlockCodec, Varint};
+///
+/// let mut wire = BytesMut::new();
+/// BlockCodec::new(Varint::new()).encode(Bytes::from(vec![7; 300]), &mut wire)?;
+/// assert_eq!((&wire[..2], wire.len()), (&[0xac, 0x02][..], 302));
+/// # Ok::<(), wholeblock::BlockError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Varint {
     /// Largest payload, in bytes.

@@ -121,6 +121,10 @@ impl Running {
         }
     }
 
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// What Ctrl-C does.
     #[cfg(unix)] // elsewhere there is no signal to send to one process only
     pub(crate) fn interrupt(&self) {

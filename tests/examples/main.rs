@@ -6,6 +6,7 @@
 //! also runs where there is no cargo: under Wine, say.
 
 mod client;
+mod file;
 mod harness;
 mod pair;
 mod server;

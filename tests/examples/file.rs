@@ -1,0 +1,233 @@
+//! The example `file`: killed in the middle, lied to, and refused.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+use tempfile::TempDir;
+
+use crate::harness::*;
+
+const MIB: usize = 1024 * 1024;
+
+/// `len` bytes of which no part is like another.
+fn noise(len: usize) -> Vec<u8> {
+    let mut state = 1_u64;
+    let next = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (state >> 56) as u8
+    };
+    std::iter::repeat_with(next).take(len).collect()
+}
+
+fn receiver(folder: &TempDir, listen: &str) -> (Running, SocketAddr) {
+    let args = ["receive", "--listen", listen, "--into", "into"];
+    let mut receiver = Running::start(folder, "file", &args);
+    let line = receiver.line_with("listening on ");
+    let address = line.split([' ', ',']).nth(2).unwrap();
+    (receiver, address.parse().unwrap())
+}
+
+fn sender(folder: &TempDir, receiver: SocketAddr, path: &str) -> Running {
+    let receiver = receiver.to_string();
+    Running::start(folder, "file", &["send", "--connect", &receiver, path])
+}
+
+/// What has come of a file that is not whole yet, if anything has.
+fn partial(folder: &Path) -> Option<PathBuf> {
+    let entries = fs::read_dir(folder)
+        .ok()?
+        .map(|entry| entry.unwrap().path());
+    let mut partial = entries.filter(|path| path.extension().is_some_and(|it| it == "part"));
+    partial.next()
+}
+
+fn partial_len(folder: &Path) -> Option<usize> {
+    let data = fs::metadata(partial(folder)?).ok()?;
+    Some(data.len() as usize)
+}
+
+#[test]
+fn a_file_arrives_whole_however_often_either_end_is_killed() {
+    const LEN: usize = 96 * MIB;
+    let folder = TempDir::new().unwrap();
+    let into = folder.path().join("into");
+    let contents = noise(LEN);
+    fs::write(folder.path().join("big"), &contents).unwrap();
+    fs::create_dir(&into).unwrap();
+    fs::write(into.join("big"), "what was there before").unwrap();
+
+    let (mut receiving, address) = receiver(&folder, "127.0.0.1:0");
+    let mut sending = sender(&folder, address, "big");
+    let (mut reached, mut kills) = (0, 0);
+    while kills < 20 {
+        // Its growth is the only sign there is of how far it has come.
+        let mut len = reached;
+        while len <= reached + MIB && !sending.has_ended() {
+            thread::sleep(Duration::from_millis(1));
+            if let Some(now) = partial_len(&into) {
+                assert!(now >= reached, "of {reached} bytes, {now} are left");
+                len = now;
+            }
+        }
+        if sending.has_ended() {
+            break;
+        }
+        if kills % 2 == 0 {
+            drop(sending);
+            sending = sender(&folder, address, "big");
+        } else {
+            drop(receiving);
+            receiving = receiver(&folder, &address.to_string()).0;
+        }
+        kills += 1;
+        reached = len;
+        let in_place = fs::read(into.join("big")).unwrap();
+        if in_place == contents {
+            break;
+        }
+        assert_eq!(in_place, b"what was there before");
+    }
+    let ended = sending.end();
+    assert_eq!(ended.status, SUCCESS, "{}", ended.stderr);
+    assert!(
+        kills >= 3,
+        "it was over after {kills} kills: too fast for this test"
+    );
+    assert!(
+        fs::read(into.join("big")).unwrap() == contents,
+        "it is not what was sent"
+    );
+    assert_eq!(partial(&into), None);
+}
+
+#[test]
+fn folders_arrive_with_all_that_is_in_them_and_a_second_time_nothing_is_sent() {
+    let folder = TempDir::new().unwrap();
+    let from = folder.path().join("from");
+    fs::create_dir_all(from.join("a/empty")).unwrap();
+    fs::write(from.join("a/one"), noise(300_000)).unwrap();
+    fs::write(from.join("nothing"), "").unwrap();
+
+    let (_receiving, address) = receiver(&folder, "127.0.0.1:0");
+    let first = sender(&folder, address, "from").end();
+    assert!(
+        first.stdout.starts_with("sent 2 files, 0.3 MB in "),
+        "{}",
+        first.stdout
+    );
+    let second = sender(&folder, address, "from").end();
+    assert!(
+        second.stdout.starts_with("sent 0 files, 0.0 MB in "),
+        "{}",
+        second.stdout
+    );
+    assert!(
+        second.stdout.contains(", 2 were there already,"),
+        "{}",
+        second.stdout
+    );
+
+    let into = folder.path().join("into/from");
+    assert!(into.join("a/empty").is_dir());
+    assert_eq!(fs::read(into.join("nothing")).unwrap(), b"");
+    assert!(fs::read(into.join("a/one")).unwrap() == noise(300_000));
+
+    fs::write(from.join("a/one"), "changed").unwrap();
+    sender(&folder, address, "from").end();
+    assert_eq!(fs::read(into.join("a/one")).unwrap(), b"changed");
+}
+
+#[test]
+fn a_part_that_went_bad_on_the_disk_is_thrown_away_and_sent_again() {
+    let folder = TempDir::new().unwrap();
+    let into = folder.path().join("into");
+    let contents = noise(40 * MIB);
+    fs::write(folder.path().join("big"), &contents).unwrap();
+    let (receiving, address) = receiver(&folder, "127.0.0.1:0");
+    let sending = sender(&folder, address, "big");
+    while partial_len(&into).unwrap_or(0) < MIB {
+        thread::sleep(Duration::from_millis(1));
+    }
+    drop(sending);
+    drop(receiving);
+    let part = partial(&into).expect("it was cut");
+    let mut bytes = fs::read(&part).unwrap();
+    bytes[1000] ^= 1;
+    fs::write(&part, bytes).unwrap();
+
+    let (_receiving, address) = receiver(&folder, "127.0.0.1:0");
+    let ended = sender(&folder, address, "big").end();
+    assert_eq!(ended.status, SUCCESS, "{}", ended.stderr);
+    assert!(fs::read(into.join("big")).unwrap() == contents);
+}
+
+#[test]
+fn a_name_that_leads_out_of_the_folder_is_refused() {
+    let folder = TempDir::new().unwrap();
+    let (_receiving, address) = receiver(&folder, "127.0.0.1:0");
+    for path in [
+        r#"[".."]"#,
+        r#"["..","x"]"#,
+        r#"["/x"]"#,
+        r#"["a/../../x"]"#,
+        r#"["a\\b"]"#,
+        r#"["C:x"]"#,
+        r#"[""]"#,
+        "[]",
+    ] {
+        let offer =
+            format!(r#"{{"File":{{"path":{path},"len":0,"modified":{{"secs":0,"nanos":0}}}}}}"#);
+        let mut socket = TcpStream::connect(address).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket
+            .write_all(&(offer.len() as u32).to_be_bytes())
+            .unwrap();
+        socket.write_all(offer.as_bytes()).unwrap();
+        let mut answer = String::new();
+        socket.take(4 + 200).read_to_string(&mut answer).unwrap();
+        assert!(answer.contains(r#"{"Refused":""#), "{path}: {answer:?}");
+    }
+    let left: Vec<_> = fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(left, Vec::<std::ffi::OsString>::new());
+}
+
+#[test]
+fn what_cannot_be_sent_or_received_is_an_error_that_says_why() {
+    let folder = TempDir::new().unwrap();
+    fs::write(folder.path().join("small"), "contents").unwrap();
+    fs::write(
+        folder.path().join("into"),
+        "a file where the folder should be",
+    )
+    .unwrap();
+    let (_receiving, address) = receiver(&folder, "127.0.0.1:0");
+    sender(&folder, address, "small")
+        .end()
+        .failed(&["small", "the receiver says: cannot write"]);
+    sender(&folder, address, "none")
+        .end()
+        .failed(&["cannot read none"]);
+
+    let args = [
+        "send",
+        "--give-up",
+        "0",
+        "--connect",
+        "127.0.0.1:1",
+        "small",
+    ];
+    Running::start(&folder, "file", &args)
+        .end()
+        .failed(&["nothing has moved on", "cannot connect to 127.0.0.1:1"]);
+}

@@ -25,7 +25,7 @@ use clap::Parser;
 use tokio_util::sync::CancellationToken;
 
 use support::{
-    BlockFile, StallTimeout, Wire,
+    BlockFile, Patience, Wire,
     client::{Sending, connect, send},
     host_and_port, progress_bar, run, say,
 };
@@ -54,8 +54,8 @@ struct Args {
     log: PathBuf,
 
     /// Give up after this long without a byte moving; fractions are fine, 0 waits for ever
-    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = StallTimeout::parse)]
-    stall_timeout: StallTimeout,
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = Patience::parse)]
+    stall_timeout: Patience,
 }
 
 fn main() -> ExitCode {
@@ -69,7 +69,7 @@ async fn start(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
     let connecting = connect(&args.connect, args.send_buffer_times, args.stall_timeout);
     let socket = tokio::select! {
         socket = connecting => socket?,
-        () = stop.cancelled() => anyhow::bail!("stopped by Ctrl-C before there was a connection"),
+        () = stop.cancelled() => anyhow::bail!("stopped by a signal before there was a connection"),
     };
     let how = Sending {
         wire: args.wire,

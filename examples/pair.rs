@@ -33,7 +33,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use support::{
-    BlockFile, StallTimeout, Wire,
+    BlockFile, Patience, Wire,
     client::{Sending, connect, send},
     complain, progress_bar, run, say,
     server::{Receiving, lesson, receive},
@@ -43,7 +43,10 @@ use support::{
 const SEND_BUFFER_TIMES: u32 = 10;
 
 /// As the two programs have by themselves.
-const STALL_TIMEOUT: StallTimeout = StallTimeout(Some(Duration::from_secs(30)));
+const STALL_TIMEOUT: Patience = Patience(Some(Duration::from_secs(30)));
+
+/// Both ends are here, so none means harm.
+const BLOCK_DEADLINE: Patience = Patience(None);
 
 /// Sends blocks over loopback, receives them, and compares
 #[derive(Parser, Debug)]
@@ -101,6 +104,7 @@ async fn start(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
         wire: args.wire,
         blocks: Some(args.blocks),
         stall_timeout: STALL_TIMEOUT,
+        block_deadline: BLOCK_DEADLINE,
     };
     let bar = progress_bar(Some(args.blocks));
     let client = tokio::spawn(send(

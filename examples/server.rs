@@ -20,17 +20,20 @@
 //! cargo run --release --example server -- --connections 0 --blocks 0
 //! ```
 //!
-//! serves any number of clients at once, however many blocks each sends, until Ctrl-C; the files
-//! are then `s-1.txt`, `s-2.txt`, … `--help` lists the options; `RUST_LOG=wholeblock=trace` shows
-//! every read.
+//! serves any number of clients, up to 256 at once, however many blocks each sends, until Ctrl-C or
+//! SIGTERM; the files are then `s-1.txt`, `s-2.txt`, … A client that is silent, or takes too long
+//! over a block, makes room for others. `--help` lists the options; `RUST_LOG=wholeblock=trace`
+//! shows every read.
 
 mod support;
 
 use std::{
-    io,
+    fmt::Display,
+    io, mem,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::{Context, anyhow, bail};
@@ -39,19 +42,24 @@ use indicatif::ProgressBar;
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
+    time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 use wholeblock::TransferStats;
 
 use support::{
-    BlockFile, StallTimeout, Wire, after, cannot_write, complain, host_and_port, is_reset,
-    progress_bar, run, say,
+    BlockFile, Patience, Wire, after, complain, host_and_port, is_for_want_of_descriptors,
+    is_reset, progress_bar, reset_on_drop, run, say,
     server::{Received, Receiving, lesson, receive},
 };
 
 /// Connections served at once, each with a socket and a file; further ones wait to be accepted.
 /// Systems commonly let a program open 1,024 files.
 const AT_ONCE: usize = 256;
+
+/// How long to wait for a descriptor, at most, before trying anew: a program beside this one can
+/// give some back, too, and nothing tells of that.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Receives whole blocks over TCP and writes each to a file, one a line
 #[derive(Parser, Debug)]
@@ -68,17 +76,23 @@ struct Args {
     #[arg(long, default_value = "100")]
     blocks: u64,
 
-    /// Connections to serve; 0 serves until Ctrl-C
+    /// Connections to serve; 0 serves until Ctrl-C or SIGTERM
     #[arg(long, default_value = "1")]
     connections: u64,
 
-    /// Where to write the blocks; if not for 1 connection, -1, -2, … are added to the name
+    /// Where to write the blocks; in a folder it is s.txt. If not for 1 connection, -1, -2, … are
+    /// added to the name
     #[arg(long, value_name = "FILE", default_value = "s.txt")]
     out: PathBuf,
 
     /// Give up on a connection after this long without a byte; fractions are fine, 0 waits for ever
-    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = StallTimeout::parse)]
-    stall_timeout: StallTimeout,
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = Patience::parse)]
+    stall_timeout: Patience,
+
+    /// Give up on a connection whose block is not whole so long after its first byte; 0 waits for
+    /// ever
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = Patience::parse)]
+    block_deadline: Patience,
 }
 
 fn main() -> ExitCode {
@@ -86,7 +100,8 @@ fn main() -> ExitCode {
     run(|stop| start(args, stop))
 }
 
-async fn start(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
+async fn start(mut args: Args, stop: CancellationToken) -> anyhow::Result<()> {
+    args.out = file_in(args.out);
     let cannot_listen = || format!("cannot listen on {}", args.listen);
     let listener = TcpListener::bind(&args.listen)
         .await
@@ -98,7 +113,8 @@ async fn start(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
     let only_file = if args.connections == 1 {
         Some(BlockFile::create(&args.out).await?)
     } else {
-        check_folder(&args.out).await?;
+        // Files that are made as connections come can at least be known to be writable there.
+        drop(BlockFile::create(&numbered(&args.out, 1)).await?);
         None
     };
     say(format_args!("listening on {address}"));
@@ -106,11 +122,14 @@ async fn start(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
         args,
         only_file,
         serving: JoinSet::new(),
+        waiting: None,
+        paused: None,
+        said_so: false,
         accepted: 0,
         failed: 0,
         stop,
     }
-    .serve(&listener, address)
+    .serve(&listener)
     .await
 }
 
@@ -119,6 +138,13 @@ struct Server {
     /// The file of the only connection there will be.
     only_file: Option<BlockFile>,
     serving: JoinSet<Served>,
+    /// Accepted, and not served before there is a descriptor for its file. No other is accepted
+    /// meanwhile: it would take what the file needs.
+    waiting: Option<(TcpStream, SocketAddr)>,
+    /// There was no descriptor left; nothing that needs one is tried before this, or before a
+    /// connection has ended.
+    paused: Option<Instant>,
+    said_so: bool,
     accepted: u64,
     failed: u64,
     stop: CancellationToken,
@@ -132,63 +158,105 @@ struct Served {
 }
 
 impl Server {
-    async fn serve(mut self, listener: &TcpListener, address: SocketAddr) -> anyhow::Result<()> {
+    async fn serve(mut self, listener: &TcpListener) -> anyhow::Result<()> {
         let stop = self.stop.clone();
-        let accepting = loop {
+        loop {
+            if self.paused.is_none() {
+                self.serve_waiting().await;
+            }
             let more = self.args.connections == 0 || self.accepted < self.args.connections;
-            if !more && self.serving.is_empty() {
-                break Ok(());
+            if !more && self.serving.is_empty() && self.waiting.is_none() {
+                break;
             }
+            let resume = self.paused;
+            let room = self.serving.len() < AT_ONCE && self.waiting.is_none();
+            let accept = more && room && resume.is_none();
             tokio::select! {
-                Some(served) = self.serving.join_next() => self.report(served?)?,
-                accepted = listener.accept(), if more && self.serving.len() < AT_ONCE => {
-                    match accepted {
-                        Ok((socket, peer)) => self.spawn(socket, peer),
-                        Err(error) if is_reset(&error) => self.lose(error)?,
-                        Err(error) => break Err(error),
-                    }
+                Some(served) = self.serving.join_next() => {
+                    self.paused = None;
+                    self.report(served?)?;
                 }
-                () = stop.cancelled() => break Ok(()),
+                accepted = listener.accept(), if accept => match accepted {
+                    Ok(accepted) => {
+                        self.accepted += 1;
+                        self.waiting = Some(accepted);
+                    }
+                    Err(error) if is_reset(&error) => self.lose(error)?,
+                    Err(error) => self.pause(&error),
+                },
+                () = until(resume), if resume.is_some() => self.paused = None,
+                () = stop.cancelled() => break,
             }
-        };
-        // Those under way are let finish; Ctrl-C reaches each of them by itself.
+        }
+        if let Some((socket, peer)) = self.waiting.take() {
+            reset_on_drop(&socket);
+            let error = anyhow!("stopped by a signal before there was a descriptor for its file");
+            self.fail(&format!("connection {} ({peer})", self.accepted), error)?;
+        }
+        // Those under way are let finish; a request to stop reaches each of them by itself.
         while let Some(served) = self.serving.join_next().await {
             self.report(served?)?;
         }
-        accepting.with_context(|| format!("cannot accept connections on {address}"))?;
         if self.failed > 0 {
             bail!("{} of {} connections failed", self.failed, self.accepted);
         }
         if stop.is_cancelled() {
             say(format_args!(
-                "stopped by Ctrl-C; connections served: {}",
+                "stopped by a signal; connections served: {}",
                 self.accepted
             ));
         }
         Ok(())
     }
 
-    fn spawn(&mut self, socket: TcpStream, peer: SocketAddr) {
-        self.accepted += 1;
+    /// What there is no room for waits to be accepted. That is said once, not for each of them.
+    fn pause(&mut self, error: &dyn Display) {
+        self.paused = Some(Instant::now() + PAUSE);
+        if !mem::replace(&mut self.said_so, true) {
+            complain(format_args!(
+                "warning: cannot accept connections for now: {error:#}"
+            ));
+        }
+    }
+
+    /// Serves the connection that waits, if there is one, and a descriptor for its file.
+    async fn serve_waiting(&mut self) {
+        let Some((socket, peer)) = self.waiting.take() else {
+            return;
+        };
+        // Bars of many connections would only chase one another.
+        let (file, bar) = match self.only_file.take() {
+            Some(file) => (Ok(file), progress_bar(self.blocks())),
+            None => {
+                let path = numbered(&self.args.out, self.accepted);
+                (BlockFile::create(&path).await, ProgressBar::hidden())
+            }
+        };
+        match file {
+            Err(error) if error.downcast_ref().is_some_and(is_for_want_of_descriptors) => {
+                self.waiting = Some((socket, peer));
+                self.pause(&error);
+            }
+            file => self.spawn(socket, peer, file, bar),
+        }
+    }
+
+    fn spawn(
+        &mut self,
+        socket: TcpStream,
+        peer: SocketAddr,
+        file: anyhow::Result<BlockFile>,
+        bar: ProgressBar,
+    ) {
         let number = self.accepted;
         let how = Receiving {
             wire: self.args.wire,
-            blocks: (self.args.blocks > 0).then_some(self.args.blocks),
+            blocks: self.blocks(),
             stall_timeout: self.args.stall_timeout,
-        };
-        let only_file = self.only_file.take();
-        let path = numbered(&self.args.out, number);
-        // Bars of many connections would only chase one another.
-        let bar = match only_file {
-            Some(_) => progress_bar(how.blocks),
-            None => ProgressBar::hidden(),
+            block_deadline: self.args.block_deadline,
         };
         let stop = self.stop.clone();
         self.serving.spawn(async move {
-            let file = match only_file {
-                Some(file) => Ok(file),
-                None => BlockFile::create(&path).await,
-            };
             let result = match file {
                 Ok(file) => receive(socket, file, how, stop, bar).await,
                 Err(error) => Err(error),
@@ -199,6 +267,11 @@ impl Server {
                 result,
             }
         });
+    }
+
+    /// How many blocks to take from each connection; none takes all.
+    fn blocks(&self) -> Option<u64> {
+        (self.args.blocks > 0).then_some(self.args.blocks)
     }
 
     /// Counts a connection that was broken off while it waited to be accepted. Some systems report
@@ -248,6 +321,12 @@ impl Server {
     }
 }
 
+async fn until(resume: Option<Instant>) {
+    if let Some(resume) = resume {
+        sleep_until(resume).await;
+    }
+}
+
 /// `s.txt` becomes `s-1.txt`.
 fn numbered(out: &Path, number: u64) -> PathBuf {
     let mut name = out.file_stem().unwrap_or_default().to_owned();
@@ -259,19 +338,12 @@ fn numbered(out: &Path, number: u64) -> PathBuf {
     out.with_file_name(name)
 }
 
-/// Files that are made as connections come can at least be known to have a folder.
-async fn check_folder(out: &Path) -> anyhow::Result<()> {
-    let folder = match out.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let is_folder = tokio::fs::metadata(folder).await.map(|data| data.is_dir());
-    if !is_folder.with_context(|| cannot_write(out))? {
-        bail!(
-            "{}: {} is not a folder",
-            cannot_write(out),
-            folder.display()
-        );
+/// `--out` as a file: in a folder it has the usual name.
+fn file_in(out: PathBuf) -> PathBuf {
+    let named = out.as_os_str().to_string_lossy();
+    if out.is_dir() || named.ends_with(std::path::is_separator) {
+        out.join("s.txt")
+    } else {
+        out
     }
-    Ok(())
 }

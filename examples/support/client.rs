@@ -14,26 +14,26 @@ use tokio_util::sync::CancellationToken;
 use wholeblock::{BlockTransport, Framing, TransferStats, send_blocks};
 
 use super::{
-    BlockFile, StallTimeout, Wire, after, complain, explain, is_reset, reset_on_drop, say,
-    with_codec,
+    BlockFile, Patience, Wire, after, complain, explain, is_reset, reset_on_drop, say, with_codec,
 };
 
 /// Bytes handed over between two looks at the log: enough for full vectored writes, and few
-/// enough that the log is never far behind.
+/// enough that the log is never far behind. While a group is sent, the log of the one before it is
+/// written.
 const GROUP_BYTES: usize = 1024 * 1024;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sending {
     pub(crate) wire: Wire,
     pub(crate) blocks: u64,
-    pub(crate) stall_timeout: StallTimeout,
+    pub(crate) stall_timeout: Patience,
 }
 
 /// Connects to the first address behind `server` that answers.
 pub(crate) async fn connect(
     server: &str,
     send_buffer_times: u32,
-    stall_timeout: StallTimeout,
+    stall_timeout: Patience,
 ) -> anyhow::Result<TcpStream> {
     let cannot_connect = || format!("cannot connect to {server}");
     let mut failed = anyhow!("it has no address");
@@ -135,14 +135,13 @@ async fn send_all<F: Framing>(
     let mut sent = TransferStats::default();
     let handed_over = send_in_groups(framed, log, how, stop, bar, &mut sent).await;
     // The log is kept up to a failure too.
-    let logged = log.flush().await;
+    log.flush().await?;
     handed_over.with_context(|| after(&sent))?;
-    logged?;
 
     tokio::select! {
         ended = wait_for_end(framed, how.stall_timeout) => ended.with_context(|| after(&sent))?,
         () = stop.cancelled() => {
-            bail!("stopped by Ctrl-C {}, before the server's end", after(&sent));
+            bail!("stopped by a signal {}, before the server's end", after(&sent));
         }
     }
     Ok(sent)
@@ -167,12 +166,12 @@ async fn send_in_groups<F: Framing>(
         let first = sent.blocks;
         let group = first..how.blocks.min(first + group_len);
         let mut sending = send_blocks(framed, stream::iter(group.map(|i| block(i).clone())));
-        if let StallTimeout(Some(timeout)) = how.stall_timeout {
+        if let Patience(Some(timeout)) = how.stall_timeout {
             sending = sending.stall_timeout(timeout);
         }
         let result = tokio::select! {
             biased;
-            () = &mut stopped => Err(anyhow!("stopped by Ctrl-C")),
+            () = &mut stopped => Err(anyhow!("stopped by a signal")),
             result = &mut sending => result.map_err(|error| explain(error, "server")),
         };
         // Also of a group that failed half-way, some blocks were handed over.
@@ -214,7 +213,7 @@ fn check_still_open(socket: &TcpStream) -> anyhow::Result<()> {
 /// then has it read everything.
 async fn wait_for_end<F: Framing>(
     framed: &mut BlockTransport<TcpStream, F>,
-    stall_timeout: StallTimeout,
+    stall_timeout: Patience,
 ) -> anyhow::Result<()> {
     let mut unexpected = [0];
     let ended = async {

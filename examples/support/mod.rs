@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "each example uses its part of this")]
 
+mod block_file;
 pub(crate) mod client;
 pub(crate) mod server;
 
@@ -10,30 +11,24 @@ use std::{
     fmt,
     future::Future,
     io::{self, IsTerminal, Write},
-    path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use clap::{Args, ValueEnum};
 use futures::FutureExt;
 use indicatif::{ProgressBar, ProgressStyle};
-use tokio::{
-    fs::File,
-    io::{AsyncWriteExt, BufWriter},
-    net::TcpStream,
-};
+use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 use wholeblock::{BlockError, TransferStats};
 
+pub(crate) use self::block_file::BlockFile;
+
 /// Largest `--block-size`: the client prepares three blocks, and what it is asked for by mistake
 /// should be refused, not exhaust the memory.
 const MAX_BLOCK_SIZE: u64 = 1 << 30;
-
-/// Bytes gathered for one write to a file; with 256 connections at once, 64 MiB altogether.
-const FILE_BUFFER: usize = 256 * 1024;
 
 /// What both ends have to agree on.
 #[derive(Args, Clone, Copy, Debug)]
@@ -100,11 +95,11 @@ macro_rules! with_codec {
 }
 pub(crate) use with_codec;
 
-/// How long to wait while not a byte moves; none waits for ever.
+/// How long to wait; none waits for ever.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct StallTimeout(pub(crate) Option<Duration>);
+pub(crate) struct Patience(pub(crate) Option<Duration>);
 
-impl StallTimeout {
+impl Patience {
     /// Reads a number of seconds, for clap.
     pub(crate) fn parse(seconds: &str) -> Result<Self, String> {
         let seconds: f64 = seconds.parse().map_err(|_| "not a number of seconds")?;
@@ -138,7 +133,7 @@ pub(crate) fn host_and_port(address: &str) -> Result<String, String> {
 
 /// Runs `body` on the multi-thread runtime, and turns an error into one line and exit status 1.
 ///
-/// The token that `body` is given is cancelled by Ctrl-C.
+/// The token that `body` is given is cancelled by Ctrl-C, and on Unix by SIGTERM.
 pub(crate) fn run<B, R>(body: B) -> ExitCode
 where
     B: FnOnce(CancellationToken) -> R,
@@ -155,7 +150,7 @@ where
             return ExitCode::FAILURE;
         }
     };
-    let result = runtime.block_on(async { body(stop_on_ctrl_c()).await });
+    let result = runtime.block_on(async { body(stop_on_request()).await });
     // Not in the background: under Wine the pair once hung after its last line, and a program that
     // ends while its threads are ending is known for that. Nor without a limit: a write to a file
     // that hangs must not keep this one from ending.
@@ -169,23 +164,38 @@ where
     }
 }
 
-/// A token that the first Ctrl-C cancels; the second ends the program on the spot.
-fn stop_on_ctrl_c() -> CancellationToken {
+/// A token that the first request to stop cancels; the second ends the program on the spot.
+fn stop_on_request() -> CancellationToken {
     let stop = CancellationToken::new();
     let stopping = stop.clone();
-    let mut first = Box::pin(tokio::signal::ctrl_c());
-    // Polled once here, so that the handler is in place before anything is printed.
+    let mut first = Box::pin(requested());
+    // Polled once here, so that the handlers are in place before anything is printed.
     if first.as_mut().now_or_never().is_none() {
         tokio::spawn(async move {
             if first.await.is_ok() {
                 stopping.cancel();
             }
-            if tokio::signal::ctrl_c().await.is_ok() {
+            if requested().await.is_ok() {
                 std::process::exit(1);
             }
         });
     }
     stop
+}
+
+/// Waits for Ctrl-C, or for what ends a program on Unix unless it sees to that itself: SIGTERM.
+async fn requested() -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminated = signal(SignalKind::terminate())?;
+        tokio::select! {
+            interrupted = tokio::signal::ctrl_c() => interrupted,
+            _ = terminated.recv() => Ok(()),
+        }
+    }
+    #[cfg(not(unix))]
+    tokio::signal::ctrl_c().await
 }
 
 /// Prints a line for the user. That nobody reads it is no reason to fail.
@@ -227,6 +237,9 @@ pub(crate) fn explain(error: BlockError, peer: &str) -> anyhow::Error {
             anyhow!("the {peer} ended the connection, but {expected} blocks were expected")
         }
         BlockError::Stalled { waited, .. } => anyhow!("not a byte moved for {waited:?}"),
+        BlockError::Late { allowed, .. } => {
+            anyhow!("the {peer} began a block, and did not complete it within {allowed:?}")
+        }
         BlockError::Io(error) if is_reset(&error) => {
             anyhow!("the {peer} broke the connection off: {error}")
         }
@@ -245,6 +258,21 @@ pub(crate) fn is_reset(error: &io::Error) -> bool {
     )
 }
 
+/// Whether the system has no room for another open file or socket, now.
+pub(crate) fn is_for_want_of_descriptors(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    {
+        use rustix::io::Errno;
+        let errno = Errno::from_io_error(error);
+        matches!(errno, Some(Errno::MFILE | Errno::NFILE))
+    }
+    #[cfg(not(unix))]
+    {
+        // ERROR_TOO_MANY_OPEN_FILES, WSAEMFILE
+        matches!(error.raw_os_error(), Some(4 | 10_024))
+    }
+}
+
 /// Makes dropping `socket` a reset. An end that failed must not look to the peer like one that
 /// has all it wanted.
 #[allow(
@@ -254,42 +282,4 @@ pub(crate) fn is_reset(error: &io::Error) -> bool {
 )]
 pub(crate) fn reset_on_drop(socket: &TcpStream) {
     let _ = socket.set_linger(Some(Duration::ZERO));
-}
-
-/// A file with a line for each block.
-#[derive(Debug)]
-pub(crate) struct BlockFile {
-    file: BufWriter<File>,
-    path: PathBuf,
-}
-
-impl BlockFile {
-    pub(crate) async fn create(path: &Path) -> anyhow::Result<Self> {
-        let file = File::create(path)
-            .await
-            .with_context(|| cannot_write(path))?;
-        Ok(Self {
-            file: BufWriter::with_capacity(FILE_BUFFER, file),
-            path: path.to_owned(),
-        })
-    }
-
-    /// Writes a whole block and its line end. Not to be dropped half-way.
-    pub(crate) async fn write(&mut self, block: &[u8]) -> anyhow::Result<()> {
-        let written = async {
-            self.file.write_all(block).await?;
-            self.file.write_all(b"\n").await
-        };
-        written.await.with_context(|| cannot_write(&self.path))
-    }
-
-    /// Passes all on to the system, and says if that failed: nothing does so later.
-    pub(crate) async fn flush(&mut self) -> anyhow::Result<()> {
-        let flushed = self.file.flush().await;
-        flushed.with_context(|| cannot_write(&self.path))
-    }
-}
-
-pub(crate) fn cannot_write(path: &Path) -> String {
-    format!("cannot write {}", path.display())
 }

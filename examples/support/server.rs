@@ -8,14 +8,15 @@ use tokio::{io::AsyncReadExt, net::TcpStream};
 use tokio_util::sync::CancellationToken;
 use wholeblock::{BlockTransport, Framing, TransferStats, recv_blocks};
 
-use super::{BlockFile, StallTimeout, Wire, after, explain, is_reset, reset_on_drop, with_codec};
+use super::{BlockFile, Patience, Wire, after, explain, is_reset, reset_on_drop, with_codec};
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Receiving {
     pub(crate) wire: Wire,
     /// How many blocks to take; none takes all until a clean end.
     pub(crate) blocks: Option<u64>,
-    pub(crate) stall_timeout: StallTimeout,
+    pub(crate) stall_timeout: Patience,
+    pub(crate) block_deadline: Patience,
 }
 
 #[derive(Debug)]
@@ -52,10 +53,9 @@ async fn receive_all<F: Framing>(
     bar: &ProgressBar,
 ) -> anyhow::Result<Received> {
     let received = receive_blocks(framed, file, how, stop, bar).await;
-    // The blocks before a failure are kept too.
-    let flushed = file.flush().await;
+    // The blocks before a failure are kept too. That they are not is the worse failure.
+    file.flush().await?;
     let stats = received?;
-    flushed?;
 
     let mut warning = None;
     if let Some(blocks) = how.blocks {
@@ -64,7 +64,7 @@ async fn receive_all<F: Framing>(
                 warning = end.with_context(|| after(&stats))?;
             }
             () = stop.cancelled() => {
-                bail!("stopped by Ctrl-C {}, before the client's end", after(&stats));
+                bail!("stopped by a signal {}, before the client's end", after(&stats));
             }
         }
     }
@@ -82,8 +82,11 @@ async fn receive_blocks<F: Framing>(
     if let Some(count) = how.blocks {
         blocks = blocks.stop_after(count).at_least(count);
     }
-    if let StallTimeout(Some(timeout)) = how.stall_timeout {
+    if let Patience(Some(timeout)) = how.stall_timeout {
         blocks = blocks.stall_timeout(timeout);
+    }
+    if let Patience(Some(deadline)) = how.block_deadline {
+        blocks = blocks.block_deadline(deadline);
     }
 
     let mut stopped = pin!(stop.cancelled());
@@ -91,7 +94,7 @@ async fn receive_blocks<F: Framing>(
         // Only the wait can be interrupted: a block that is here is written whole.
         let next = tokio::select! {
             biased;
-            () = &mut stopped => bail!("stopped by Ctrl-C {}", after(&blocks.stats())),
+            () = &mut stopped => bail!("stopped by a signal {}", after(&blocks.stats())),
             next = blocks.next() => next,
         };
         match next {
@@ -111,7 +114,7 @@ async fn receive_blocks<F: Framing>(
 async fn wait_for_end<F>(
     framed: &mut BlockTransport<TcpStream, F>,
     blocks: u64,
-    stall_timeout: StallTimeout,
+    stall_timeout: Patience,
 ) -> anyhow::Result<Option<String>> {
     // The first bytes after the last block may have come with it. The socket is read directly for
     // the others, since even a part of a block is too much.

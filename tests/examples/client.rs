@@ -127,16 +127,14 @@ fn a_reset_after_the_last_block_is_an_error_of_the_client() {
 }
 
 #[cfg(unix)] // elsewhere there is no signal to send to one process only
-mod ctrl_c {
-    use super::*;
-
-    #[test]
-    fn a_busy_client_keeps_its_log_and_ends_with_an_error() {
+#[test]
+fn a_busy_client_that_gets_a_signal_keeps_its_log_and_ends_with_an_error() {
+    for signal in ["INT", "TERM"] {
         let folder = TempDir::new().unwrap();
         let (client, mut socket) = client_of_ours(&folder, &["--blocks", "2000"]);
         socket.read_exact(&mut [0; 51_200]).unwrap();
-        client.interrupt();
-        let client = client.end().failed(&["stopped by Ctrl-C"]);
+        client.signal(signal);
+        let client = client.end().failed(&["stopped by a signal"]);
         assert_blocks(&folder, "c.txt", count_in(&client.stderr), 51_200);
     }
 }

@@ -22,12 +22,14 @@ pub(crate) const BAD_ARGUMENTS: Option<i32> = Some(2);
 /// Blocks that are small enough to be written out in a test.
 const SMALL: [&str; 2] = ["--block-size", "4"];
 
+const LISTEN: &[&str] = &["--listen", "127.0.0.1:0"];
+
 /// An example that runs; killed if it still does when dropped.
 pub(crate) struct Running {
     child: Child,
     deadline: Instant,
     stdout: Receiver<String>,
-    pub(crate) stderr: Receiver<String>,
+    stderr: Receiver<String>,
     seen: Vec<String>,
 }
 
@@ -63,8 +65,27 @@ fn lines_of(pipe: impl Read + Send + 'static) -> Receiver<String> {
 
 impl Running {
     pub(crate) fn start(folder: &TempDir, name: &str, args: &[&str]) -> Self {
-        let mut child = Command::new(binary(name))
-            .args(args)
+        let mut command = Command::new(binary(name));
+        command.args(args);
+        Self::spawn(folder, command)
+    }
+
+    /// An example that runs after the shell has done `preparation`, a limit to what it may use, say.
+    #[cfg(unix)]
+    pub(crate) fn start_after(
+        folder: &TempDir,
+        preparation: &str,
+        name: &str,
+        args: &[&str],
+    ) -> Self {
+        let mut command = Command::new("sh");
+        let script = format!("{preparation} && exec \"$0\" \"$@\"");
+        command.args(["-c", &script]).arg(binary(name)).args(args);
+        Self::spawn(folder, command)
+    }
+
+    fn spawn(folder: &TempDir, mut command: Command) -> Self {
+        let mut child = command
             .current_dir(folder.path())
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
@@ -83,10 +104,23 @@ impl Running {
 
     /// A server on a free port, and where it listens.
     pub(crate) fn server(folder: &TempDir, args: &[&str]) -> (Self, SocketAddr) {
-        let args = [&["--listen", "127.0.0.1:0"], &SMALL[..], args].concat();
-        let mut server = Self::start(folder, "server", &args);
-        let line = server.line_with("listening on ");
-        (server, line["listening on ".len()..].parse().unwrap())
+        Self::start(folder, "server", &[LISTEN, &SMALL, args].concat()).listening()
+    }
+
+    /// The same, after the shell has done `preparation`.
+    #[cfg(unix)]
+    pub(crate) fn server_after(
+        folder: &TempDir,
+        preparation: &str,
+        args: &[&str],
+    ) -> (Self, SocketAddr) {
+        let args = [LISTEN, &SMALL, args].concat();
+        Self::start_after(folder, preparation, "server", &args).listening()
+    }
+
+    pub(crate) fn listening(mut self) -> (Self, SocketAddr) {
+        let line = self.line_with("listening on ");
+        (self, line["listening on ".len()..].parse().unwrap())
     }
 
     pub(crate) fn client(folder: &TempDir, server: SocketAddr, args: &[&str]) -> Self {
@@ -97,7 +131,7 @@ impl Running {
     /// Waits for a line of stdout with `part` in it.
     pub(crate) fn line_with(&mut self, part: &str) -> String {
         loop {
-            let left = self.deadline.saturating_duration_since(Instant::now());
+            let left = self.left();
             let Ok(line) = self.stdout.recv_timeout(left) else {
                 let errors: Vec<String> = self.stderr.try_iter().collect();
                 panic!("no line with {part:?}; stderr: {errors:?}");
@@ -107,6 +141,21 @@ impl Running {
                 return line;
             }
         }
+    }
+
+    /// Waits for a line of stderr with `part` in it. It will not be among those of the end.
+    pub(crate) fn complaint_with(&mut self, part: &str) {
+        loop {
+            let line = self.stderr.recv_timeout(self.left());
+            let line = line.unwrap_or_else(|_| panic!("no {part:?} on stderr"));
+            if line.contains(part) {
+                return;
+            }
+        }
+    }
+
+    fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
     }
 
     pub(crate) fn end(mut self) -> Ended {
@@ -125,10 +174,10 @@ impl Running {
         self.child.try_wait().unwrap().is_some()
     }
 
-    /// What Ctrl-C does.
+    /// Sends `INT`, as Ctrl-C does, or another signal.
     #[cfg(unix)] // elsewhere there is no signal to send to one process only
-    pub(crate) fn interrupt(&self) {
-        let kill = format!("kill -INT {}", self.child.id());
+    pub(crate) fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.child.id());
         let killed = Command::new("sh").args(["-c", &kill]).status().unwrap();
         assert!(killed.success());
     }
@@ -136,8 +185,7 @@ impl Running {
     /// `seen` and what follows in `pipe` until the program's end, which closes it.
     fn rest(&self, pipe: &Receiver<String>, mut seen: Vec<String>) -> String {
         loop {
-            let left = self.deadline.saturating_duration_since(Instant::now());
-            match pipe.recv_timeout(left) {
+            match pipe.recv_timeout(self.left()) {
                 Ok(line) => seen.push(line),
                 Err(RecvTimeoutError::Disconnected) => return seen.join("\n"),
                 Err(RecvTimeoutError::Timeout) => panic!("does not end; said so far: {seen:?}"),
@@ -190,6 +238,16 @@ pub(crate) fn assert_blocks(folder: &TempDir, name: &str, count: usize, size: us
     let file = std::fs::read(folder.path().join(name)).unwrap();
     let same = file == blocks(count, size, b"\n");
     assert!(same, "{name}: {} bytes are not {count} blocks", file.len());
+}
+
+/// Asserts that `name` holds whole blocks, and nothing else; returns how many.
+#[cfg(unix)]
+#[track_caller]
+pub(crate) fn count_blocks(folder: &TempDir, name: &str, size: usize) -> usize {
+    let len = std::fs::metadata(folder.path().join(name)).unwrap().len() as usize;
+    let count = len / (size + 1);
+    assert_blocks(folder, name, count, size);
+    count
 }
 
 /// Waits until `name` holds `count` whole blocks. A server puts them there once it has the last one,

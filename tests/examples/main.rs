@@ -13,6 +13,8 @@ mod server;
 mod small;
 
 use std::io::Read;
+#[cfg(unix)]
+use std::{io::Write, net::TcpListener};
 
 use tempfile::TempDir;
 
@@ -50,6 +52,42 @@ fn a_full_disk_is_an_error_of_either_side() {
     client.end().failed(&["cannot write /dev/full: "]);
 }
 
+/// The disk takes the first lines that are passed on, and only a part of those that follow.
+#[cfg(unix)] // elsewhere no such limit can be set for one process only
+#[test]
+fn a_file_on_a_disk_that_fills_up_ends_in_whole_blocks() {
+    // 300 or 600 KiB: shells differ in their unit.
+    let limit = "trap '' XFSZ && ulimit -f 600";
+    let size = 51_200;
+    let listen = ["--listen", "127.0.0.1:0"];
+    let folder = TempDir::new().unwrap();
+    let (server, address) = Running::start_after(&folder, limit, "server", &listen).listening();
+    let _ = peer(address, b"").write_all(&blocks(100, size, b""));
+    server.end().failed(&["cannot write s.txt: "]);
+    assert!(count_blocks(&folder, "s.txt", size) > 0);
+
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let client = Running::start_after(&folder, limit, "client", &["--connect", &address]);
+    let (mut socket, _) = listener.accept().unwrap();
+    let _ = socket.read_to_end(&mut Vec::new());
+    client.end().failed(&["cannot write c.txt: "]);
+    assert!(count_blocks(&folder, "c.txt", size) > 0);
+}
+
+/// A block for which a file makes no room at all.
+#[cfg(unix)]
+#[test]
+fn a_large_block_that_does_not_fit_on_the_disk_leaves_no_part_of_it() {
+    let limit = "trap '' XFSZ && ulimit -f 600";
+    let folder = TempDir::new().unwrap();
+    let args = ["--listen", "127.0.0.1:0", "--block-size", "3000000"];
+    let (server, address) = Running::start_after(&folder, limit, "server", &args).listening();
+    let _ = peer(address, b"").write_all(&blocks(1, 3_000_000, b""));
+    server.end().failed(&["cannot write s.txt: "]);
+    assert_blocks(&folder, "s.txt", 0, 3_000_000);
+}
+
 #[test]
 fn bad_arguments_end_with_exit_status_2() {
     let folder = TempDir::new().unwrap();
@@ -59,6 +97,8 @@ fn bad_arguments_end_with_exit_status_2() {
         ("server", &["--listen", "here"]),
         ("server", &["--stall-timeout", "-1"]),
         ("server", &["--stall-timeout", "soon"]),
+        ("server", &["--block-deadline", "-1"]),
+        ("server", &["--block-deadline", "soon"]),
         ("server", &["--blocks", "-3"]),
         ("client", &["--block-size", "99999999999999999"]),
         ("client", &["--blocks", "0"]),

@@ -97,3 +97,25 @@ fn nobody_reading_the_output_is_no_reason_to_fail() {
     assert_eq!(ended.status.code(), SUCCESS);
     assert_blocks(&folder, "s.txt", 100, 51_200);
 }
+
+#[cfg(unix)] // elsewhere there is no signal to send to one process only
+#[test]
+fn a_pair_that_gets_a_signal_leaves_whole_blocks_in_both_files() {
+    for signal in ["INT", "TERM"] {
+        let folder = TempDir::new().unwrap();
+        let args = ["--block-size", "5", "--blocks", "1000000000"];
+        let mut pair = Running::start(&folder, "pair", &args);
+        pair.line_with("send buffer: ");
+        pair.signal(signal);
+        let pair = pair.end();
+        assert_eq!(pair.status, FAILURE);
+        assert!(
+            pair.stderr.contains("error: client: ") && pair.stderr.contains("stopped by a signal"),
+            "{}",
+            pair.stderr
+        );
+        for name in ["c.txt", "s.txt"] {
+            count_blocks(&folder, name, 5);
+        }
+    }
+}

@@ -225,53 +225,130 @@ fn a_port_in_use_is_an_error_and_the_file_is_left_alone() {
     assert_blocks(&folder, "s.txt", 1, 4);
 }
 
+#[test]
+#[cfg_attr(
+    target_os = "macos",
+    ignore = "macOS commonly lets a program open 256 files, and this test opens more"
+)]
+fn clients_that_never_complete_a_block_do_not_keep_an_honest_one_out_for_longer_than_the_deadline()
+{
+    const AT_ONCE: usize = 256;
+    let folder = TempDir::new().unwrap();
+    let args = [
+        ["--connections", "257", "--blocks", "3"],
+        ["--stall-timeout", "0", "--block-deadline", "0.3"],
+    ];
+    let (server, address) = Running::server(&folder, args.as_flattened());
+    let slow: Vec<_> = (0..AT_ONCE).map(|_| peer(address, b"aaaabb")).collect();
+    drop(peer(address, b"aaaabbbbcccc"));
+    let server = server.end();
+    drop(slow);
+    assert_eq!(server.status, FAILURE, "{}", server.stderr);
+    let late = "after 1 whole block (4 bytes): the client began a block, and did not complete it \
+                within 300ms";
+    assert_eq!(server.stderr.matches(late).count(), AT_ONCE);
+    assert!(
+        server
+            .stderr
+            .ends_with("error: 256 of 257 connections failed"),
+        "{}",
+        server.stderr
+    );
+    assert_blocks(&folder, "s-1.txt", 1, 4);
+    assert_blocks(&folder, "s-257.txt", 3, 4);
+}
+
+#[test]
+fn a_folder_for_the_blocks_gets_the_files_inside() {
+    for out in ["", "/"].map(|end| format!("folder{end}")) {
+        let folder = TempDir::new().unwrap();
+        std::fs::create_dir(folder.path().join("folder")).unwrap();
+        for (connections, file) in [("1", "folder/s.txt"), ("2", "folder/s-1.txt")] {
+            let args = ["--out", &out, "--blocks", "3", "--connections", connections];
+            let (mut server, address) = Running::server(&folder, &args);
+            drop(peer(address, b"aaaabbbbcccc"));
+            server.line_with("received from ");
+            assert_blocks(&folder, file, 3, 4);
+        }
+        let beside = std::fs::read_dir(folder.path()).unwrap().count() - 1;
+        assert_eq!(beside, 0);
+    }
+}
+
+#[cfg(unix)] // elsewhere no such limit can be set for one process only
+mod out_of_descriptors {
+    use super::*;
+
+    /// More than are left of 40 descriptors, and fewer than may wait to be accepted anywhere.
+    const SILENT: usize = 40;
+
+    /// One descriptor more or less: the limit may be met by the socket, and by its file.
+    #[test]
+    fn further_clients_wait_until_one_that_is_served_has_ended() {
+        for limit in 40..42 {
+            let folder = TempDir::new().unwrap();
+            let (mut server, address) = Running::server_after(
+                &folder,
+                &format!("ulimit -n {limit}"),
+                &["--connections", "41", "--blocks", "0"],
+            );
+            let silent: Vec<_> = (0..SILENT).map(|_| peer(address, b"")).collect();
+            drop(peer(address, b"aaaabbbbcccc"));
+            server.complaint_with("warning: cannot accept connections for now: ");
+            drop(silent);
+            let server = server.end().ok();
+            assert_eq!(server.stderr, "", "said once is enough");
+            assert_blocks(&folder, "s-41.txt", 3, 4);
+        }
+    }
+}
+
 #[cfg(unix)] // elsewhere there is no signal to send to one process only
-mod ctrl_c {
+mod signals {
     use super::*;
 
     #[test]
     fn an_idle_server_ends_well() {
-        let folder = TempDir::new().unwrap();
-        let args = ["--connections", "0", "--blocks", "3"];
-        let (mut server, address) = Running::server(&folder, &args);
-        drop(peer(address, b"aaaabbbbcccc"));
-        server.line_with("connection 1: received");
-        server.interrupt();
-        let server = server.end().ok();
-        assert!(
-            server
-                .stdout
-                .ends_with("stopped by Ctrl-C; connections served: 1")
-        );
-        assert_eq!(server.stderr, "");
+        for signal in ["INT", "TERM"] {
+            let folder = TempDir::new().unwrap();
+            let args = ["--connections", "0", "--blocks", "3"];
+            let (mut server, address) = Running::server(&folder, &args);
+            drop(peer(address, b"aaaabbbbcccc"));
+            server.line_with("connection 1: received");
+            server.signal(signal);
+            let server = server.end().ok();
+            assert!(
+                server
+                    .stdout
+                    .ends_with("stopped by a signal; connections served: 1")
+            );
+            assert_eq!(server.stderr, "");
+        }
     }
 
     #[test]
     fn a_busy_server_keeps_the_whole_blocks_and_ends_with_an_error() {
-        let folder = TempDir::new().unwrap();
-        let (server, address) = Running::server(&folder, &["--connections", "0"]);
-        let busy = peer(address, b"aaaabb");
-        drop(peer(address, b"")); // its end shows that the first has been accepted
-        while !server
-            .stderr
-            .recv_timeout(PATIENCE)
-            .unwrap()
-            .contains("connection 2 ")
-        {}
-        server.interrupt();
-        let server = server.end();
-        assert_eq!(server.status, FAILURE);
-        assert!(
-            server.stderr.contains("connection 1 (127.0.0.1:"),
-            "{}",
-            server.stderr
-        );
-        assert!(
-            server.stderr.contains("stopped by Ctrl-C after "),
-            "{}",
-            server.stderr
-        );
-        drop(busy);
-        assert_blocks(&folder, "s-1.txt", count_in(&server.stderr), 4);
+        for signal in ["INT", "TERM"] {
+            let folder = TempDir::new().unwrap();
+            let (mut server, address) = Running::server(&folder, &["--connections", "0"]);
+            let busy = peer(address, b"aaaabb");
+            drop(peer(address, b"")); // its end shows that the first has been accepted
+            server.complaint_with("connection 2 ");
+            server.signal(signal);
+            let server = server.end();
+            assert_eq!(server.status, FAILURE);
+            assert!(
+                server.stderr.contains("connection 1 (127.0.0.1:"),
+                "{}",
+                server.stderr
+            );
+            assert!(
+                server.stderr.contains("stopped by a signal after "),
+                "{}",
+                server.stderr
+            );
+            drop(busy);
+            assert_blocks(&folder, "s-1.txt", count_in(&server.stderr), 4);
+        }
     }
 }

@@ -342,6 +342,7 @@ mod tests {
     #[test]
     fn an_error_is_no_longer_than_five_words() {
         // Every block that is received or sent moves as a `Result` of this size.
-        assert_eq!(size_of::<BlockError>(), 5 * size_of::<u64>());
+        // Less where a u64 is aligned like a u32.
+        assert!(size_of::<BlockError>() <= 5 * size_of::<u64>());
     }
 }

@@ -77,8 +77,7 @@ fn packet_size_is_the_limit() {
     }
 
     // [{packet, 4}] alone has no limit but that of its length: 2 GiB.
-    #[cfg(target_pointer_width = "64")]
-    {
+    if cfg!(target_pointer_width = "64") {
         let framing = LengthPrefix::u32()
             .max_block_len(i32::MAX as usize)
             .unwrap();

@@ -1,4 +1,5 @@
-//! Bytes in, blocks out: every framing, every chunking, every place to end.
+//! Bytes in, blocks out: every framing, its limits, and what is malformed. (`exhaustive` has every
+//! chunking and every place to end.)
 
 use std::ops::RangeInclusive;
 
@@ -6,17 +7,13 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures::StreamExt;
 use tokio_util::codec::{Decoder, Encoder, Framed};
 use wholeblock::{
-    BlockCodec, BlockError, ConfigError, Exact, Framing, Header, InvalidHeader, LengthPrefix, Part,
+    BlockCodec, BlockError, ConfigError, Exact, Framing, Header, InvalidHeader, LengthPrefix,
     Varint, recv_blocks,
 };
 
 use crate::support::{
-    Case, KIB, MIB, Magic, Scripted, WAYS, blocks_for, collect, prefixed, ready, wire,
-    with_each_framing,
+    Case, KIB, MIB, Magic, Scripted, blocks_for, collect, prefixed, ready, wire, with_each_framing,
 };
-
-/// Chunk sizes that cut headers and payloads everywhere, up to all at once.
-const CHUNKS: [usize; 8] = [1, 2, 3, 5, 7, 64, 1_000, usize::MAX];
 
 #[test]
 fn each_framing_writes_the_bytes_its_drawing_shows() {
@@ -53,94 +50,6 @@ fn each_framing_writes_the_bytes_its_drawing_shows() {
     check(Magic, hello, b"WB\x01\0\0\x05hello");
     check(LengthPrefix::u32(), b"", b"\0\0\0\0");
     check(Varint::new(), b"", b"\0");
-}
-
-#[test]
-fn the_blocks_out_are_the_blocks_in_whatever_the_chunking() {
-    fn check<F: Framing + Copy>(Case { name, framing, .. }: Case<F>) {
-        let blocks = blocks_for(&framing);
-        let wire = wire(framing, &blocks);
-        for chunk in CHUNKS {
-            for pausing in [false, true] {
-                for way in WAYS {
-                    let io = Scripted::chunked(&wire, chunk, pausing);
-                    let (out, error) = way.receive(io, BlockCodec::new(framing));
-                    assert!(error.is_none(), "{name}, {way:?}, {chunk}: {error:?}");
-                    assert_eq!(out, blocks, "{name}, {way:?}, chunks of {chunk}");
-                }
-            }
-        }
-    }
-    with_each_framing!(|case| check(case));
-}
-
-#[test]
-fn an_end_at_any_byte_is_truncated_unless_it_is_between_blocks() {
-    fn check<F: Framing + Copy>(case: Case<F>) {
-        let Case {
-            name,
-            framing,
-            headers,
-        } = case;
-        let blocks = blocks_for(&framing);
-        let wire = wire(framing, &blocks);
-        // For each block: its offset, and the lengths of its header and its payload.
-        let mut starts = vec![];
-        let mut at = 0;
-        for block in &blocks {
-            let header = headers.len(block.len());
-            starts.push((at, header, block.len()));
-            at += header + block.len();
-        }
-        for cut in 0..=wire.len() {
-            let whole = starts.iter().filter(|(s, h, p)| s + h + p <= cut).count();
-            let expected = match starts.get(whole) {
-                Some(&(start, header, payload)) if start < cut => {
-                    let came = cut - start;
-                    let (part, expected, received) = if came < header {
-                        (Part::Header, headers.at_least(came), came)
-                    } else {
-                        (Part::Payload, payload, came - header)
-                    };
-                    Some((part, expected, received, start))
-                }
-                _ => None,
-            };
-            for chunk in [1, 3, usize::MAX] {
-                for way in WAYS {
-                    let io = Scripted::chunked(&wire[..cut], chunk, false);
-                    let (out, error) = way.receive(io, BlockCodec::new(framing));
-                    assert_eq!(out, blocks[..whole], "{name}, {way:?}, cut at {cut}");
-                    check_end(name, cut, error, whole, expected);
-                }
-            }
-        }
-    }
-
-    fn check_end(
-        name: &str,
-        cut: usize,
-        error: Option<BlockError>,
-        whole: usize,
-        expected: Option<(Part, usize, usize, usize)>,
-    ) {
-        let came = match error {
-            None => None,
-            Some(BlockError::Truncated {
-                part,
-                expected,
-                received,
-                index,
-                offset,
-            }) => {
-                assert_eq!(index, whole as u64, "{name}, cut at {cut}");
-                Some((part, expected as usize, received as usize, offset as usize))
-            }
-            Some(other) => panic!("{name}, cut at {cut}: {other:?}"),
-        };
-        assert_eq!(came, expected, "{name}, cut at {cut}");
-    }
-    with_each_framing!(|case| check(case));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod contract;
 mod errors;
+mod exhaustive;
 mod fairness;
 mod framing;
 mod handover;

@@ -5,7 +5,7 @@ mod scripted;
 mod watched;
 mod way;
 
-use std::{ops::RangeInclusive, time::Duration};
+use std::{ops::RangeInclusive, pin::pin, time::Duration};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::{FutureExt, StreamExt};
@@ -16,10 +16,14 @@ use tokio::{
 };
 use tokio_util::codec::{Encoder, Framed};
 use wholeblock::{
-    BlockCodec, BlockError, BlockTransport, Framing, Header, InvalidHeader, LengthPrefix,
+    BlockCodec, BlockError, BlockTransport, Framing, Header, InvalidHeader, LengthPrefix, Part,
 };
 
-pub(crate) use self::{scripted::Scripted, watched::Watched, way::WAYS};
+pub(crate) use self::{
+    scripted::Scripted,
+    watched::Watched,
+    way::{WAYS, Way},
+};
 
 pub(crate) const KIB: usize = 1024;
 pub(crate) const MIB: usize = 1024 * KIB;
@@ -69,6 +73,36 @@ pub(crate) struct Case<F> {
     pub(crate) name: &'static str,
     pub(crate) framing: F,
     pub(crate) headers: Headers,
+}
+
+impl<F> Case<F> {
+    /// What a receiver sees of `blocks` if the stream ends after `cut` bytes: how many blocks, and
+    /// the error, as its `Debug` prints it.
+    pub(crate) fn outcome(&self, blocks: &[Bytes], cut: usize) -> (usize, Option<String>) {
+        let mut offset = 0;
+        for (index, block) in blocks.iter().enumerate() {
+            let header = self.headers.len(block.len());
+            let arrived = cut - offset;
+            if arrived >= header + block.len() {
+                offset += header + block.len();
+                continue;
+            }
+            let (part, expected, received) = match arrived.checked_sub(header) {
+                _ if arrived == 0 => return (index, None),
+                Some(received) => (Part::Payload, block.len(), received),
+                None => (Part::Header, self.headers.at_least(arrived), arrived),
+            };
+            let truncated = BlockError::Truncated {
+                part,
+                expected: expected as u64,
+                received: received as u64,
+                index: index as u64,
+                offset: offset as u64,
+            };
+            return (index, Some(format!("{truncated:?}")));
+        }
+        (blocks.len(), None)
+    }
 }
 
 /// How long the headers of a framing are.
@@ -193,7 +227,7 @@ pub(crate) fn collect<F: Framing>(
 
 /// Polls `future` until it is ready, without waiting to be woken.
 pub(crate) fn ready<T>(future: impl Future<Output = T>) -> T {
-    let mut future = Box::pin(future);
+    let mut future = pin!(future);
     for _ in 0..100_000 {
         if let Some(done) = future.as_mut().now_or_never() {
             return done;

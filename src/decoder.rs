@@ -31,6 +31,8 @@ pub(crate) struct BlockDecoder<F> {
     /// in one flag that costs each block one test. Set where any of these is, by
     /// [`update_fast`](Self::update_fast).
     fast: bool,
+    /// Whether the stream has ended between two blocks, and nothing has been read since.
+    ended: bool,
     position: Position,
     stats: ReadStats,
     read_buf: ReadBufPolicy,
@@ -129,6 +131,7 @@ impl<F: Framing> BlockDecoder<F> {
             skip_too_large: false,
             peek: false,
             fast: false,
+            ended: false,
             position: Position::default(),
             stats: ReadStats::default(),
             read_buf: ReadBufPolicy::default(),
@@ -159,6 +162,7 @@ impl<F: Framing> BlockDecoder<F> {
             skip_too_large: self.skip_too_large,
             peek: self.peek,
             fast: self.fast,
+            ended: self.ended,
             position: self.position,
             stats: self.stats,
             read_buf: self.read_buf,
@@ -322,6 +326,7 @@ impl<F: Framing> BlockDecoder<F> {
     /// The end of the stream, where `rest` is left and no whole block: an error inside of a block.
     pub(crate) fn end_of_stream(&mut self, rest: &[u8]) -> Result<(), BlockError> {
         let Some((part, expected, received)) = self.cut_short(rest) else {
+            self.ended = true;
             return Ok(());
         };
         self.fail(move |at| BlockError::Truncated {
@@ -331,6 +336,11 @@ impl<F: Framing> BlockDecoder<F> {
             index: at.index,
             offset: at.offset,
         })
+    }
+
+    /// Whether the stream has ended between two blocks, as far as anybody has asked.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended
     }
 
     /// What is missing of the block of which `rest` has arrived: the part that was cut short, the
@@ -506,6 +516,7 @@ impl<F: Framing> BlockDecoder<F> {
         if bytes > 0 {
             trace!(bytes, "read");
             self.stats.reads += 1;
+            self.ended = false;
             self.read_buf.record_read(src);
         }
     }

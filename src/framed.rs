@@ -138,7 +138,11 @@ fn poll_peek_framed<R: AsFramedRead>(
         decoder.unpark(buffer);
     });
     let peeking = Peeking::new(framed);
-    let polled = Pin::new(&mut *peeking.0).poll_next(cx);
+    let mut polled = Pin::new(&mut *peeking.0).poll_next(cx);
+    if matches!(polled, Poll::Ready(None)) && !peeking.0.codec().decoder().has_ended() {
+        // The one `None` that follows an error which the stream itself has returned.
+        polled = Pin::new(&mut *peeking.0).poll_next(cx);
+    }
     if let Poll::Ready(Some(Err(_))) = polled {
         // After an error, `Framed` gives `None` once, which would look like the stream's end.
         let _none = Pin::new(&mut *peeking.0).poll_next(cx);

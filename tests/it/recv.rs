@@ -259,6 +259,31 @@ fn after_an_error_of_the_transport_a_new_receiver_gives_no_false_end() {
     }
 }
 
+#[test]
+fn after_an_error_that_the_stream_has_given_a_receiver_gives_no_false_end() {
+    let blocks = numbered(&[5, 7]);
+    let bytes = wire(LengthPrefix::u32(), &blocks);
+    for cut in 0..bytes.len() {
+        let mut io = Scripted::default();
+        if cut > 0 {
+            io = io.send(&bytes[..cut]);
+        }
+        let io = io.fail(io::ErrorKind::ConnectionReset).send(&bytes[cut..]);
+        let mut framed = prefixed(io);
+        let mut out = vec![];
+        while let Ok(block) = ready(framed.next()).expect("an error first") {
+            out.push(block.freeze());
+        }
+        let mut receiving = recv_blocks(&mut framed);
+        while let Some(block) = ready(receiving.next()).unwrap() {
+            out.push(Bytes::copy_from_slice(block));
+        }
+        drop(receiving);
+        assert_eq!(out, blocks, "cut at {cut}");
+        assert!(ready(recv_blocks(&mut framed).next()).unwrap().is_none());
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_says_nothing_is_a_stall_and_asking_again_waits_again() {
     let (near, far) = tokio::io::duplex(64);

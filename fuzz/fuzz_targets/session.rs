@@ -1,0 +1,801 @@
+//! A session of any operations at both ends of a connection: every block that an end has taken to
+//! send comes out at the other, whole, once and in order.
+
+#![no_main]
+
+use std::{
+    cell::RefCell,
+    collections::VecDeque,
+    iter, mem,
+    ops::RangeInclusive,
+    pin::{Pin, pin},
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
+
+use arbitrary::Arbitrary;
+use bytes::{Bytes, BytesMut};
+use futures::{Future, Sink, Stream, StreamExt};
+use libfuzzer_sys::fuzz_target;
+use tokio_util::codec::Framed;
+use wholeblock::{
+    AnyFraming, AsFramedRead, BlockCodec, BlockError, BlockTransport, recv_blocks, send_blocks,
+    try_send_blocks,
+};
+use wholeblock_fuzz::{
+    config::{Config, Len, Max, Settings},
+    memory::KIB,
+    pipe::{End, pipe},
+    polls::Task,
+    reference::{Front, Reference, Refusal},
+    scripted::Step,
+};
+
+/// No session takes as many turns of its ends to deliver all.
+const MAX_TURNS: usize = 20_000;
+
+/// The most bytes of all blocks in a session.
+const MAX_BYTES: usize = 300 * KIB;
+
+#[derive(Arbitrary, Debug)]
+struct Input {
+    /// The framings that the session goes through.
+    configs: [Config; 2],
+    settings: [Settings; 2],
+    /// Whether each end is a `Framed` at first, and no `BlockTransport`.
+    framed: [bool; 2],
+    capacity: Len,
+    vectored: bool,
+    ops: Vec<(End01, Op)>,
+}
+
+/// Which end does it.
+type End01 = bool;
+
+#[derive(Arbitrary, Clone, Debug)]
+enum Op {
+    /// Queues blocks, as long as the sink is ready.
+    Feed(Vec<Block>),
+    Transfer {
+        blocks: Vec<Block>,
+        /// Whether the source has nothing at first, before each.
+        pausing: bool,
+        /// Whether the source fails after its last block.
+        failing: bool,
+        /// Whether the transfer is leaked, where it is given up.
+        leaked: bool,
+        polls: u8,
+    },
+    Flush,
+    Receive {
+        form: Form,
+        blocks: u8,
+        polls: u8,
+    },
+    /// What the next read, or write, does.
+    Fault {
+        read: bool,
+        step: Step,
+    },
+    Limit {
+        decode: bool,
+        max: Max,
+    },
+    /// From `Framed` to `BlockTransport`, or the other way round.
+    Convert,
+    /// Takes a `Framed` apart, and puts it together again.
+    Parts,
+    /// Goes on with the next framing.
+    Switch,
+    Close,
+}
+
+#[derive(Arbitrary, Clone, Copy, Debug)]
+struct Block {
+    len: Len,
+    fill: u8,
+    /// Whether it is sent as it is, even if it cannot be.
+    raw: bool,
+}
+
+#[derive(Arbitrary, Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Owned,
+    Lent { leaked: bool },
+    Batched { of: u8 },
+}
+
+impl Form {
+    const LENT: Self = Self::Lent { leaked: false };
+}
+
+fuzz_target!(|input: Input| {
+    let framings: Vec<_> = input.configs.iter().filter_map(Config::any).collect();
+    if !framings.is_empty() {
+        let mut session = Session::new(&input, framings);
+        for (end, op) in &input.ops {
+            session.step(usize::from(*end), op);
+        }
+        session.deliver();
+        session.end();
+    }
+});
+
+type Codec = BlockCodec<AnyFraming>;
+
+/// What an end does its I/O with.
+enum Io {
+    Framed(Framed<End, Codec>),
+    Transport(BlockTransport<End, AnyFraming>),
+    /// While it is being changed.
+    Gone,
+}
+
+/// Does the same with either.
+macro_rules! either {
+    ($io:expr, $either:ident => $do:expr) => {
+        match &mut $io {
+            Io::Framed($either) => $do,
+            Io::Transport($either) => $do,
+            Io::Gone => unreachable!(),
+        }
+    };
+}
+
+/// One end, and what is expected of it.
+struct Side {
+    io: Io,
+    end: End,
+    /// How often it has gone on with another framing.
+    epoch: usize,
+    max_encode: usize,
+    max_decode: usize,
+    /// The limits since the last block: each may still hold for one that has begun.
+    former_max: RangeInclusive<usize>,
+    /// Whether the next block has begun, and was found to be within its limit.
+    begun: bool,
+    /// Whether the last wait for a block was in vain.
+    waits: bool,
+    skips: bool,
+    /// Blocks it has sent.
+    encoded: u64,
+    /// What it has not received of what the other end has sent, each with the epoch of its framing.
+    expected: VecDeque<(usize, Vec<u8>)>,
+    /// Blocks received or skipped.
+    received: u64,
+    /// How many of them were skipped.
+    skipped: u64,
+    /// Whether it has met an error about the blocks themselves.
+    dead: bool,
+    closed: bool,
+    /// Whether its stream has just returned an error of the transport.
+    failed: bool,
+    /// Whether it has met the end.
+    over: bool,
+}
+
+struct Session {
+    framings: Vec<(AnyFraming, Reference)>,
+    sides: [Side; 2],
+    bytes_left: usize,
+    blocks: u8,
+}
+
+impl Session {
+    fn new(input: &Input, framings: Vec<(AnyFraming, Reference)>) -> Self {
+        let ends = pipe(input.capacity.0, input.vectored);
+        let mut of = [0, 1].into_iter();
+        let sides = ends.map(|end| {
+            let of = of.next().expect("two");
+            let settings = &input.settings[of];
+            let (framing, reference) = &framings[0];
+            let (codec, max_decode, max_encode) = settings.codec(*framing, reference);
+            let io = match input.framed[of] {
+                true => Io::Framed(Framed::new(end.clone(), codec)),
+                false => Io::Transport(BlockTransport::new(end.clone(), codec)),
+            };
+            Side {
+                io,
+                end,
+                epoch: 0,
+                max_encode,
+                max_decode,
+                former_max: max_decode..=max_decode,
+                begun: false,
+                waits: false,
+                skips: settings.skip_too_large,
+                encoded: 0,
+                expected: VecDeque::new(),
+                received: 0,
+                skipped: 0,
+                dead: false,
+                closed: false,
+                failed: false,
+                over: false,
+            }
+        });
+        Self {
+            framings,
+            sides,
+            // A connection of few bytes takes many turns.
+            bytes_left: MAX_BYTES.min((input.capacity.0 + 1) * MAX_TURNS / 8),
+            blocks: 0,
+        }
+    }
+
+    fn reference(&self, epoch: usize) -> &Reference {
+        &self.framings[epoch % self.framings.len()].1
+    }
+
+    fn step(&mut self, at: usize, op: &Op) {
+        let task = Task::new();
+        match op {
+            Op::Feed(blocks) => self.feed(at, blocks, &task),
+            Op::Transfer { .. } => self.transfer(at, op, &task),
+            Op::Flush => drop(self.poll_flush(at, &mut task.context())),
+            Op::Receive {
+                form,
+                blocks,
+                polls,
+            } => {
+                for _ in 0..=*polls % 8 {
+                    if self
+                        .poll_receive(at, *form, *blocks, &mut task.context())
+                        .is_ready()
+                    {
+                        break;
+                    }
+                }
+            }
+            Op::Fault { read: true, step } => self.sides[at].end.plan_read(*step),
+            Op::Fault { read: false, step } => self.sides[at].end.plan_write(*step),
+            Op::Limit { decode, max } => self.limit(at, *decode, *max),
+            Op::Convert => self.convert(at, true),
+            Op::Parts => self.convert(at, false),
+            Op::Switch => self.switch(at),
+            Op::Close => drop(self.poll_close(at, &mut task.context())),
+        }
+    }
+
+    /// The bytes of blocks to send from an end: no two are alike, unless they are short.
+    fn payloads(&mut self, at: usize, blocks: &[Block]) -> Vec<Vec<u8>> {
+        let side = &self.sides[at];
+        if side.closed || side.epoch < self.sides[1 - at].epoch {
+            return Vec::new(); // it has to receive the other end's switch first
+        }
+        let (max, reference) = (side.max_encode, self.reference(side.epoch).clone());
+        let mut payloads = Vec::new();
+        for block in blocks.iter().take(8) {
+            let len = match block.raw {
+                true => block.len.0,
+                false => block.len.0.clamp(*reference.lens.start(), max),
+            };
+            if len > self.bytes_left {
+                continue;
+            }
+            self.bytes_left -= len;
+            self.blocks = self.blocks.wrapping_add(1);
+            let first = self.blocks.wrapping_mul(31);
+            let mut payload: Vec<u8> = (0..len).map(|at| first.wrapping_add(at as u8)).collect();
+            if let Some(byte) = payload.last_mut() {
+                *byte = block.fill;
+            }
+            if !block.raw {
+                reference.make_true(&mut payload);
+            }
+            payloads.push(payload);
+        }
+        payloads
+    }
+
+    /// What comes of sending `block`, by the reference.
+    fn expects(&self, at: usize, block: &[u8]) -> Result<(), Refusal> {
+        let side = &self.sides[at];
+        self.reference(side.epoch)
+            .write(block, side.max_encode, &mut Vec::new())
+    }
+
+    /// Takes note of a block that an end has taken to send.
+    fn taken(&mut self, at: usize, block: Vec<u8>) {
+        self.sides[at].encoded += 1;
+        let epoch = self.sides[at].epoch;
+        if !self.sides[1 - at].dead {
+            self.sides[1 - at].expected.push_back((epoch, block));
+        }
+    }
+
+    fn feed(&mut self, at: usize, blocks: &[Block], task: &Task) {
+        for block in self.payloads(at, blocks) {
+            let cx = &mut task.context();
+            let ready = either!(self.sides[at].io, io => Pin::new(io).poll_ready(cx));
+            match ready {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return self.write_failed(at, &error),
+                Poll::Pending => return,
+            }
+            let bytes = Bytes::copy_from_slice(&block);
+            let result = either!(self.sides[at].io, io => Pin::new(io).start_send(bytes));
+            self.check_sent(at, result, block);
+        }
+    }
+
+    /// Panics unless `block` was sent or refused as it should be.
+    fn check_sent(&mut self, at: usize, result: Result<(), BlockError>, block: Vec<u8>) {
+        let expected = self.expects(at, &block);
+        let (refusal, place) = match result {
+            Ok(()) => {
+                assert_eq!(expected, Ok(()), "it was sent");
+                return self.taken(at, block);
+            }
+            Err(BlockError::WrongSize {
+                min,
+                max,
+                actual,
+                index,
+            }) => (Refusal::Size { min, max }, (actual, index)),
+            Err(BlockError::WrongHeader {
+                announced,
+                actual,
+                index,
+            }) => (Refusal::Header { announced }, (actual, index)),
+            Err(error) => panic!("{error}"),
+        };
+        let at_block = (block.len(), self.sides[at].encoded);
+        assert_eq!((Err(refusal), place), (expected, at_block));
+    }
+
+    fn write_failed(&mut self, at: usize, error: &BlockError) {
+        assert!(matches!(error, BlockError::Io(_)), "{error}");
+        let (_, writes) = self.sides[at].end.take_failures();
+        assert!(writes, "{error}, though the transport has not failed");
+    }
+
+    fn transfer(&mut self, at: usize, op: &Op, task: &Task) {
+        let Op::Transfer {
+            blocks,
+            pausing,
+            failing,
+            leaked,
+            polls,
+        } = op
+        else {
+            unreachable!();
+        };
+        let blocks = self.payloads(at, blocks);
+        if blocks.is_empty() {
+            return;
+        }
+        let taken = Rc::new(RefCell::new(Vec::new()));
+        let source = Source {
+            blocks: blocks.into(),
+            pausing: *pausing,
+            paused: false,
+            taken: taken.clone(),
+        };
+        let polls = usize::from(polls % 16);
+        // With a `Framed`, what it has queued is leaked too.
+        let leaked = *leaked && matches!(self.sides[at].io, Io::Transport(_));
+        let result = either!(self.sides[at].io, io => {
+            if *failing {
+                let failure = futures::stream::once(async { Err("it fails") });
+                let source = source.map(Ok).chain(failure);
+                poll_some(try_send_blocks(io, source), task, polls, leaked)
+            } else {
+                poll_some(send_blocks(io, source), task, polls, leaked)
+            }
+        });
+        let mut taken = taken.take();
+        let refused = match result {
+            Some(Err(BlockError::Source(_))) => {
+                assert!(failing, "the source has not failed");
+                None
+            }
+            Some(Err(error @ (BlockError::WrongSize { .. } | BlockError::WrongHeader { .. }))) => {
+                Some((error, taken.pop().expect("a block was refused")))
+            }
+            Some(Err(error)) => {
+                self.write_failed(at, &error);
+                // A refusal may have been found, and not told before this.
+                if taken
+                    .last()
+                    .is_some_and(|last| self.expects(at, last).is_err())
+                {
+                    taken.pop();
+                }
+                None
+            }
+            Some(Ok(_)) => None,
+            None => {
+                if taken
+                    .last()
+                    .is_some_and(|last| self.expects(at, last).is_err())
+                {
+                    taken.pop();
+                }
+                None
+            }
+        };
+        for block in taken {
+            assert_eq!(self.expects(at, &block), Ok(()), "it was sent");
+            self.taken(at, block);
+        }
+        if let Some((error, block)) = refused {
+            self.check_sent(at, Err(error), block);
+        }
+    }
+
+    fn poll_flush(&mut self, at: usize, cx: &mut Context<'_>) -> Poll<()> {
+        let polled = either!(self.sides[at].io, io => Pin::new(io).poll_flush(cx));
+        self.written(at, polled, cx)
+    }
+
+    fn poll_close(&mut self, at: usize, cx: &mut Context<'_>) -> Poll<()> {
+        if self.sides[at].closed {
+            return Poll::Ready(());
+        }
+        let polled = either!(self.sides[at].io, io => Pin::new(io).poll_close(cx));
+        self.sides[at].closed = matches!(polled, Poll::Ready(Ok(())));
+        self.written(at, polled, cx)
+    }
+
+    /// An error of the transport passes: the same is to be asked again.
+    fn written(
+        &mut self,
+        at: usize,
+        polled: Poll<Result<(), BlockError>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
+        if let Poll::Ready(Err(error)) = polled {
+            self.write_failed(at, &error);
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        polled.map(drop)
+    }
+
+    fn limit(&mut self, at: usize, decode: bool, max: Max) {
+        let reference = self.reference(self.sides[at].epoch).clone();
+        let side = &mut self.sides[at];
+        let (least, most) = (*reference.lens.start(), *reference.lens.end());
+        let Some(max) = max.among(least as u64, most as u64) else {
+            return;
+        };
+        let set = either!(side.io, io => match decode {
+            true => io.codec_mut().set_max_decode_len(max),
+            false => io.codec_mut().set_max_encode_len(max),
+        });
+        assert_eq!(set.is_ok(), reference.lens.contains(&max));
+        if set.is_err() {
+            return;
+        }
+        if !decode {
+            side.max_encode = max;
+            return;
+        }
+        side.pass_skipped();
+        let buffer = either!(side.io, io => io.read_buffer());
+        if let (true, Front::Announced { payload_len, .. }) = (side.waits, reference.read(buffer)) {
+            side.begun |= !buffer.is_empty() && payload_len <= side.max_decode as u64;
+        }
+        side.max_decode = max;
+        let (least, most) = side.former_max.clone().into_inner();
+        side.former_max = least.min(max)..=most.max(max);
+    }
+
+    /// Goes on with a `BlockTransport` instead of a `Framed`, or the other way round; or takes a
+    /// `Framed` apart, and puts it together again.
+    fn convert(&mut self, at: usize, other: bool) {
+        let io = &mut self.sides[at].io;
+        *io = match (mem::replace(io, Io::Gone), other) {
+            (Io::Framed(framed), true) => Io::Transport(framed.into()),
+            (Io::Transport(transport), true) => Io::Framed(transport.into_framed()),
+            (Io::Framed(framed), false) => Io::Framed(Framed::from_parts(framed.into_parts())),
+            (io, _) => io,
+        };
+    }
+
+    /// Goes on with the next framing, where nothing of the former one can be on its way here, nor
+    /// anything that the other end would refuse.
+    fn switch(&mut self, at: usize) {
+        let (side, other) = (&self.sides[at], &self.sides[1 - at]);
+        let carried = |(_, block): &(usize, Vec<u8>)| block.len() <= *other.former_max.start();
+        if side.expected.is_empty()
+            && side.epoch == other.epoch
+            && other.expected.iter().all(carried)
+            && !side.dead
+            && !other.dead
+        {
+            self.go_on(at);
+        }
+    }
+
+    fn go_on(&mut self, at: usize) {
+        let side = &mut self.sides[at];
+        side.epoch += 1;
+        let (framing, reference) = &self.framings[side.epoch % self.framings.len()];
+        side.io = match mem::replace(&mut side.io, Io::Gone) {
+            Io::Framed(io) => Io::Framed(io.map_codec(|codec| codec.with_framing(*framing))),
+            Io::Transport(io) => Io::Transport(io.map_codec(|codec| codec.with_framing(*framing))),
+            Io::Gone => unreachable!(),
+        };
+        let most = *reference.lens.end();
+        (side.max_encode, side.max_decode) = (most, most);
+        side.former_max = most..=most;
+        (side.begun, side.waits) = (false, false);
+    }
+
+    /// Polls once, for a block or for as many as are lent. Ready where it may be asked again at once.
+    fn poll_receive(
+        &mut self,
+        at: usize,
+        form: Form,
+        blocks: u8,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
+        let side = &mut self.sides[at];
+        if side.dead {
+            return Poll::Pending;
+        }
+        let own = side.epoch;
+        let of_epoch = side
+            .expected
+            .iter()
+            .filter(|(epoch, _)| *epoch == own)
+            .count();
+        // What is behind a switch is not to be read before it.
+        let most = match of_epoch == side.expected.len() {
+            true => u64::from(blocks),
+            false => (of_epoch as u64).min(blocks.into()),
+        };
+        if of_epoch == 0 && !side.expected.is_empty() {
+            self.go_on(at);
+        }
+        let side = &mut self.sides[at];
+        let failed = mem::take(&mut side.failed);
+        let polled = match form {
+            Form::Owned => match either!(side.io, io => Pin::new(io).poll_next(cx)) {
+                // Once, after an error.
+                Poll::Ready(None) if failed => return Poll::Ready(()),
+                polled => {
+                    polled.map(|next| next.transpose().map(|block| block.map(|one| vec![one])))
+                }
+            },
+            _ => either!(side.io, io => poll_lent(io, form, most.max(1), cx)),
+        };
+        self.sides[at].waits = polled.is_pending();
+        match ready!(polled) {
+            Ok(Some(blocks)) => blocks.iter().for_each(|block| self.received(at, block)),
+            Ok(None) => self.ended(at),
+            Err(BlockError::Io(error)) => {
+                let (reads, _) = self.sides[at].end.take_failures();
+                assert!(reads, "{error}, though the transport has not failed");
+                self.sides[at].failed = form == Form::Owned;
+            }
+            Err(error) => self.refused(at, &error),
+        }
+        Poll::Ready(())
+    }
+
+    /// Panics unless `block` is the next one that was sent and that is not over the limit.
+    fn received(&mut self, at: usize, block: &[u8]) {
+        let side = &mut self.sides[at];
+        loop {
+            let (sent, former_max, begun) = side.pop();
+            if sent == block && sent.len() <= *former_max.end() {
+                return;
+            }
+            side.skipped += 1;
+            assert!(
+                side.skips && sent.len() > *former_max.start() && !begun,
+                "not what was sent: {} bytes instead of {}",
+                block.len(),
+                sent.len(),
+            );
+        }
+    }
+
+    /// Panics unless the other end has ended, and all was received that was not skipped.
+    fn ended(&mut self, at: usize) {
+        assert!(
+            self.sides[1 - at].closed,
+            "an end, and the other end is open"
+        );
+        assert!(!self.sides[at].is_owed(), "blocks are lost");
+        self.sides[at].over = true;
+    }
+
+    /// Panics unless the next block is over the limit.
+    fn refused(&mut self, at: usize, error: &BlockError) {
+        let side = &mut self.sides[at];
+        let BlockError::TooLarge {
+            announced,
+            limit,
+            index,
+            ..
+        } = *error
+        else {
+            panic!("{error}");
+        };
+        let (_, sent) = side.expected.front().expect("nothing was sent");
+        let next = (sent.len() as u64, side.received);
+        assert_eq!((announced, index), next, "{error}");
+        assert!(
+            announced > limit && limit >= side.max_decode as u64,
+            "{error}"
+        );
+        assert!(!side.skips && !side.begun, "{error}");
+        side.dead = true;
+        side.expected.clear();
+        side.end.stop_reading();
+    }
+
+    /// Writes and reads until all has arrived, as an executor would: what is not woken is not polled.
+    fn deliver(&mut self) {
+        let tasks = [(); 2].map(|()| [Task::new(), Task::new()]);
+        let mut flushed = [false; 2];
+        for turn in 0..MAX_TURNS {
+            let mut polled = false;
+            for (at, [writes, reads]) in tasks.iter().enumerate() {
+                if !flushed[at] && writes.take_woken() {
+                    polled = true;
+                    flushed[at] = self.poll_flush(at, &mut writes.context()).is_ready();
+                }
+                if reads.take_woken() && !self.sides[at].over {
+                    polled = true;
+                    let form = [Form::Owned, Form::LENT, Form::Batched { of: 2 }][turn % 3];
+                    if self
+                        .poll_receive(at, form, 3, &mut reads.context())
+                        .is_ready()
+                    {
+                        reads.wake();
+                    }
+                }
+            }
+            if flushed == [true; 2] && !self.sides.iter().any(Side::is_owed) {
+                return;
+            }
+            assert!(polled, "nobody is woken, and blocks are missing");
+        }
+        panic!("it takes without end");
+    }
+
+    /// Closes both ends: each sees a clean end, and again.
+    fn end(&mut self) {
+        let task = Task::new();
+        for at in [0, 1] {
+            task.finish(|cx| self.poll_close(at, cx));
+        }
+        for at in [0, 1, 0, 1] {
+            self.sides[at].over = self.sides[at].dead;
+            task.finish(|cx| {
+                let polled = self.poll_receive(at, Form::Owned, 1, cx);
+                match self.sides[at].over {
+                    true => Poll::Ready(()),
+                    false => {
+                        // After a block, or an error of the transport, it is asked again.
+                        polled.is_ready().then(|| cx.waker().wake_by_ref());
+                        Poll::Pending
+                    }
+                }
+            });
+        }
+    }
+}
+
+impl Side {
+    /// The next block that was sent, the limits that it may be under, and whether it was found to be
+    /// within its own.
+    fn pop(&mut self) -> (Vec<u8>, RangeInclusive<usize>, bool) {
+        let next = self.expected.pop_front();
+        let (epoch, sent) = next.expect("a block that nobody sent");
+        assert_eq!(epoch, self.epoch);
+        self.received += 1;
+        let now = self.max_decode..=self.max_decode;
+        let former_max = mem::replace(&mut self.former_max, now);
+        (sent, former_max, mem::take(&mut self.begun))
+    }
+
+    /// Passes over what was skipped. Panics if it was not to be.
+    fn pass_skipped(&mut self) {
+        let skipped = either!(self.io, io => io.codec().skipped_blocks());
+        while self.skipped < skipped {
+            self.skipped += 1;
+            let (sent, former_max, begun) = self.pop();
+            assert!(
+                self.skips && sent.len() > *former_max.start() && !begun,
+                "skipped"
+            );
+        }
+    }
+
+    /// Whether there are blocks to come that it does not skip.
+    fn is_owed(&self) -> bool {
+        let mut max = *self.former_max.start();
+        let within = |(_, block): &(usize, Vec<u8>)| {
+            let max = mem::replace(&mut max, self.max_decode);
+            !self.skips || block.len() <= max
+        };
+        self.expected.iter().any(within)
+    }
+}
+
+/// Lends blocks once, copied: as many as are there together.
+fn poll_lent<R>(
+    io: &mut R,
+    form: Form,
+    most: u64,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Option<Vec<BytesMut>>, BlockError>>
+where
+    R: AsFramedRead<Error = BlockError>,
+{
+    let mut receiving = recv_blocks(io).stop_after(most);
+    let mut copies = Vec::new();
+    if let Form::Batched { of } = form {
+        let polled = pin!(receiving.next_batch()).poll(cx);
+        return polled.map_ok(|batch| {
+            let batch = batch?.take(usize::from(of).max(1));
+            Some(batch.map(BytesMut::from).collect())
+        });
+    }
+    loop {
+        let next = pin!(receiving.next()).poll(cx);
+        match next.map_ok(|block| block.map(BytesMut::from)) {
+            Poll::Ready(Ok(Some(block))) => copies.push(block),
+            Poll::Pending if copies.is_empty() => {
+                if form != Form::LENT {
+                    mem::forget(receiving);
+                }
+                return Poll::Pending;
+            }
+            Poll::Ready(end) if copies.is_empty() => return Poll::Ready(end.map(|_none| None)),
+            // Whatever that is, another receiver meets it again, but for an error of the transport.
+            Poll::Ready(Err(error)) if !matches!(error, BlockError::TooLarge { .. }) => {
+                assert!(matches!(error, BlockError::Io(_)), "{error}");
+                return Poll::Ready(Ok(Some(copies)));
+            }
+            _ => return Poll::Ready(Ok(Some(copies))),
+        }
+    }
+}
+
+/// Polls so often, unless it is done before; then drops or leaks the future.
+fn poll_some<T>(
+    mut future: impl Future<Output = T> + Unpin,
+    task: &Task,
+    polls: usize,
+    leaked: bool,
+) -> Option<T> {
+    let mut polls = iter::repeat_n((), polls + 1);
+    let done = polls.find_map(|()| match Pin::new(&mut future).poll(&mut task.context()) {
+        Poll::Ready(done) => Some(done),
+        Poll::Pending => None,
+    });
+    if leaked {
+        mem::forget(future);
+    }
+    done
+}
+
+/// A source of blocks that remembers which were taken from it.
+struct Source {
+    blocks: VecDeque<Vec<u8>>,
+    pausing: bool,
+    paused: bool,
+    taken: Rc<RefCell<Vec<Vec<u8>>>>,
+}
+
+impl Stream for Source {
+    type Item = Vec<u8>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Vec<u8>>> {
+        self.paused = self.pausing && !self.paused;
+        if self.paused {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let block = self.blocks.pop_front();
+        self.taken.borrow_mut().extend(block.clone());
+        Poll::Ready(block)
+    }
+}

@@ -1,0 +1,314 @@
+//! Arbitrary configurations, and how they are built.
+
+use arbitrary::{Arbitrary, Unstructured};
+use bytes::BufMut;
+use wholeblock::{
+    AnyFraming, BlockCodec, ConfigError, Exact, Framing, Header, InvalidHeader, LengthField,
+    LengthPrefix, Limit, Varint,
+};
+
+use crate::reference::{MAX_LIMIT, Reference};
+
+/// Lengths around which something in the crate changes.
+const EDGES: [usize; 8] = [128, 256, 4_096, 8_192, 16_384, 60_816, 65_536, 131_072];
+
+/// What a receiver keeps between blocks, unless told otherwise.
+const DEFAULT_MAX_RETAINED: usize = 1024 * 1024;
+
+/// A number of bytes: mostly small, often at an edge, up to half a MiB.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Len(pub usize);
+
+impl<'a> Arbitrary<'a> for Len {
+    fn arbitrary(u: &mut Unstructured<'a>) -> arbitrary::Result<Self> {
+        Ok(Self(match u8::arbitrary(u)? {
+            small @ ..160 => small.into(),
+            160..192 => u16::arbitrary(u)?.into(),
+            edge @ 192..240 => {
+                let by = i8::arbitrary(u)? as isize;
+                EDGES[usize::from(edge) % EDGES.len()].saturating_add_signed(by)
+            }
+            240.. => usize::from(u16::arbitrary(u)?) * 8,
+        }))
+    }
+}
+
+/// A limit on a block's length, as a user might choose one.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+pub enum Max {
+    Default,
+    Len(Len),
+    /// So much beside the largest that there can be.
+    BesideLargest(i8),
+    /// So much beside the smallest.
+    BesideSmallest(i8),
+    Any(u64),
+}
+
+impl Max {
+    pub fn among(self, smallest: u64, largest: u64) -> Option<usize> {
+        let max = match self {
+            Self::Default => return None,
+            Self::Len(Len(len)) => len as u64,
+            Self::BesideLargest(by) => largest.saturating_add_signed(by.into()),
+            Self::BesideSmallest(by) => smallest.saturating_add_signed(by.into()),
+            Self::Any(any) => any,
+        };
+        usize::try_from(max).ok()
+    }
+}
+
+/// One of the crate's framings or a user's own, with any settings, some of which cannot work.
+#[derive(Arbitrary, Clone, Debug)]
+pub enum Config {
+    Exact {
+        len: Len,
+    },
+    LengthPrefix {
+        width: u8,
+        little_endian: bool,
+        including_header: bool,
+        max: Max,
+        max_first: bool,
+    },
+    Varint {
+        max: Max,
+    },
+    LengthField {
+        width: u8,
+        little_endian: bool,
+        offset: u8,
+        /// Header after the length field; none by default.
+        more: Option<u8>,
+        adjustment: i16,
+        strip: Option<u8>,
+        max: Max,
+        clamped: bool,
+    },
+    Own,
+}
+
+/// What is to be done with a framing, whichever it is.
+pub trait Visit {
+    fn visit<F: Framing>(self, framing: F, reference: Reference);
+}
+
+impl Config {
+    /// Builds the framing, compares what the crate says of it with what the reference does, and has
+    /// it visited: as itself, or as the framing chosen at run time.
+    pub fn visit(&self, chosen_at_run_time: bool, visit: impl Visit) {
+        if let (true, false) = (chosen_at_run_time, matches!(self, Self::Own)) {
+            if let Some((framing, reference)) = self.any() {
+                visit.visit(framing, reference);
+            }
+            return;
+        }
+        let reference = self.reference();
+        match self {
+            Self::Exact { len } => checked(Exact::new(len.0), reference, visit),
+            Self::LengthPrefix { .. } => checked(self.length_prefix(), reference, visit),
+            Self::Varint { .. } => checked(self.varint(), reference, visit),
+            Self::LengthField { .. } => checked(self.length_field(), reference, visit),
+            Self::Own => checked(Ok(Own), reference, visit),
+        }
+    }
+
+    /// The framing chosen at run time, unless it cannot work or is a user's own.
+    pub fn any(&self) -> Option<(AnyFraming, Reference)> {
+        let framing = match self {
+            Self::Exact { len } => Exact::new(len.0).map(AnyFraming::from),
+            Self::LengthPrefix { .. } => self.length_prefix().map(AnyFraming::from),
+            Self::Varint { .. } => self.varint().map(AnyFraming::from),
+            Self::LengthField { .. } => self.length_field().map(AnyFraming::from),
+            Self::Own => return None,
+        };
+        agreed(framing, self.reference())
+    }
+
+    fn length_prefix(&self) -> Result<LengthPrefix, ConfigError> {
+        let Self::LengthPrefix {
+            width,
+            little_endian,
+            including_header,
+            max_first,
+            ..
+        } = *self
+        else {
+            unreachable!();
+        };
+        let mut framing = LengthPrefix::bytes(usize::from(width % 10))?;
+        let max = self.max();
+        if let (true, Some(max)) = (max_first, max) {
+            framing = framing.max_block_len(max)?;
+        }
+        if little_endian {
+            framing = framing.little_endian();
+        }
+        if including_header {
+            framing = framing.including_header()?;
+        }
+        if let (false, Some(max)) = (max_first, max) {
+            framing = framing.max_block_len(max)?;
+        }
+        Ok(framing)
+    }
+
+    fn varint(&self) -> Result<Varint, ConfigError> {
+        match self.max() {
+            Some(max) => Varint::new().max_block_len(max),
+            None => Ok(Varint::new()),
+        }
+    }
+
+    fn length_field(&self) -> Result<LengthField, ConfigError> {
+        let Self::LengthField {
+            width,
+            little_endian,
+            offset,
+            more,
+            adjustment,
+            strip,
+            clamped,
+            ..
+        } = *self
+        else {
+            unreachable!();
+        };
+        let mut config = LengthField::config()
+            .width(usize::from(width % 10))
+            .offset(offset.into())
+            .adjustment(adjustment.into());
+        config.little_endian = little_endian;
+        config.header_len =
+            more.map(|more| usize::from(offset) + usize::from(width % 10) + usize::from(more));
+        config.strip = strip.map(usize::from);
+        if let Some(max) = self.max() {
+            config.limit = match clamped {
+                true => Limit::Clamped(max),
+                false => Limit::Strict(max),
+            };
+        }
+        config.build()
+    }
+
+    /// The limit, in bytes, where one is set.
+    pub(crate) fn max(&self) -> Option<usize> {
+        let (smallest, largest) = self.carried();
+        match *self {
+            Self::LengthPrefix { max, .. }
+            | Self::Varint { max }
+            | Self::LengthField { max, .. } => max.among(smallest, largest),
+            Self::Exact { .. } | Self::Own => None,
+        }
+    }
+
+    /// What a block can have at all, in bytes, where no limit is set.
+    fn carried(&self) -> (u64, u64) {
+        let unlimited = Reference::unlimited(self);
+        unlimited.map_or((0, MAX_LIMIT as u64), |lens| {
+            (*lens.start() as u64, *lens.end() as u64)
+        })
+    }
+
+    fn reference(&self) -> Option<Reference> {
+        Reference::new(self)
+    }
+}
+
+fn checked<F: Framing>(
+    framing: Result<F, ConfigError>,
+    reference: Option<Reference>,
+    visit: impl Visit,
+) {
+    if let Some((framing, reference)) = agreed(framing, reference) {
+        visit.visit(framing, reference);
+    }
+}
+
+/// The two, if they can work; panics if they do not agree on that, or on what they carry.
+fn agreed<F: Framing>(
+    framing: Result<F, ConfigError>,
+    reference: Option<Reference>,
+) -> Option<(F, Reference)> {
+    match (framing, reference) {
+        (Ok(framing), Some(reference)) => {
+            assert_eq!(framing.block_lens(), reference.lens, "{reference:?}");
+            Some((framing, reference))
+        }
+        (Err(_), None) => None,
+        (framing, reference) => panic!("{:?}, and {reference:?}", framing.err()),
+    }
+}
+
+/// Settings of a codec.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+pub struct Settings {
+    pub max_decode: Max,
+    pub max_encode: Max,
+    pub max_retained: Option<Len>,
+    pub skip_too_large: bool,
+}
+
+impl Settings {
+    /// The codec, and its limits: to receive, and to send. A limit that is refused changes nothing.
+    pub fn codec<F: Framing>(
+        &self,
+        framing: F,
+        reference: &Reference,
+    ) -> (BlockCodec<F>, usize, usize) {
+        let mut codec = BlockCodec::new(framing).skip_too_large(self.skip_too_large);
+        if let Some(Len(bytes)) = self.max_retained {
+            codec = codec.max_retained(bytes);
+        }
+        let lens = reference.lens.clone();
+        let (least, most) = (*lens.start() as u64, *lens.end() as u64);
+        let (mut max_decode, mut max_encode) = (*lens.end(), *lens.end());
+        if let Some(max) = self.max_decode.among(least, most) {
+            let set = codec.set_max_decode_len(max);
+            assert_eq!(set.is_ok(), lens.contains(&max), "{max} of {lens:?}");
+            max_decode = if set.is_ok() { max } else { max_decode };
+        }
+        if let Some(max) = self.max_encode.among(least, most) {
+            let set = codec.set_max_encode_len(max);
+            assert_eq!(set.is_ok(), lens.contains(&max), "{max} of {lens:?}");
+            max_encode = if set.is_ok() { max } else { max_encode };
+        }
+        assert_eq!(codec.max_decode_len(), max_decode);
+        assert_eq!(codec.max_encode_len(), max_encode);
+        (codec, max_decode, max_encode)
+    }
+
+    pub fn max_retained(&self) -> usize {
+        self.max_retained
+            .map_or(DEFAULT_MAX_RETAINED, |bytes| bytes.0)
+    }
+}
+
+/// A user's own header: `"WB"`, then the payload's length as a big-endian u24.
+#[derive(Clone, Debug)]
+pub struct Own;
+
+impl Framing for Own {
+    fn block_lens(&self) -> std::ops::RangeInclusive<usize> {
+        0..=0xff_ffff
+    }
+
+    fn decode_header(&self, front: &[u8]) -> Result<Header, InvalidHeader> {
+        let known = front.len().min(2);
+        if front[..known] != b"WB"[..known] {
+            return Err(InvalidHeader("it does not start with WB"));
+        }
+        Ok(match *front {
+            [_, _, a, b, c, ..] => Header::Complete {
+                header_len: 5,
+                payload_len: u64::from(u32::from_be_bytes([0, a, b, c])),
+            },
+            _ => Header::Incomplete { at_least: 5 },
+        })
+    }
+
+    fn encode_header(&self, payload_len: usize, dst: &mut impl BufMut) {
+        dst.put_slice(b"WB");
+        dst.put_uint(payload_len as u64, 3);
+    }
+}

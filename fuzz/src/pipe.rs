@@ -1,0 +1,201 @@
+//! Two ends of a connection in memory, with limited buffers, and with faults on demand.
+
+use std::{
+    cell::RefCell,
+    collections::VecDeque,
+    io::{self, IoSlice},
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, Waker},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::scripted::Step;
+
+/// One direction.
+#[derive(Debug, Default)]
+struct Channel {
+    bytes: VecDeque<u8>,
+    capacity: usize,
+    closed: bool,
+    /// Nobody reads any more: what is written is dropped.
+    deaf: bool,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+    reads: VecDeque<Step>,
+    writes: VecDeque<Step>,
+    /// Errors given, and not yet seen by [`End::take_failures`].
+    failed_reads: usize,
+    failed_writes: usize,
+}
+
+/// An end: clones are the same end.
+#[derive(Clone, Debug)]
+pub struct End {
+    incoming: Rc<RefCell<Channel>>,
+    outgoing: Rc<RefCell<Channel>>,
+    vectored: bool,
+}
+
+/// Two ends, each of which buffers `capacity` bytes at most.
+pub fn pipe(capacity: usize, vectored: bool) -> [End; 2] {
+    let channel = || {
+        Rc::new(RefCell::new(Channel {
+            capacity: capacity.max(1),
+            ..Channel::default()
+        }))
+    };
+    let [there, back] = [channel(), channel()];
+    let end = |incoming: &Rc<_>, outgoing: &Rc<_>| End {
+        incoming: Rc::clone(incoming),
+        outgoing: Rc::clone(outgoing),
+        vectored,
+    };
+    [end(&back, &there), end(&there, &back)]
+}
+
+impl End {
+    /// What the next read does.
+    pub fn plan_read(&self, step: Step) {
+        self.incoming.borrow_mut().reads.push_back(step);
+    }
+
+    /// What the next write does.
+    pub fn plan_write(&self, step: Step) {
+        self.outgoing.borrow_mut().writes.push_back(step);
+    }
+
+    /// Does not read any more: what the peer sends is dropped.
+    pub fn stop_reading(&self) {
+        let mut channel = self.incoming.borrow_mut();
+        channel.deaf = true;
+        channel.bytes.clear();
+        wake(&mut channel.writer);
+    }
+
+    /// Whether a read, or a write, has failed since this was last asked.
+    pub fn take_failures(&self) -> (bool, bool) {
+        let reads = std::mem::take(&mut self.incoming.borrow_mut().failed_reads);
+        let writes = std::mem::take(&mut self.outgoing.borrow_mut().failed_writes);
+        (reads > 0, writes > 0)
+    }
+}
+
+fn wake(waker: &mut Option<Waker>) {
+    if let Some(waker) = waker.take() {
+        waker.wake();
+    }
+}
+
+/// How many of `room` bytes a step moves; none if it fails. Pending where it is not to move any.
+fn poll_step(step: Option<Step>, room: usize, cx: &mut Context<'_>) -> Poll<Option<usize>> {
+    match step {
+        None | Some(Step::All) => Poll::Ready(Some(room)),
+        Some(Step::Move(bytes)) => Poll::Ready(Some(room.min(bytes.0.max(1)))),
+        Some(Step::Fail) => Poll::Ready(None),
+        Some(Step::Pending) => {
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }
+    }
+}
+
+fn failure<T>() -> Poll<io::Result<T>> {
+    Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
+}
+
+impl AsyncRead for End {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut channel = self.incoming.borrow_mut();
+        assert!(buf.remaining() > 0, "a read without room");
+        let room = buf.remaining().min(channel.bytes.len());
+        if room == 0 && channel.reads.is_empty() && !channel.closed {
+            channel.reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        let step = channel.reads.pop_front();
+        match std::task::ready!(poll_step(step, room, cx)) {
+            None => {
+                channel.failed_reads += 1;
+                failure()
+            }
+            Some(0) if !channel.closed => {
+                channel.reader = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            Some(bytes) => {
+                for byte in channel.bytes.drain(..bytes) {
+                    buf.put_slice(&[byte]);
+                }
+                wake(&mut channel.writer);
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+}
+
+impl AsyncWrite for End {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        assert!(self.vectored || bufs.len() == 1, "it is not vectored");
+        let mut channel = self.outgoing.borrow_mut();
+        assert!(!channel.closed, "a write after the end");
+        let len: usize = bufs.iter().map(|buf| buf.len()).sum();
+        assert!(len > 0, "a write of nothing");
+        if channel.deaf {
+            return Poll::Ready(Ok(len));
+        }
+        let room = len.min(channel.capacity - channel.bytes.len());
+        let step = match room {
+            0 => None,
+            _ => channel.writes.pop_front(),
+        };
+        match std::task::ready!(poll_step(step, room, cx)) {
+            None => {
+                channel.failed_writes += 1;
+                failure()
+            }
+            Some(0) => {
+                channel.writer = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            Some(bytes) => {
+                let all = bufs.iter().flat_map(|buf| buf.iter());
+                channel.bytes.extend(all.take(bytes));
+                wake(&mut channel.reader);
+                Poll::Ready(Ok(bytes))
+            }
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.vectored
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut channel = self.outgoing.borrow_mut();
+        channel.closed = true;
+        wake(&mut channel.reader);
+        Poll::Ready(Ok(()))
+    }
+}

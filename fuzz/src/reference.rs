@@ -1,0 +1,304 @@
+//! What is on the wire, by the crate's documentation: slow, short, and without its code.
+
+use std::ops::RangeInclusive;
+
+use crate::config::Config;
+
+/// The largest limit there can be: half of what an allocation may have.
+pub const MAX_LIMIT: usize = isize::MAX as usize / 2;
+
+const DEFAULT_MAX: usize = 8 * 1024 * 1024;
+
+/// A framing that can work.
+#[derive(Clone, Debug)]
+pub struct Reference {
+    wire: Wire,
+    /// The blocks it carries, in bytes.
+    pub lens: RangeInclusive<usize>,
+}
+
+#[derive(Clone, Debug)]
+enum Wire {
+    Exact,
+    Varint,
+    Own,
+    Field(Field),
+}
+
+/// A header with a length in it, of which some bytes at the front are no part of the block. A prefix
+/// is one too.
+#[derive(Clone, Debug)]
+struct Field {
+    start: usize,
+    end: usize,
+    little_endian: bool,
+    /// What the value counts beyond the bytes after the field, negative if it counts less.
+    more: i128,
+    header_len: usize,
+    strip: usize,
+}
+
+/// What a front is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Front {
+    /// Less than the bytes that decide how long the block is, which are so many at least.
+    Header {
+        at_least: usize,
+    },
+    /// A header, stripped of so many bytes, and what it announces.
+    Announced {
+        header_len: usize,
+        payload_len: u64,
+    },
+    Invalid,
+}
+
+/// Why a block cannot be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    Size { min: usize, max: usize },
+    Header { announced: Option<u64> },
+}
+
+impl Reference {
+    /// None where the configuration cannot work.
+    pub(crate) fn new(config: &Config) -> Option<Self> {
+        let lens = Self::unlimited(config)?;
+        let max = match (config.max(), config) {
+            (None, Config::Exact { .. } | Config::Own) => *lens.end(),
+            (None, _) => DEFAULT_MAX.min(*lens.end()),
+            (Some(max), Config::LengthField { clamped: true, .. }) => max.min(*lens.end()),
+            (Some(max), _) if max > *lens.end() => return None,
+            (Some(max), _) => max,
+        };
+        // A block of less than its own header is none.
+        (max >= *lens.start()).then(|| Self {
+            wire: Wire::new(config),
+            lens: *lens.start()..=max,
+        })
+    }
+
+    /// What the header can announce and an allocation can hold; none where that is nothing.
+    pub(crate) fn unlimited(config: &Config) -> Option<RangeInclusive<usize>> {
+        let (least, most): (i128, i128) = match (Wire::new(config), config) {
+            (_, Config::Exact { len }) => {
+                return (1..=MAX_LIMIT).contains(&len.0).then_some(len.0..=len.0);
+            }
+            (Wire::Own, _) => (0, 0xff_ffff),
+            (Wire::Field(field), _) => {
+                let width = field.end - field.start;
+                if !(1..=8).contains(&width) || field.header_len > 1_024 {
+                    return None;
+                }
+                if field.strip > field.header_len || field.header_len < field.end {
+                    return None;
+                }
+                let of_value = |value: i128| field.end as i128 + value - field.more;
+                let least = of_value(0).max(field.header_len as i128);
+                let most = of_value((1 << (8 * width)) - 1);
+                (least - field.strip as i128, most - field.strip as i128)
+            }
+            _ => (0, i128::MAX),
+        };
+        let most = most.min(MAX_LIMIT as i128);
+        (0 <= least && least <= most).then_some(least as usize..=most as usize)
+    }
+
+    /// Reads what is at the front.
+    pub fn read(&self, front: &[u8]) -> Front {
+        match &self.wire {
+            Wire::Exact => Front::Announced {
+                header_len: 0,
+                payload_len: *self.lens.start() as u64,
+            },
+            Wire::Varint => read_varint(front),
+            Wire::Own => read_own(front),
+            Wire::Field(field) => field.read(front),
+        }
+    }
+
+    /// Appends `block` with its header to `wire`, where it can be sent under a limit of `max`.
+    pub fn write(&self, block: &[u8], max: usize, wire: &mut Vec<u8>) -> Result<(), Refusal> {
+        let min = *self.lens.start();
+        if !(min..=max).contains(&block.len()) {
+            return Err(Refusal::Size { min, max });
+        }
+        let start = wire.len();
+        self.announce(block.len() as u64, wire);
+        wire.extend_from_slice(block);
+        // A kept header may contradict its block.
+        let announced = match self.read(&wire[start..]) {
+            Front::Announced { payload_len, .. } => Some(payload_len),
+            _ => None,
+        };
+        if announced == Some(block.len() as u64) {
+            return Ok(());
+        }
+        wire.truncate(start);
+        Err(Refusal::Header { announced })
+    }
+
+    /// Gives `block` the length in it that it should have.
+    pub fn make_true(&self, block: &mut [u8]) {
+        let Wire::Field(field) = &self.wire else {
+            return;
+        };
+        let header = field.header(block.len() as u64);
+        let kept = field.start.max(field.strip)..field.end.max(field.strip);
+        let in_block = kept.start - field.strip..kept.end - field.strip;
+        if let Some(front) = block.get_mut(in_block) {
+            front.copy_from_slice(&header[kept]);
+        }
+    }
+
+    /// Appends a header to `wire` that announces `len` bytes, whether they can be carried or not.
+    pub fn announce(&self, len: u64, wire: &mut Vec<u8>) {
+        match &self.wire {
+            Wire::Exact => {}
+            Wire::Varint => write_varint(len, wire),
+            Wire::Own => {
+                wire.extend_from_slice(b"WB");
+                wire.extend_from_slice(&(len as u32).to_be_bytes()[1..]);
+            }
+            Wire::Field(field) => wire.extend_from_slice(&field.header(len)[..field.strip]),
+        }
+    }
+
+    /// Whether a block comes from one wire only: no longer varint stands for it, and nothing is
+    /// stripped that has no content, or that is as it would be sent.
+    pub fn is_canonical(&self, wire: &[u8], header_len: usize) -> bool {
+        match &self.wire {
+            Wire::Exact | Wire::Own => true,
+            Wire::Varint => header_len == 1 || wire[header_len - 1] != 0,
+            Wire::Field(field) => {
+                let is_length = |at: &usize| (field.start..field.end).contains(at);
+                (0..header_len).all(|at| is_length(&at) || wire[at] == 0)
+            }
+        }
+    }
+}
+
+impl Wire {
+    fn new(config: &Config) -> Self {
+        match *config {
+            Config::Exact { .. } => Self::Exact,
+            Config::Varint { .. } => Self::Varint,
+            Config::Own => Self::Own,
+            Config::LengthPrefix {
+                width,
+                little_endian,
+                including_header,
+                ..
+            } => {
+                let width = usize::from(width % 10);
+                Self::Field(Field {
+                    start: 0,
+                    end: width,
+                    little_endian,
+                    more: if including_header { width as i128 } else { 0 },
+                    header_len: width,
+                    strip: width,
+                })
+            }
+            Config::LengthField {
+                width,
+                little_endian,
+                offset,
+                more,
+                adjustment,
+                strip,
+                ..
+            } => {
+                let start = usize::from(offset);
+                let end = start + usize::from(width % 10);
+                let header_len = end + usize::from(more.unwrap_or(0));
+                Self::Field(Field {
+                    start,
+                    end,
+                    little_endian,
+                    more: -i128::from(adjustment),
+                    header_len,
+                    strip: strip.map_or(header_len, usize::from),
+                })
+            }
+        }
+    }
+}
+
+impl Field {
+    fn read(&self, front: &[u8]) -> Front {
+        let at_least = self.end.max(self.strip);
+        let (Some(field), true) = (front.get(self.start..self.end), front.len() >= at_least) else {
+            return Front::Header { at_least };
+        };
+        let shift = |value: i128, byte: &u8| value << 8 | i128::from(*byte);
+        let value = match self.little_endian {
+            true => field.iter().rev().fold(0, shift),
+            false => field.iter().fold(0, shift),
+        };
+        let on_wire = self.end as i128 + value - self.more;
+        if on_wire < self.header_len as i128 {
+            return Front::Invalid;
+        }
+        let payload_len = on_wire - self.strip as i128;
+        Front::Announced {
+            header_len: self.strip,
+            payload_len: u64::try_from(payload_len).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// The header up to its length's end, or what is stripped of it, for a block of `len` bytes.
+    fn header(&self, len: u64) -> Vec<u8> {
+        let value = self.strip as i128 + i128::from(len) - self.end as i128 + self.more;
+        let width = self.end - self.start;
+        let mut header = vec![0; self.end.max(self.strip)];
+        for (at, byte) in header[self.start..self.end].iter_mut().enumerate() {
+            let place = if self.little_endian {
+                at
+            } else {
+                width - 1 - at
+            };
+            *byte = (value >> (8 * place)) as u8;
+        }
+        header
+    }
+}
+
+fn read_varint(front: &[u8]) -> Front {
+    let mut value: u128 = 0;
+    for (at, byte) in front.iter().enumerate() {
+        value |= u128::from(byte & 0x7f) << (7 * at);
+        if value > u128::from(u64::MAX) || (at == 9 && *byte >= 0x80) {
+            return Front::Invalid;
+        }
+        if *byte < 0x80 {
+            return Front::Announced {
+                header_len: at + 1,
+                payload_len: value as u64,
+            };
+        }
+    }
+    Front::Header {
+        at_least: front.len() + 1,
+    }
+}
+
+fn write_varint(mut value: u64, wire: &mut Vec<u8>) {
+    while value >= 0x80 {
+        wire.push((value % 0x80) as u8 + 0x80);
+        value /= 0x80;
+    }
+    wire.push(value as u8);
+}
+
+fn read_own(front: &[u8]) -> Front {
+    match front {
+        [] | [b'W'] => Front::Header { at_least: 5 },
+        [b'W', b'B', rest @ ..] if rest.len() < 3 => Front::Header { at_least: 5 },
+        [b'W', b'B', a, b, c, ..] => Front::Announced {
+            header_len: 5,
+            payload_len: u64::from(*a) << 16 | u64::from(*b) << 8 | u64::from(*c),
+        },
+        _ => Front::Invalid,
+    }
+}

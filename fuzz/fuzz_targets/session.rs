@@ -6,29 +6,27 @@
 use std::{
     cell::RefCell,
     collections::VecDeque,
-    iter, mem,
-    ops::RangeInclusive,
-    pin::{Pin, pin},
+    mem,
+    pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
 };
 
 use arbitrary::Arbitrary;
-use bytes::{Bytes, BytesMut};
-use futures::{Future, Sink, Stream, StreamExt};
+use bytes::Bytes;
+use futures::{Sink, Stream, StreamExt};
 use libfuzzer_sys::fuzz_target;
 use tokio_util::codec::Framed;
-use wholeblock::{
-    AnyFraming, AsFramedRead, BlockCodec, BlockError, BlockTransport, recv_blocks, send_blocks,
-    try_send_blocks,
-};
+use wholeblock::{AnyFraming, BlockError, BlockTransport, send_blocks, try_send_blocks};
 use wholeblock_fuzz::{
     config::{Config, Len, Max, Settings},
+    either,
     memory::KIB,
-    pipe::{End, pipe},
+    pipe::pipe,
     polls::Task,
-    reference::{Front, Reference, Refusal},
+    reference::{Reference, Refusal},
     scripted::Step,
+    side::{Form, Io, Side, Source, poll_lent, poll_some},
 };
 
 /// No session takes as many turns of its ends to deliver all.
@@ -98,17 +96,6 @@ struct Block {
     raw: bool,
 }
 
-#[derive(Arbitrary, Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
-    Owned,
-    Lent { leaked: bool },
-    Batched { of: u8 },
-}
-
-impl Form {
-    const LENT: Self = Self::Lent { leaked: false };
-}
-
 fuzz_target!(|input: Input| {
     let framings: Vec<_> = input.configs.iter().filter_map(Config::any).collect();
     if !framings.is_empty() {
@@ -120,59 +107,6 @@ fuzz_target!(|input: Input| {
         session.end();
     }
 });
-
-type Codec = BlockCodec<AnyFraming>;
-
-/// What an end does its I/O with.
-enum Io {
-    Framed(Framed<End, Codec>),
-    Transport(BlockTransport<End, AnyFraming>),
-    /// While it is being changed.
-    Gone,
-}
-
-/// Does the same with either.
-macro_rules! either {
-    ($io:expr, $either:ident => $do:expr) => {
-        match &mut $io {
-            Io::Framed($either) => $do,
-            Io::Transport($either) => $do,
-            Io::Gone => unreachable!(),
-        }
-    };
-}
-
-/// One end, and what is expected of it.
-struct Side {
-    io: Io,
-    end: End,
-    /// How often it has gone on with another framing.
-    epoch: usize,
-    max_encode: usize,
-    max_decode: usize,
-    /// The limits since the last block: each may still hold for one that has begun.
-    former_max: RangeInclusive<usize>,
-    /// Whether the next block has begun, and was found to be within its limit.
-    begun: bool,
-    /// Whether the last wait for a block was in vain.
-    waits: bool,
-    skips: bool,
-    /// Blocks it has sent.
-    encoded: u64,
-    /// What it has not received of what the other end has sent, each with the epoch of its framing.
-    expected: VecDeque<(usize, Vec<u8>)>,
-    /// Blocks received or skipped.
-    received: u64,
-    /// How many of them were skipped.
-    skipped: u64,
-    /// Whether it has met an error about the blocks themselves.
-    dead: bool,
-    closed: bool,
-    /// Whether its stream has just returned an error of the transport.
-    failed: bool,
-    /// Whether it has met the end.
-    over: bool,
-}
 
 struct Session {
     framings: Vec<(AnyFraming, Reference)>,
@@ -249,9 +183,12 @@ impl Session {
             }
             Op::Fault { read: true, step } => self.sides[at].end.plan_read(*step),
             Op::Fault { read: false, step } => self.sides[at].end.plan_write(*step),
-            Op::Limit { decode, max } => self.limit(at, *decode, *max),
-            Op::Convert => self.convert(at, true),
-            Op::Parts => self.convert(at, false),
+            Op::Limit { decode, max } => {
+                let reference = self.reference(self.sides[at].epoch).clone();
+                self.sides[at].limit(&reference, *decode, *max);
+            }
+            Op::Convert => self.sides[at].convert(true),
+            Op::Parts => self.sides[at].convert(false),
             Op::Switch => self.switch(at),
             Op::Close => drop(self.poll_close(at, &mut task.context())),
         }
@@ -453,47 +390,6 @@ impl Session {
         polled.map(drop)
     }
 
-    fn limit(&mut self, at: usize, decode: bool, max: Max) {
-        let reference = self.reference(self.sides[at].epoch).clone();
-        let side = &mut self.sides[at];
-        let (least, most) = (*reference.lens.start(), *reference.lens.end());
-        let Some(max) = max.among(least as u64, most as u64) else {
-            return;
-        };
-        let set = either!(side.io, io => match decode {
-            true => io.codec_mut().set_max_decode_len(max),
-            false => io.codec_mut().set_max_encode_len(max),
-        });
-        assert_eq!(set.is_ok(), reference.lens.contains(&max));
-        if set.is_err() {
-            return;
-        }
-        if !decode {
-            side.max_encode = max;
-            return;
-        }
-        side.pass_skipped();
-        let buffer = either!(side.io, io => io.read_buffer());
-        if let (true, Front::Announced { payload_len, .. }) = (side.waits, reference.read(buffer)) {
-            side.begun |= !buffer.is_empty() && payload_len <= side.max_decode as u64;
-        }
-        side.max_decode = max;
-        let (least, most) = side.former_max.clone().into_inner();
-        side.former_max = least.min(max)..=most.max(max);
-    }
-
-    /// Goes on with a `BlockTransport` instead of a `Framed`, or the other way round; or takes a
-    /// `Framed` apart, and puts it together again.
-    fn convert(&mut self, at: usize, other: bool) {
-        let io = &mut self.sides[at].io;
-        *io = match (mem::replace(io, Io::Gone), other) {
-            (Io::Framed(framed), true) => Io::Transport(framed.into()),
-            (Io::Transport(transport), true) => Io::Framed(transport.into_framed()),
-            (Io::Framed(framed), false) => Io::Framed(Framed::from_parts(framed.into_parts())),
-            (io, _) => io,
-        };
-    }
-
     /// Goes on with the next framing, where nothing of the former one can be on its way here, nor
     /// anything that the other end would refuse.
     fn switch(&mut self, at: usize) {
@@ -564,34 +460,18 @@ impl Session {
         };
         self.sides[at].waits = polled.is_pending();
         match ready!(polled) {
-            Ok(Some(blocks)) => blocks.iter().for_each(|block| self.received(at, block)),
+            Ok(Some(blocks)) => blocks
+                .iter()
+                .for_each(|block| self.sides[at].received(block)),
             Ok(None) => self.ended(at),
             Err(BlockError::Io(error)) => {
                 let (reads, _) = self.sides[at].end.take_failures();
                 assert!(reads, "{error}, though the transport has not failed");
                 self.sides[at].failed = form == Form::Owned;
             }
-            Err(error) => self.refused(at, &error),
+            Err(error) => self.sides[at].refused(&error),
         }
         Poll::Ready(())
-    }
-
-    /// Panics unless `block` is the next one that was sent and that is not over the limit.
-    fn received(&mut self, at: usize, block: &[u8]) {
-        let side = &mut self.sides[at];
-        loop {
-            let (sent, former_max, begun) = side.pop();
-            if sent == block && sent.len() <= *former_max.end() {
-                return;
-            }
-            side.skipped += 1;
-            assert!(
-                side.skips && sent.len() > *former_max.start() && !begun,
-                "not what was sent: {} bytes instead of {}",
-                block.len(),
-                sent.len(),
-            );
-        }
     }
 
     /// Panics unless the other end has ended, and all was received that was not skipped.
@@ -602,31 +482,6 @@ impl Session {
         );
         assert!(!self.sides[at].is_owed(), "blocks are lost");
         self.sides[at].over = true;
-    }
-
-    /// Panics unless the next block is over the limit.
-    fn refused(&mut self, at: usize, error: &BlockError) {
-        let side = &mut self.sides[at];
-        let BlockError::TooLarge {
-            announced,
-            limit,
-            index,
-            ..
-        } = *error
-        else {
-            panic!("{error}");
-        };
-        let (_, sent) = side.expected.front().expect("nothing was sent");
-        let next = (sent.len() as u64, side.received);
-        assert_eq!((announced, index), next, "{error}");
-        assert!(
-            announced > limit && limit >= side.max_decode as u64,
-            "{error}"
-        );
-        assert!(!side.skips && !side.begun, "{error}");
-        side.dead = true;
-        side.expected.clear();
-        side.end.stop_reading();
     }
 
     /// Writes and reads until all has arrived, as an executor would: what is not woken is not polled.
@@ -679,123 +534,5 @@ impl Session {
                 }
             });
         }
-    }
-}
-
-impl Side {
-    /// The next block that was sent, the limits that it may be under, and whether it was found to be
-    /// within its own.
-    fn pop(&mut self) -> (Vec<u8>, RangeInclusive<usize>, bool) {
-        let next = self.expected.pop_front();
-        let (epoch, sent) = next.expect("a block that nobody sent");
-        assert_eq!(epoch, self.epoch);
-        self.received += 1;
-        let now = self.max_decode..=self.max_decode;
-        let former_max = mem::replace(&mut self.former_max, now);
-        (sent, former_max, mem::take(&mut self.begun))
-    }
-
-    /// Passes over what was skipped. Panics if it was not to be.
-    fn pass_skipped(&mut self) {
-        let skipped = either!(self.io, io => io.codec().skipped_blocks());
-        while self.skipped < skipped {
-            self.skipped += 1;
-            let (sent, former_max, begun) = self.pop();
-            assert!(
-                self.skips && sent.len() > *former_max.start() && !begun,
-                "skipped"
-            );
-        }
-    }
-
-    /// Whether there are blocks to come that it does not skip.
-    fn is_owed(&self) -> bool {
-        let mut max = *self.former_max.start();
-        let within = |(_, block): &(usize, Vec<u8>)| {
-            let max = mem::replace(&mut max, self.max_decode);
-            !self.skips || block.len() <= max
-        };
-        self.expected.iter().any(within)
-    }
-}
-
-/// Lends blocks once, copied: as many as are there together.
-fn poll_lent<R>(
-    io: &mut R,
-    form: Form,
-    most: u64,
-    cx: &mut Context<'_>,
-) -> Poll<Result<Option<Vec<BytesMut>>, BlockError>>
-where
-    R: AsFramedRead<Error = BlockError>,
-{
-    let mut receiving = recv_blocks(io).stop_after(most);
-    let mut copies = Vec::new();
-    if let Form::Batched { of } = form {
-        let polled = pin!(receiving.next_batch()).poll(cx);
-        return polled.map_ok(|batch| {
-            let batch = batch?.take(usize::from(of).max(1));
-            Some(batch.map(BytesMut::from).collect())
-        });
-    }
-    loop {
-        let next = pin!(receiving.next()).poll(cx);
-        match next.map_ok(|block| block.map(BytesMut::from)) {
-            Poll::Ready(Ok(Some(block))) => copies.push(block),
-            Poll::Pending if copies.is_empty() => {
-                if form != Form::LENT {
-                    mem::forget(receiving);
-                }
-                return Poll::Pending;
-            }
-            Poll::Ready(end) if copies.is_empty() => return Poll::Ready(end.map(|_none| None)),
-            // Whatever that is, another receiver meets it again, but for an error of the transport.
-            Poll::Ready(Err(error)) if !matches!(error, BlockError::TooLarge { .. }) => {
-                assert!(matches!(error, BlockError::Io(_)), "{error}");
-                return Poll::Ready(Ok(Some(copies)));
-            }
-            _ => return Poll::Ready(Ok(Some(copies))),
-        }
-    }
-}
-
-/// Polls so often, unless it is done before; then drops or leaks the future.
-fn poll_some<T>(
-    mut future: impl Future<Output = T> + Unpin,
-    task: &Task,
-    polls: usize,
-    leaked: bool,
-) -> Option<T> {
-    let mut polls = iter::repeat_n((), polls + 1);
-    let done = polls.find_map(|()| match Pin::new(&mut future).poll(&mut task.context()) {
-        Poll::Ready(done) => Some(done),
-        Poll::Pending => None,
-    });
-    if leaked {
-        mem::forget(future);
-    }
-    done
-}
-
-/// A source of blocks that remembers which were taken from it.
-struct Source {
-    blocks: VecDeque<Vec<u8>>,
-    pausing: bool,
-    paused: bool,
-    taken: Rc<RefCell<Vec<Vec<u8>>>>,
-}
-
-impl Stream for Source {
-    type Item = Vec<u8>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Vec<u8>>> {
-        self.paused = self.pausing && !self.paused;
-        if self.paused {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        let block = self.blocks.pop_front();
-        self.taken.borrow_mut().extend(block.clone());
-        Poll::Ready(block)
     }
 }

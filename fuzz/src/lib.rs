@@ -9,3 +9,4 @@ pub mod polls;
 pub mod reader;
 pub mod reference;
 pub mod scripted;
+pub mod side;

@@ -1,0 +1,289 @@
+//! One end of a session: what it does its I/O with, and what is expected of it.
+
+use std::{
+    cell::RefCell,
+    collections::VecDeque,
+    iter, mem,
+    ops::RangeInclusive,
+    pin::{Pin, pin},
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+use arbitrary::Arbitrary;
+use bytes::BytesMut;
+use futures::{Future, Stream};
+use tokio_util::codec::Framed;
+use wholeblock::{AnyFraming, AsFramedRead, BlockCodec, BlockError, BlockTransport, recv_blocks};
+
+use crate::{
+    config::Max,
+    pipe::End,
+    polls::Task,
+    reference::{Front, Reference},
+};
+
+/// A way to receive.
+#[derive(Arbitrary, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    Owned,
+    Lent { leaked: bool },
+    Batched { of: u8 },
+}
+
+impl Form {
+    pub const LENT: Self = Self::Lent { leaked: false };
+}
+
+pub type Codec = BlockCodec<AnyFraming>;
+
+/// What an end does its I/O with.
+pub enum Io {
+    Framed(Framed<End, Codec>),
+    Transport(BlockTransport<End, AnyFraming>),
+    /// While it is being changed.
+    Gone,
+}
+
+/// Does the same with either.
+#[macro_export]
+macro_rules! either {
+    ($io:expr, $either:ident => $do:expr) => {
+        match &mut $io {
+            $crate::side::Io::Framed($either) => $do,
+            $crate::side::Io::Transport($either) => $do,
+            $crate::side::Io::Gone => unreachable!(),
+        }
+    };
+}
+
+/// One end, and what is expected of it.
+pub struct Side {
+    pub io: Io,
+    pub end: End,
+    /// How often it has gone on with another framing.
+    pub epoch: usize,
+    pub max_encode: usize,
+    pub max_decode: usize,
+    /// The limits since the last block: each may still hold for one that has begun.
+    pub former_max: RangeInclusive<usize>,
+    /// Whether the next block has begun, and was found to be within its limit.
+    pub begun: bool,
+    /// Whether the last wait for a block was in vain.
+    pub waits: bool,
+    pub skips: bool,
+    /// Blocks it has sent.
+    pub encoded: u64,
+    /// What it has not received of what the other end has sent, each with the epoch of its framing.
+    pub expected: VecDeque<(usize, Vec<u8>)>,
+    /// Blocks received or skipped.
+    pub received: u64,
+    /// How many of them were skipped.
+    pub skipped: u64,
+    /// Whether it has met an error about the blocks themselves.
+    pub dead: bool,
+    pub closed: bool,
+    /// Whether its stream has just returned an error of the transport.
+    pub failed: bool,
+    /// Whether it has met the end.
+    pub over: bool,
+}
+
+impl Side {
+    /// Sets a limit from the next block on.
+    pub fn limit(&mut self, reference: &Reference, decode: bool, max: Max) {
+        let (least, most) = (*reference.lens.start(), *reference.lens.end());
+        let Some(max) = max.among(least as u64, most as u64) else {
+            return;
+        };
+        let set = either!(self.io, io => match decode {
+            true => io.codec_mut().set_max_decode_len(max),
+            false => io.codec_mut().set_max_encode_len(max),
+        });
+        assert_eq!(set.is_ok(), reference.lens.contains(&max));
+        if set.is_err() {
+            return;
+        }
+        if !decode {
+            self.max_encode = max;
+            return;
+        }
+        self.pass_skipped();
+        let buffer = either!(self.io, io => io.read_buffer());
+        if let (true, Front::Announced { payload_len, .. }) = (self.waits, reference.read(buffer)) {
+            self.begun |= !buffer.is_empty() && payload_len <= self.max_decode as u64;
+        }
+        self.max_decode = max;
+        let (least, most) = self.former_max.clone().into_inner();
+        self.former_max = least.min(max)..=most.max(max);
+    }
+
+    /// Goes on with a `BlockTransport` instead of a `Framed`, or the other way round; or takes a
+    /// `Framed` apart, and puts it together again.
+    pub fn convert(&mut self, other: bool) {
+        let io = &mut self.io;
+        *io = match (mem::replace(io, Io::Gone), other) {
+            (Io::Framed(framed), true) => Io::Transport(framed.into()),
+            (Io::Transport(transport), true) => Io::Framed(transport.into_framed()),
+            (Io::Framed(framed), false) => Io::Framed(Framed::from_parts(framed.into_parts())),
+            (io, _) => io,
+        };
+    }
+
+    /// Panics unless `block` is the next one that was sent and that is not over the limit.
+    pub fn received(&mut self, block: &[u8]) {
+        loop {
+            let (sent, former_max, begun) = self.pop();
+            if sent == block && sent.len() <= *former_max.end() {
+                return;
+            }
+            self.skipped += 1;
+            assert!(
+                self.skips && sent.len() > *former_max.start() && !begun,
+                "not what was sent: {} bytes instead of {}",
+                block.len(),
+                sent.len(),
+            );
+        }
+    }
+
+    /// Panics unless the next block is over the limit.
+    pub fn refused(&mut self, error: &BlockError) {
+        let BlockError::TooLarge {
+            announced,
+            limit,
+            index,
+            ..
+        } = *error
+        else {
+            panic!("{error}");
+        };
+        let (_, sent) = self.expected.front().expect("nothing was sent");
+        let next = (sent.len() as u64, self.received);
+        assert_eq!((announced, index), next, "{error}");
+        assert!(
+            announced > limit && limit >= self.max_decode as u64,
+            "{error}"
+        );
+        assert!(!self.skips && !self.begun, "{error}");
+        self.dead = true;
+        self.expected.clear();
+        self.end.stop_reading();
+    }
+
+    /// The next block that was sent, the limits that it may be under, and whether it was found to be
+    /// within its own.
+    pub fn pop(&mut self) -> (Vec<u8>, RangeInclusive<usize>, bool) {
+        let next = self.expected.pop_front();
+        let (epoch, sent) = next.expect("a block that nobody sent");
+        assert_eq!(epoch, self.epoch);
+        self.received += 1;
+        let now = self.max_decode..=self.max_decode;
+        let former_max = mem::replace(&mut self.former_max, now);
+        (sent, former_max, mem::take(&mut self.begun))
+    }
+
+    /// Passes over what was skipped. Panics if it was not to be.
+    pub fn pass_skipped(&mut self) {
+        let skipped = either!(self.io, io => io.codec().skipped_blocks());
+        while self.skipped < skipped {
+            self.skipped += 1;
+            let (sent, former_max, begun) = self.pop();
+            assert!(
+                self.skips && sent.len() > *former_max.start() && !begun,
+                "skipped"
+            );
+        }
+    }
+
+    /// Whether there are blocks to come that it does not skip.
+    pub fn is_owed(&self) -> bool {
+        let mut max = *self.former_max.start();
+        let within = |(_, block): &(usize, Vec<u8>)| {
+            let max = mem::replace(&mut max, self.max_decode);
+            !self.skips || block.len() <= max
+        };
+        self.expected.iter().any(within)
+    }
+}
+
+/// Lends blocks once, copied: as many as are there together.
+pub fn poll_lent<R>(
+    io: &mut R,
+    form: Form,
+    most: u64,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Option<Vec<BytesMut>>, BlockError>>
+where
+    R: AsFramedRead<Error = BlockError>,
+{
+    let mut receiving = recv_blocks(io).stop_after(most);
+    let mut copies = Vec::new();
+    if let Form::Batched { of } = form {
+        let polled = pin!(receiving.next_batch()).poll(cx);
+        return polled.map_ok(|batch| {
+            let batch = batch?.take(usize::from(of).max(1));
+            Some(batch.map(BytesMut::from).collect())
+        });
+    }
+    loop {
+        let next = pin!(receiving.next()).poll(cx);
+        match next.map_ok(|block| block.map(BytesMut::from)) {
+            Poll::Ready(Ok(Some(block))) => copies.push(block),
+            Poll::Pending if copies.is_empty() => {
+                if form != Form::LENT {
+                    mem::forget(receiving);
+                }
+                return Poll::Pending;
+            }
+            Poll::Ready(end) if copies.is_empty() => return Poll::Ready(end.map(|_none| None)),
+            // Whatever that is, another receiver meets it again, but for an error of the transport.
+            Poll::Ready(Err(error)) if !matches!(error, BlockError::TooLarge { .. }) => {
+                assert!(matches!(error, BlockError::Io(_)), "{error}");
+                return Poll::Ready(Ok(Some(copies)));
+            }
+            _ => return Poll::Ready(Ok(Some(copies))),
+        }
+    }
+}
+
+/// Polls so often, unless it is done before; then drops or leaks the future.
+pub fn poll_some<T>(
+    mut future: impl Future<Output = T> + Unpin,
+    task: &Task,
+    polls: usize,
+    leaked: bool,
+) -> Option<T> {
+    let mut polls = iter::repeat_n((), polls + 1);
+    let done = polls.find_map(|()| match Pin::new(&mut future).poll(&mut task.context()) {
+        Poll::Ready(done) => Some(done),
+        Poll::Pending => None,
+    });
+    if leaked {
+        mem::forget(future);
+    }
+    done
+}
+
+/// A source of blocks that remembers which were taken from it.
+pub struct Source {
+    pub blocks: VecDeque<Vec<u8>>,
+    pub pausing: bool,
+    pub paused: bool,
+    pub taken: Rc<RefCell<Vec<Vec<u8>>>>,
+}
+
+impl Stream for Source {
+    type Item = Vec<u8>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Vec<u8>>> {
+        self.paused = self.pausing && !self.paused;
+        if self.paused {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let block = self.blocks.pop_front();
+        self.taken.borrow_mut().extend(block.clone());
+        Poll::Ready(block)
+    }
+}

@@ -26,7 +26,7 @@ const LISTEN: &[&str] = &["--listen", "127.0.0.1:0"];
 
 /// An example that runs; killed if it still does when dropped.
 pub(crate) struct Running {
-    child: Child,
+    pub(crate) child: Child,
     deadline: Instant,
     stdout: Receiver<String>,
     stderr: Receiver<String>,

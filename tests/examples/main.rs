@@ -10,6 +10,7 @@ mod file;
 mod harness;
 mod pair;
 mod server;
+mod service;
 mod small;
 
 use std::io::Read;

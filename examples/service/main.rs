@@ -1,0 +1,138 @@
+//! A service over blocks.
+
+mod call;
+mod connection;
+mod load;
+mod over;
+mod requests;
+mod serve;
+
+use std::{
+    fmt,
+    io::{self, IsTerminal, Write},
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::{Parser, Subcommand};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+/// A service over blocks, its client, and a load for it
+#[derive(Parser, Debug)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Answers requests until Ctrl-C or SIGTERM
+    Serve(serve::ServeArgs),
+    /// Sends requests, and prints the answers
+    Call(call::CallArgs),
+    /// Measures the service beside the same one on LengthDelimitedCodec
+    Load(load::LoadArgs),
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let default = EnvFilter::new("service=info");
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::try_from_default_env().unwrap_or(default))
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .without_time()
+        .init();
+    match run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr().lock(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: Args) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    let result = runtime.block_on(async {
+        match args.command {
+            Command::Serve(args) => serve::serve(args, stop_on_signal()?).await,
+            Command::Call(args) => call::call(args).await,
+            Command::Load(args) => load::load(args).await,
+        }
+    });
+    // A thread may be waiting for a line of stdin, which nothing can interrupt.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    result
+}
+
+/// A token that the first Ctrl-C or SIGTERM cancels; the second ends the program on the spot.
+fn stop_on_signal() -> io::Result<CancellationToken> {
+    let stop = CancellationToken::new();
+    let stopping = stop.clone();
+    // Listened for from here on, and not when the task first runs.
+    let mut signals = Signals::listen()?;
+    tokio::spawn(async move {
+        signals.next().await;
+        stopping.cancel();
+        signals.next().await;
+        std::process::exit(1)
+    });
+    Ok(stop)
+}
+
+#[cfg(unix)]
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+#[cfg(windows)]
+struct Signals(tokio::signal::windows::CtrlC);
+
+#[cfg(windows)]
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        tokio::signal::windows::ctrl_c().map(Self)
+    }
+
+    async fn next(&mut self) {
+        self.0.recv().await;
+    }
+}
+
+/// Prints a line for the user. That nobody reads it is no reason to fail.
+fn say(line: impl fmt::Display) {
+    let mut stdout = io::stdout().lock();
+    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+}
+
+/// Reads a number of seconds, for clap.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds")?;
+    let duration = Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?;
+    if duration.is_zero() {
+        return Err("must be more than 0".to_owned());
+    }
+    Ok(duration)
+}

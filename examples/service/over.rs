@@ -1,0 +1,172 @@
+//! What a connection goes over, by one flag: TCP, TLS, or a Unix socket or named pipe.
+
+mod local;
+#[cfg(unix)]
+pub(crate) mod tls;
+
+use std::{fmt, io};
+
+use anyhow::Context;
+use clap::ValueEnum;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+};
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+pub(crate) enum Over {
+    /// TCP; addresses are HOST:PORT
+    Tcp,
+    /// TLS over TCP, with a certificate made at start
+    // Not on Windows: it would need ring, whose C and assembler would have to be cross-compiled.
+    #[cfg(unix)]
+    Tls,
+    /// A Unix socket, or a named pipe of Windows; the address is its path
+    Local,
+}
+
+impl Over {
+    pub(crate) fn default_address(self) -> &'static str {
+        match self {
+            Self::Tcp => "127.0.0.1:8801",
+            #[cfg(unix)]
+            Self::Tls => "127.0.0.1:8802",
+            Self::Local => local::DEFAULT_ADDRESS,
+        }
+    }
+}
+
+impl fmt::Display for Over {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            #[cfg(unix)]
+            Self::Tls => "tls",
+            Self::Local => "local",
+        })
+    }
+}
+
+pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// A connection of any kind.
+pub(crate) type BoxIo = Box<dyn Io>;
+
+pub(crate) struct Listener {
+    socket: Socket,
+    security: Security,
+}
+
+enum Socket {
+    Tcp(TcpListener),
+    Local(local::Listener),
+}
+
+/// What has to be agreed on before the first block, if anything.
+#[derive(Clone)]
+pub(crate) enum Security {
+    None,
+    #[cfg(unix)]
+    Tls(tls::Identity),
+}
+
+impl Listener {
+    pub(crate) async fn bind(over: Over, address: &str) -> anyhow::Result<Self> {
+        let cannot_listen = || format!("cannot listen on {address}");
+        let socket = match over {
+            Over::Local => Socket::Local(
+                local::Listener::bind(address)
+                    .await
+                    .with_context(cannot_listen)?,
+            ),
+            _ => Socket::Tcp(
+                TcpListener::bind(address)
+                    .await
+                    .with_context(cannot_listen)?,
+            ),
+        };
+        let security = match over {
+            #[cfg(unix)]
+            Over::Tls => Security::Tls(tls::Identity::new(address)?),
+            _ => Security::None,
+        };
+        Ok(Self { socket, security })
+    }
+
+    pub(crate) fn address(&self) -> io::Result<String> {
+        match &self.socket {
+            Socket::Tcp(listener) => Ok(listener.local_addr()?.to_string()),
+            Socket::Local(listener) => Ok(listener.address()),
+        }
+    }
+
+    pub(crate) fn security(&self) -> &Security {
+        &self.security
+    }
+
+    /// The next connection, and a name for it. Nothing is lost if this is dropped.
+    pub(crate) async fn accept(&mut self) -> io::Result<(BoxIo, String)> {
+        match &mut self.socket {
+            Socket::Tcp(listener) => {
+                let (socket, peer) = listener.accept().await?;
+                socket.set_nodelay(true)?;
+                Ok((Box::new(socket), peer.to_string()))
+            }
+            Socket::Local(listener) => {
+                let connection = listener.accept().await?;
+                Ok((Box::new(connection), "local".to_owned()))
+            }
+        }
+    }
+}
+
+impl Security {
+    /// What a client needs to trust this service, in PEM; nothing where there is nothing to trust.
+    pub(crate) fn certificate(&self) -> Option<&str> {
+        match self {
+            Self::None => None,
+            #[cfg(unix)]
+            Self::Tls(identity) => Some(identity.certificate()),
+        }
+    }
+
+    /// The server's side of the handshake. For a task of its own: a client may take its time.
+    pub(crate) async fn handshake(&self, io: BoxIo) -> io::Result<BoxIo> {
+        match self {
+            Self::None => Ok(io),
+            #[cfg(unix)]
+            Self::Tls(identity) => identity.accept(io).await,
+        }
+    }
+}
+
+/// Where a service is.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    pub(crate) over: Over,
+    pub(crate) address: String,
+    /// The certificate to trust, in PEM, if this is over TLS.
+    pub(crate) certificate: Option<String>,
+}
+
+impl Target {
+    pub(crate) async fn connect(&self) -> anyhow::Result<BoxIo> {
+        let cannot_connect = || format!("cannot connect to {}", self.address);
+        if let Over::Local = self.over {
+            let connecting = local::connect(&self.address).await;
+            return Ok(Box::new(connecting.with_context(cannot_connect)?));
+        }
+        let connecting = TcpStream::connect(&self.address).await;
+        let socket = connecting.with_context(cannot_connect)?;
+        socket.set_nodelay(true)?;
+        match &self.certificate {
+            #[cfg(unix)]
+            Some(certificate) => tls::connect(socket, &self.address, certificate)
+                .await
+                .with_context(cannot_connect),
+            _ => Ok(Box::new(socket)),
+        }
+    }
+}

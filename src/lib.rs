@@ -166,3 +166,8 @@ pub use self::{
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// So is the program that SECURITY.md shows.
+#[cfg(doctest)]
+#[doc = include_str!("../SECURITY.md")]
+struct Security;

@@ -1,0 +1,244 @@
+//! Attacks on a program that receives.
+
+mod attacks;
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures::{Stream, StreamExt, future::BoxFuture};
+use tokio::{io::AsyncWriteExt, net::TcpStream, sync::oneshot, time::interval};
+use tokio_util::codec::{Encoder, Framed};
+use wholeblock::{AnyFraming, AsFramedRead, BlockCodec, BlockError, BlockTransport, recv_blocks};
+
+pub(crate) use self::attacks::{announcements, dribbles, floods, half_closes, resets, silences};
+use crate::crowd::{Attack, reset};
+
+/// The timeout that is to expire, and the one that is not.
+const SHORT: Duration = Duration::from_secs(1);
+const LONG: Duration = Duration::from_secs(60);
+
+/// What a peer sends, what it does then, and what its receiver must make of it.
+struct Sent {
+    name: String,
+    framing: AnyFraming,
+    /// The blocks that are whole, which the receiver gets.
+    blocks: Vec<Bytes>,
+    /// Their bytes on the wire, and what follows them.
+    wire: Bytes,
+    then: Then,
+    /// What the receiver gets after the blocks; a clean end if none.
+    error: Option<BlockError>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Then {
+    Silence,
+    /// A byte at a time, for ever.
+    Dribble,
+    HalfClose,
+    Reset,
+}
+
+impl Sent {
+    /// `front` is what comes after some whole blocks; `error` is given where they end.
+    fn new(
+        name: impl Into<String>,
+        framing: impl Into<AnyFraming>,
+        front: &[u8],
+        then: Then,
+        error: impl FnOnce(u64, u64) -> Option<BlockError>,
+    ) -> Self {
+        let framing = framing.into();
+        let blocks = match framing {
+            AnyFraming::Exact(_) => vec![Bytes::from_static(b"0123456789"); 2],
+            _ => vec![Bytes::from_static(b"one"), Bytes::new()],
+        };
+        let mut wire = wire(framing, &blocks);
+        let error = error(blocks.len() as u64, wire.len() as u64);
+        wire.extend_from_slice(front);
+        Self {
+            name: name.into(),
+            framing,
+            blocks,
+            wire: wire.freeze(),
+            then,
+            error,
+        }
+    }
+}
+
+fn wire(framing: AnyFraming, blocks: &[Bytes]) -> BytesMut {
+    let mut wire = BytesMut::new();
+    let mut codec = BlockCodec::new(framing);
+    for block in blocks {
+        codec.encode(block.clone(), &mut wire).unwrap();
+    }
+    wire
+}
+
+impl Attack for Sent {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn peer(&self, mut socket: TcpStream, over: oneshot::Receiver<()>) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            socket.write_all(&self.wire).await.unwrap();
+            match self.then {
+                Then::Silence => {}
+                Then::Dribble => return dribble(socket, over).await,
+                Then::HalfClose => socket.shutdown().await.unwrap(),
+                Then::Reset => return reset(socket),
+            }
+            let _ = over.await; // its sender is dropped
+        })
+    }
+
+    fn victim(&self, socket: TcpStream, turn: usize) -> BoxFuture<'_, Duration> {
+        Box::pin(async move {
+            let mut expected = self.blocks.iter();
+            let error = self
+                .receive(socket, turn, |block| {
+                    let expected = expected.next().map(Bytes::as_ref);
+                    assert_eq!(Some(block), expected, "{}", self.name);
+                })
+                .await;
+            assert_eq!(
+                expected.len(),
+                0,
+                "{}: blocks are missing, {error:?}",
+                self.name
+            );
+            assert_same(error.as_ref(), self.error.as_ref(), &self.name);
+            self.waited()
+        })
+    }
+}
+
+/// Goes on until its other end has had enough.
+async fn dribble(mut socket: TcpStream, mut over: oneshot::Receiver<()>) {
+    // As a length, more than will have come by the deadline; and less than the largest in any place.
+    const BYTE: u8 = 0x3f;
+    let mut beats = interval(Duration::from_millis(50));
+    while over.try_recv() == Err(oneshot::error::TryRecvError::Empty) {
+        beats.tick().await;
+        if socket.write_all(&[BYTE]).await.is_err() {
+            return;
+        }
+    }
+}
+
+impl Sent {
+    /// How long a receiver must wait before it can know.
+    fn waited(&self) -> Duration {
+        match self.error {
+            Some(BlockError::Stalled { .. } | BlockError::Late { .. }) => SHORT,
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// The stall timeout and the block deadline.
+    fn timeouts(&self) -> (Duration, Duration) {
+        match self.then {
+            Then::Dribble => (LONG, SHORT),
+            _ => (SHORT, LONG),
+        }
+    }
+
+    /// Receives in one of the ways that there are until the end, or an error.
+    async fn receive(
+        &self,
+        socket: TcpStream,
+        way: usize,
+        see: impl FnMut(&[u8]) + Send,
+    ) -> Option<BlockError> {
+        let codec = BlockCodec::new(self.framing);
+        // `Framed` by itself knows of no timeout.
+        let ways = if self.waited().is_zero() { 6 } else { 5 };
+        match way % ways {
+            0 => {
+                let (stall, block) = self.timeouts();
+                let transport = BlockTransport::new(socket, codec);
+                take(transport.stall_timeout(stall).block_deadline(block), see).await
+            }
+            1 => {
+                self.lend(&mut BlockTransport::new(socket, codec), see)
+                    .await
+            }
+            2 => self.lend(&mut Framed::new(socket, codec), see).await,
+            3 => {
+                self.lend_batches(&mut BlockTransport::new(socket, codec), see)
+                    .await
+            }
+            4 => {
+                self.lend_batches(&mut Framed::new(socket, codec), see)
+                    .await
+            }
+            _ => take(Framed::new(socket, codec), see).await,
+        }
+    }
+
+    async fn lend<R>(&self, framed: &mut R, mut see: impl FnMut(&[u8])) -> Option<BlockError>
+    where
+        R: AsFramedRead<Error = BlockError>,
+    {
+        let (stall, block) = self.timeouts();
+        let mut blocks = recv_blocks(framed)
+            .stall_timeout(stall)
+            .block_deadline(block);
+        loop {
+            match blocks.next().await {
+                Ok(Some(block)) => see(block),
+                Ok(None) => return None,
+                Err(error) => return Some(error),
+            }
+        }
+    }
+
+    async fn lend_batches<R>(&self, framed: &mut R, see: impl FnMut(&[u8])) -> Option<BlockError>
+    where
+        R: AsFramedRead<Error = BlockError>,
+    {
+        let (mut see, (stall, block)) = (see, self.timeouts());
+        let mut blocks = recv_blocks(framed)
+            .stall_timeout(stall)
+            .block_deadline(block);
+        loop {
+            match blocks.next_batch().await {
+                Ok(Some(batch)) => batch.for_each(&mut see),
+                Ok(None) => return None,
+                Err(error) => return Some(error),
+            }
+        }
+    }
+}
+
+async fn take<S>(mut blocks: S, mut see: impl FnMut(&[u8])) -> Option<BlockError>
+where
+    S: Stream<Item = Result<BytesMut, BlockError>> + Unpin,
+{
+    loop {
+        match blocks.next().await? {
+            Ok(block) => see(&block),
+            Err(error) => return Some(error),
+        }
+    }
+}
+
+fn assert_same(actual: Option<&BlockError>, expected: Option<&BlockError>, name: &str) {
+    use BlockError::{InvalidHeader, Io, Late, Stalled, TooLarge, Truncated};
+    use std::io::ErrorKind::{InvalidData, TimedOut, UnexpectedEof};
+
+    let kind = expected.map(|expected| match expected {
+        Truncated { .. } => UnexpectedEof,
+        TooLarge { .. } | InvalidHeader { .. } => InvalidData,
+        Stalled { .. } | Late { .. } => TimedOut,
+        Io(error) => error.kind(),
+        _ => panic!("no peer can cause {expected:?}"),
+    });
+    assert_eq!(actual.map(BlockError::kind), kind, "{name}: {actual:?}");
+    match (actual, expected) {
+        (Some(Io(_)), Some(Io(_))) => {} // made elsewhere, they never look the same
+        _ => assert_eq!(format!("{actual:?}"), format!("{expected:?}"), "{name}"),
+    }
+}

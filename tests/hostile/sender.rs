@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use futures::{SinkExt, future::BoxFuture, stream};
 use tokio::{
-    io::AsyncReadExt,
+    io::{AsyncReadExt, copy, sink},
     net::TcpStream,
     sync::oneshot,
     time::{error::Elapsed, timeout},
@@ -88,9 +88,8 @@ impl Attack for Unwilling {
                 let _ = over.await; // its sender is dropped
                 return;
             }
-            let mut some = vec![0; 100_000];
-            socket.read_exact(&mut some).await.unwrap();
-            drop(some);
+            let some = copy(&mut (&mut socket).take(100_000), &mut sink()).await;
+            assert_eq!(some.unwrap(), 100_000);
             socket.readable().await.unwrap();
             if self.then == Then::Resets {
                 reset(socket);

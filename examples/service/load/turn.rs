@@ -1,6 +1,6 @@
 //! One side's turn: its service, and clients that keep it busy.
 
-use std::{error::Error, io, time::Duration};
+use std::{error::Error, io, pin::pin, time::Duration};
 
 use anyhow::{Context, ensure};
 use bytes::{Bytes, BytesMut};
@@ -119,10 +119,12 @@ async fn serve_wholeblock(io: BoxIo, pipelined: usize) -> anyhow::Result<()> {
     Ok(served.end?)
 }
 
-/// The same service, and the same adapter.
+/// The same service and adapter, and the same way to stop.
 async fn serve_length_delimited(io: BoxIo, pipelined: usize) -> anyhow::Result<()> {
     let (read, write) = tokio::io::split(io);
     let requests = FramedRead::new(read, length_delimited());
+    let never = CancellationToken::new();
+    let requests = pin!(requests.take_until(never.cancelled()));
     let answers = FramedWrite::new(write, length_delimited());
     let mut end = Ok(());
     let begun = until_error(requests, &mut end);

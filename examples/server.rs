@@ -259,7 +259,10 @@ impl Server {
         self.serving.spawn(async move {
             let result = match file {
                 Ok(file) => receive(socket, file, how, stop, bar).await,
-                Err(error) => Err(error),
+                Err(error) => {
+                    reset_on_drop(&socket);
+                    Err(error)
+                }
             };
             Served {
                 number,

@@ -1,6 +1,9 @@
 //! The server, against clients that are these tests.
 
-use std::{io::Write, net::TcpListener};
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::TcpListener,
+};
 
 use tempfile::TempDir;
 
@@ -273,6 +276,32 @@ fn a_folder_for_the_blocks_gets_the_files_inside() {
         let beside = std::fs::read_dir(folder.path()).unwrap().count() - 1;
         assert_eq!(beside, 0);
     }
+}
+
+#[test]
+#[cfg_attr(
+    wine,
+    ignore = "Wine 8 gives a receiver an end where there was a reset"
+)]
+fn a_client_whose_file_cannot_be_made_gets_a_reset_and_the_others_are_served() {
+    let folder = TempDir::new().unwrap();
+    std::fs::create_dir(folder.path().join("s-2.txt")).unwrap();
+    let (mut server, address) = Running::server(&folder, &["--connections", "3", "--blocks", "3"]);
+    drop(peer(address, b"aaaabbbbcccc"));
+    server.line_with("connection 1: received");
+    let mut second = peer(address, b"");
+    second.set_read_timeout(Some(PATIENCE)).unwrap();
+    let end = second.read(&mut [0]).map_err(|error| error.kind());
+    assert_eq!(end, Err(ErrorKind::ConnectionReset));
+    drop(peer(address, b"aaaabbbbcccc"));
+    let server = server.end();
+    assert_eq!(server.status, FAILURE);
+    assert!(
+        server.stderr.contains("cannot write s-2.txt: "),
+        "{}",
+        server.stderr
+    );
+    assert_blocks(&folder, "s-3.txt", 3, 4);
 }
 
 #[cfg(unix)] // elsewhere no such limit can be set for one process only

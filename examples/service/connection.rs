@@ -23,7 +23,7 @@ use crate::requests::refusal;
 pub(crate) const MAX_REQUEST: usize = 1 << 20;
 
 /// How long a client may take to end its side once it has all of its answers.
-const LINGER: Duration = Duration::from_secs(1);
+const LINGER: Duration = Duration::from_secs(2);
 
 /// What a client may ask of the service.
 #[derive(Clone, Copy, Debug)]

@@ -1,5 +1,10 @@
 //! The service, its client and its load, over all that they go over.
 
+#[cfg(unix)] // elsewhere there is no signal to send to one process only
+mod shutdown;
+#[cfg(unix)]
+mod unix;
+
 use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
@@ -239,6 +244,8 @@ fn a_client_that_vanishes_or_is_too_slow_costs_only_its_own_connection() {
     let mut patient = Peer::new(&address);
     patient.send(&[b"sleep 1000"]);
     assert_eq!(patient.receive(), "+slept 1000 ms");
+    patient.send(&[b"echo still here"]);
+    assert_eq!(patient.receive(), "+still here");
 
     let client = call(&folder, "tcp", &address, &["echo fine"]).end().ok();
     assert_eq!(client.stdout, "fine");
@@ -389,172 +396,4 @@ fn a_load_prints_both_sides_and_their_ratio_for_each_payload() {
         }
     }
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-}
-
-#[cfg(unix)] // elsewhere there is no signal to send to one process only
-mod shutdown {
-    use super::*;
-
-    #[test]
-    fn requests_in_flight_are_answered_over_each_transport_and_the_exit_status_is_0() {
-        for (over, name) in [("tcp", "TERM"), ("tls", "INT"), ("local", "TERM")] {
-            let folder = TempDir::new().unwrap();
-            let (mut service, address) = serve(&folder, over, &[]);
-            // All three arrive together, so the second and the third are in flight once the first
-            // is answered.
-            let requests = ["echo begun", "sleep 1500", "upper in flight"];
-            let mut clients = [(); 3].map(|()| call(&folder, over, &address, &requests));
-            for client in &mut clients {
-                client.line_with("begun");
-            }
-            signal(&service, name);
-            service.line_with("stopping; open connections: 3");
-            let late = call(&folder, over, &address, &["echo late"]).end();
-            late.failed(&[&format!("cannot connect to {address}: ")]);
-            for client in clients {
-                let answers = client.end().ok().stdout;
-                assert_eq!(answers, "begun\nslept 1500 ms\nIN FLIGHT");
-            }
-            let ended = service.end().ok();
-            let said = "stopped; connections: 3, requests answered: 9";
-            assert!(ended.stdout.ends_with(said), "{}", ended.stdout);
-            assert!(!ended.stderr.contains("WARN"), "{}", ended.stderr);
-        }
-    }
-
-    #[test]
-    fn what_was_not_begun_is_not_answered_and_resets_nothing() {
-        let folder = TempDir::new().unwrap();
-        let (mut service, address) = serve(&folder, "tcp", &["--pipelined", "2"]);
-        let mut peer = Peer::new(&address);
-        let unread = [b"echo ", &[b'x'; 200_000][..]].concat();
-        peer.send(&[b"echo begun", b"sleep 700", b"sleep 800", &unread]);
-        assert_eq!(peer.receive(), "+begun");
-        signal(&service, "TERM");
-        service.line_with("stopping; open connections: 1");
-        assert_eq!(peer.receive(), "+slept 700 ms");
-        assert_eq!(peer.receive(), "+slept 800 ms");
-        peer.ends();
-        drop(peer);
-        let ended = service.end().ok();
-        let said = "stopped; connections: 1, requests answered: 3";
-        assert!(ended.stdout.ends_with(said), "{}", ended.stdout);
-    }
-
-    #[test]
-    fn clients_with_nothing_in_flight_are_told_at_once() {
-        let folder = TempDir::new().unwrap();
-        let (service, address) = serve(&folder, "tcp", &["--stall-timeout", "60"]);
-        let mut idle = Peer::new(&address);
-        idle.send(&[b"echo in"]);
-        assert_eq!(idle.receive(), "+in");
-        signal(&service, "INT");
-        idle.ends();
-        drop(idle);
-        service.end().ok();
-    }
-
-    #[test]
-    fn what_takes_longer_than_the_grace_is_given_up_and_so_is_all_at_a_second_signal() {
-        let folder = TempDir::new().unwrap();
-        for (grace, error) in [
-            ("0.3", "error: not done after 300ms; open connections: 1"),
-            ("60", ""),
-        ] {
-            let (mut service, address) = serve(&folder, "tcp", &["--grace", grace]);
-            let mut peer = Peer::new(&address);
-            peer.send(&[b"echo begun", b"sleep 9000"]);
-            assert_eq!(peer.receive(), "+begun");
-            signal(&service, "TERM");
-            service.line_with("stopping; open connections: 1");
-            if error.is_empty() {
-                signal(&service, "TERM");
-            }
-            let ended = service.end();
-            assert_eq!(ended.status, FAILURE);
-            assert!(ended.stderr.ends_with(error), "{}", ended.stderr);
-            assert!(!ended.stdout.contains("stopped"), "{}", ended.stdout);
-        }
-    }
-}
-
-#[cfg(unix)]
-#[test]
-fn a_socket_file_that_a_killed_service_left_is_in_nobodys_way() {
-    let folder = TempDir::new().unwrap();
-    let (killed, _) = serve(&folder, "local", &[]);
-    drop(killed);
-    assert!(folder.path().join("service.sock").exists());
-    let (service, address) = serve(&folder, "local", &[]);
-    let client = call(&folder, "local", &address, &["echo here"]).end().ok();
-    assert_eq!(client.stdout, "here");
-    stop(service);
-
-    // A file that is no socket stays.
-    std::fs::write(folder.path().join("service.sock"), "precious").unwrap();
-    let args = ["serve", "--over", "local"];
-    let other = Running::start(&folder, "service", &args).end();
-    other.failed(&["cannot listen on service.sock: "]);
-    let kept = std::fs::read(folder.path().join("service.sock")).unwrap();
-    assert_eq!(kept, b"precious");
-}
-
-#[cfg(unix)]
-#[test]
-fn over_tls_the_service_with_the_certificate_is_trusted_and_no_other() {
-    let folder = TempDir::new().unwrap();
-    let client = call(&folder, "tls", "127.0.0.1:1", &["echo x"]).end();
-    client.failed(&["cannot read service-cert.pem: "]);
-
-    let (_trusted, _) = serve(&folder, "tls", &[]);
-    let (_other, address) = serve(&folder, "tls", &["--certificate", "other.pem"]);
-    let client = call(&folder, "tls", &address, &["echo x"]).end();
-    client.failed(&[&format!("cannot connect to {address}: "), "certificate"]);
-    let trusting = ["--certificate", "other.pem", "echo x"];
-    let client = call(&folder, "tls", &address, &trusting).end().ok();
-    assert_eq!(client.stdout, "x");
-
-    // Who shakes no hands is not waited for, and waited with by nobody else.
-    let (service, address) = serve(&folder, "tls", &["--block-deadline", "0.2"]);
-    Peer::new(&address).ends();
-    let mut rude = Peer::new(&address);
-    rude.0.write_all(b"echo, is anybody there?").unwrap();
-    rude.0.read_to_end(&mut Vec::new()).unwrap(); // an alert
-    let ended = stop(service);
-    let warnings = ended.stderr.lines().filter(|line| line.contains("WARN"));
-    assert_eq!(warnings.count(), 2, "{}", ended.stderr);
-}
-
-#[cfg(target_os = "linux")]
-#[test]
-fn a_service_that_runs_out_of_files_accepts_again_once_there_are_some() {
-    use rustix::process::{Pid, Resource, Rlimit, prlimit};
-
-    let folder = TempDir::new().unwrap();
-    let (service, address) = serve(&folder, "tcp", &[]);
-    let mut first = Peer::new(&address);
-    first.send(&[b"echo first"]);
-    assert_eq!(first.receive(), "+first");
-    let id = service.child.id();
-    // The lowest number that no file has is the one that the next would get.
-    let mut free = 0;
-    while std::fs::symlink_metadata(format!("/proc/{id}/fd/{free}")).is_ok() {
-        free += 1;
-    }
-    let limit = Rlimit {
-        current: Some(free),
-        maximum: Some(free),
-    };
-    let pid = Pid::from_raw(id as i32);
-    prlimit(pid, Resource::Nofile, limit).unwrap();
-
-    let mut second = Peer::new(&address);
-    second.send(&[b"echo second"]);
-    assert!(second.is_silent());
-    drop(first);
-    assert_eq!(second.receive(), "+second");
-    let ended = stop(service);
-    assert!(ended.stderr.contains("cannot accept"), "{}", ended.stderr);
-    let said = "stopped; connections: 2, requests answered: 2";
-    assert!(ended.stdout.ends_with(said), "{}", ended.stdout);
 }

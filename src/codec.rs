@@ -255,6 +255,12 @@ impl<F: Framing, E> BlockCodec<F, E> {
     /// Whatever has arrived and has not been taken is read by the new framing. Indices, offsets and
     /// statistics go on; the limits are the new framing's.
     ///
+    /// Not for [`FramedRead::map_decoder`](tokio_util::codec::FramedRead::map_decoder): a
+    /// `FramedRead` that has waited since its last block reads before it looks at what has arrived,
+    /// and so may wait on though a block of the new framing is there; nor does that read count. Make
+    /// a transport of it: `BlockTransport::from(half.into_parts()).map_codec(…)` (`into_parts` came
+    /// with tokio-util 0.7.17).
+    ///
     /// ```
     /// use bytes::Bytes;
     /// use futures::{SinkExt, StreamExt};

@@ -10,7 +10,8 @@
 //!
 //! [`BlockTransport::map_codec`] with [`BlockCodec::with_framing`], after the last block of the old
 //! framing and at the same block on both ends. What has been read ahead is kept and is read by the
-//! new framing. A `Framed` has a `map_codec` too.
+//! new framing. A `Framed` has a `map_codec` too; of a `FramedRead` make a transport first, as
+//! [`with_framing`](crate::BlockCodec::with_framing) says.
 //!
 //! # May a `BlockCodec` be inside another codec?
 //!

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use futures::{FutureExt, SinkExt, StreamExt};
-use tokio_util::codec::Framed;
+use tokio_util::codec::{Framed, FramedRead};
 use wholeblock::{
     BlockCodec, BlockError, BlockTransport, Exact, LengthPrefix, Varint, recv_blocks, send_blocks,
 };
@@ -146,4 +146,31 @@ fn a_failed_stream_stays_failed_with_another_framing() {
     assert!(ready(transport.next()).unwrap().is_err());
     let mut transport = transport.map_codec(|codec| codec.with_framing(LengthPrefix::u8()));
     assert!(ready(transport.next()).is_none());
+}
+
+#[test]
+fn a_framed_read_that_has_waited_is_changed_by_way_of_a_transport() {
+    let waited = || {
+        let io = Scripted::default().send(b"sevened").pause().pause();
+        let mut half = FramedRead::new(io.send(b"!"), BlockCodec::exact(8).unwrap());
+        assert!(half.next().now_or_never().is_none());
+        half
+    };
+    let exact_1 = |codec: BlockCodec<Exact>| codec.with_framing(Exact::new(1).unwrap());
+
+    // tokio-util's `FramedRead` reads before it looks at its buffer, and that read goes uncounted.
+    // Should this fail, it has changed, and what is said of it at `with_framing` can go.
+    let mut half = waited().map_decoder(exact_1);
+    assert!(half.next().now_or_never().is_none());
+    assert_eq!(half.read_buffer(), &b"sevened"[..]);
+    let mut receiving = recv_blocks(&mut half);
+    while let Some(_block) = ready(receiving.next()).unwrap() {}
+    assert_eq!((receiving.stats().blocks, receiving.stats().reads), (8, 0));
+
+    let mut transport = BlockTransport::from(waited().into_parts()).map_codec(exact_1);
+    let first = transport.next().now_or_never().expect("not a wait");
+    assert_eq!(first.unwrap().unwrap(), "s");
+    let mut receiving = recv_blocks(&mut transport);
+    while let Some(_block) = ready(receiving.next()).unwrap() {}
+    assert_eq!((receiving.stats().blocks, receiving.stats().reads), (7, 1));
 }

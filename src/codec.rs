@@ -100,6 +100,18 @@ impl BlockCodec<LengthPrefix> {
 
 impl<F: Framing> BlockCodec<F> {
     /// Blocks delimited by `framing`.
+    ///
+    /// ```
+    /// use bytes::BytesMut;
+    /// use tokio_util::codec::Decoder;
+    /// use wholeblock::{BlockCodec, BlockError, LengthPrefix};
+    ///
+    /// let mut arrived = BytesMut::from(&b"\x05\0hello\x02"[..]);
+    /// let mut codec = BlockCodec::new(LengthPrefix::u16().little_endian());
+    /// assert_eq!(codec.decode(&mut arrived)?.unwrap(), "hello");
+    /// assert_eq!(codec.decode(&mut arrived)?, None); // half of a header
+    /// # Ok::<(), BlockError>(())
+    /// ```
     #[must_use]
     pub fn new(framing: F) -> Self {
         Self {
@@ -117,11 +129,22 @@ impl<F: Framing, E> BlockCodec<F, E> {
     /// transport to fail with an [`io::Error`](std::io::Error). The [`BlockError`] is inside, and
     /// `error.downcast::<BlockError>()` gives it back.
     ///
+    /// tokio-serde's `Framed` is a `Stream` and a `Sink` only with such a codec.
+    ///
     /// ```
     /// use std::io;
-    /// use wholeblock::{BlockCodec, LengthPrefix};
+    /// use bytes::BytesMut;
+    /// use tokio_util::codec::Decoder;
+    /// use wholeblock::{BlockCodec, BlockError, Part};
     ///
-    /// let codec: BlockCodec<LengthPrefix, io::Error> = BlockCodec::length_prefixed().err_into();
+    /// let mut codec = BlockCodec::length_prefixed().err_into::<io::Error>();
+    /// let error = codec.decode_eof(&mut BytesMut::from(&b"\0\0"[..])).unwrap_err();
+    /// assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    /// assert!(matches!(
+    ///     error.downcast::<BlockError>()?,
+    ///     BlockError::Truncated { part: Part::Header, expected: 4, received: 2, .. }
+    /// ));
+    /// # Ok::<(), io::Error>(())
     /// ```
     #[must_use]
     pub fn err_into<E2: CodecError>(self) -> BlockCodec<F, E2> {
@@ -138,13 +161,14 @@ impl<F: Framing, E> BlockCodec<F, E> {
     /// the framing carries.
     ///
     /// ```
-    /// use wholeblock::{BlockCodec, LengthPrefix};
+    /// use wholeblock::{BlockCodec, Framing, LengthPrefix};
     ///
     /// let mut codec = BlockCodec::new(LengthPrefix::u8());
     /// codec.set_max_block_len(100)?;
     /// codec.set_max_decode_len(200)?; // this end accepts more than it sends
     /// assert_eq!((codec.max_encode_len(), codec.max_decode_len()), (100, 200));
     /// assert!(codec.set_max_block_len(256).is_err()); // 256 does not fit one byte
+    /// assert_eq!(codec.framing().block_lens(), 0..=255); // what it carries has not changed
     /// # Ok::<(), wholeblock::ConfigError>(())
     /// ```
     ///
@@ -194,13 +218,13 @@ impl<F: Framing, E> BlockCodec<F, E> {
         Ok(())
     }
 
-    /// The longest payload, in bytes, that is received.
+    /// The longest payload, in bytes, that is [received](Self::set_max_block_len).
     #[must_use]
     pub fn max_decode_len(&self) -> usize {
         self.decoder.max()
     }
 
-    /// The longest payload, in bytes, that is sent.
+    /// The longest payload, in bytes, that is [sent](Self::set_max_block_len).
     #[must_use]
     pub fn max_encode_len(&self) -> usize {
         self.encode_max
@@ -244,7 +268,7 @@ impl<F: Framing, E> BlockCodec<F, E> {
         self
     }
 
-    /// How many blocks over the limit have been skipped.
+    /// How many blocks over the limit have been [skipped](Self::skip_too_large).
     #[must_use]
     pub fn skipped_blocks(&self) -> u64 {
         self.decoder.read_stats().skipped_blocks

@@ -27,6 +27,31 @@ use std::{error::Error, fmt, io, time::Duration};
 /// }
 /// # Ok::<(), BlockError>(())
 /// ```
+///
+/// What else can be wrong with a block:
+///
+/// ```
+/// use bytes::{Bytes, BytesMut};
+/// use tokio_util::codec::{Decoder, Encoder};
+/// use wholeblock::{BlockCodec, BlockError, LengthPrefix, Part};
+///
+/// // A byte that counts itself, and a payload of at most 5.
+/// let framing = LengthPrefix::u8().including_header()?.max_block_len(5)?;
+/// let fault = |wire: &[u8]| BlockCodec::new(framing).decode_eof(&mut wire.into()).unwrap_err();
+/// assert!(matches!(
+///     fault(b"\x06he"),
+///     BlockError::Truncated { part: Part::Payload, expected: 5, received: 2, .. }
+/// ));
+/// assert!(matches!(fault(b"\x07"), BlockError::TooLarge { announced: 6, limit: 5, .. }));
+/// assert_eq!(
+///     fault(b"\0").to_string(),
+///     "invalid header in block 0, which begins at byte 0: its length is less than the prefix it \
+///      includes",
+/// );
+/// let refused = BlockCodec::new(framing).encode(Bytes::from("longer"), &mut BytesMut::new());
+/// assert!(matches!(refused, Err(BlockError::WrongSize { max: 5, actual: 6, .. })));
+/// # Ok::<(), wholeblock::ConfigError>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BlockError {
@@ -99,8 +124,8 @@ pub enum BlockError {
     },
 
     /// A block to send does not read as what it is: it carries a header of its own that announces
-    /// another length, or its [`Framing`](crate::Framing) wrote such a header. Nothing of it was
-    /// sent.
+    /// another length (see [`LengthField`](crate::LengthField)), or its
+    /// [`Framing`](crate::Framing) wrote such a header. Nothing of it was sent.
     #[error("block {index}, of {actual} bytes, cannot be sent: {}", OwnHeader(*.announced))]
     WrongHeader {
         /// Payload bytes that its header announces; none if it cannot be read as a header at all.
@@ -111,7 +136,7 @@ pub enum BlockError {
         index: u64,
     },
 
-    /// No bytes moved for the stall timeout.
+    /// No bytes moved for the [stall timeout](crate#timeouts).
     #[error("nothing moved for {waited:?} at block {index}, which begins at byte {offset}")]
     Stalled {
         /// The stall timeout.
@@ -122,7 +147,7 @@ pub enum BlockError {
         offset: u64,
     },
 
-    /// A part of a block arrived, and not all of it within the block deadline.
+    /// A part of a block arrived, and not all of it within the [block deadline](crate#timeouts).
     #[error(
         "block {index}, which begins at byte {offset}, was not whole {allowed:?} after its first \
          bytes"
@@ -136,7 +161,8 @@ pub enum BlockError {
         offset: u64,
     },
 
-    /// The source of the blocks to send failed.
+    /// The source of the blocks to send failed: that of
+    /// [`try_send_blocks`](crate::try_send_blocks).
     #[error("the source of the blocks failed")]
     Source(#[source] Box<dyn Error + Send + Sync>),
 
@@ -161,6 +187,8 @@ impl BlockError {
     ///
     /// let error = BlockError::TooFew { expected: 100, received: 3 };
     /// assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    /// let error = BlockError::Io(io::ErrorKind::ConnectionReset.into());
+    /// assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     /// ```
     #[must_use]
     pub fn kind(&self) -> io::ErrorKind {
@@ -199,7 +227,29 @@ impl From<io::Error> for BlockError {
 /// What a codec and a transport can fail with: anything that a [`BlockError`] and an
 /// [`io::Error`] can become, such as these two.
 ///
-/// Implemented for every such type; see [`BlockCodec::err_into`](crate::BlockCodec::err_into).
+/// Implemented for every such type; see [`BlockCodec::err_into`](crate::BlockCodec::err_into). With
+/// an error of one's own:
+///
+/// ```
+/// use std::io;
+/// use futures::StreamExt;
+/// use wholeblock::{BlockCodec, BlockError, BlockTransport};
+///
+/// #[derive(Debug, thiserror::Error)]
+/// enum ServiceError {
+///     #[error(transparent)]
+///     Block(#[from] BlockError),
+///     #[error(transparent)]
+///     Io(#[from] io::Error),
+/// }
+///
+/// # futures::executor::block_on(async {
+/// let codec = BlockCodec::length_prefixed().err_into::<ServiceError>();
+/// let mut transport = BlockTransport::new(&b"\0\0\0\x05he"[..], codec);
+/// let error = transport.next().await.expect("an error").unwrap_err();
+/// assert!(matches!(error, ServiceError::Block(BlockError::Truncated { received: 2, .. })));
+/// # });
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the error of a `BlockCodec`",
     note = "it needs `From<BlockError>`, `From<std::io::Error>` and `Display`"
@@ -208,7 +258,7 @@ pub trait CodecError: From<BlockError> + From<io::Error> + fmt::Display {}
 
 impl<E: From<BlockError> + From<io::Error> + fmt::Display> CodecError for E {}
 
-/// A part of a block on the wire.
+/// A part of a block on the wire: what a [`BlockError::Truncated`] is about.
 // `usize` makes `BlockError` a struct of whole words: with a byte here, each `Result` of a block is
 // moved unaligned, which costs a tenth of the time it takes to receive a small one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -273,6 +323,26 @@ impl fmt::Display for OwnHeader {
 /// let error = LengthPrefix::u16().max_block_len(65_536).unwrap_err();
 /// assert_eq!(error, ConfigError::LimitTooLarge { limit: 65_536, max: 65_535 });
 /// assert_eq!(error.to_string(), "blocks of 65536 bytes cannot be carried; the most is 65535");
+/// ```
+///
+/// `?` makes an `io::Error` of it, and of that a `BlockError`, but not both at once: build codecs
+/// where the error is a `ConfigError`, an `io::Error` or a boxed one.
+///
+/// The other variants:
+///
+/// ```
+/// use wholeblock::{ConfigError, Exact, LengthField, LengthPrefix};
+///
+/// assert_eq!(Exact::new(0), Err(ConfigError::EmptyBlocks));
+/// assert_eq!(LengthPrefix::bytes(9), Err(ConfigError::Width { width: 9 }));
+/// let length = LengthField::config(); // of 4 bytes, at the start
+/// let header = ConfigError::Header { field_end: 4, header_len: 3, strip: 3 };
+/// assert_eq!(length.header_len(3).build(), Err(header));
+/// // A length of at most 255 cannot count 300 bytes of something else.
+/// let adjustment = ConfigError::Adjustment { adjustment: -300 };
+/// assert_eq!(length.width(1).adjustment(-300).build(), Err(adjustment));
+/// let too_small = ConfigError::LimitTooSmall { limit: 3, min: 4 };
+/// assert_eq!(length.keep_header().max_block_len(3).build(), Err(too_small));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

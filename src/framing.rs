@@ -65,7 +65,7 @@ pub(crate) const MAX_LIMIT: usize = isize::MAX as usize / 2;
 ///
 /// ```
 /// use bytes::BufMut;
-/// use wholeblock::{InvalidHeader, BlockCodec, Framing, Header};
+/// use wholeblock::{Framing, Header, InvalidHeader, check_framing};
 ///
 /// /// `'W' 'B'`, then the payload's length as a big-endian u16.
 /// #[derive(Clone)]
@@ -93,7 +93,12 @@ pub(crate) const MAX_LIMIT: usize = isize::MAX as usize / 2;
 ///     }
 /// }
 ///
-/// let codec = BlockCodec::new(Tagged);
+/// check_framing(&Tagged)?;
+/// let complete = Header::Complete { header_len: 4, payload_len: 5 };
+/// assert_eq!(Tagged.decode_header(b"WB\0\x05hello"), Ok(complete));
+/// assert_eq!(Tagged.decode_header(b"WB\0"), Ok(Header::Incomplete { at_least: 4 }));
+/// assert_eq!(Tagged.decode_header(b"H"), Err(InvalidHeader("it does not start with WB")));
+/// # Ok::<(), wholeblock::ContractViolation>(())
 /// ```
 pub trait Framing: Clone {
     /// The payload lengths this framing carries, in bytes. Of a range that goes beyond half of
@@ -150,7 +155,7 @@ pub trait Framing: Clone {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Proven;
 
-/// What [`Framing::decode_header`] found at the front.
+/// What [`Framing::decode_header`] found at the front; [`Framing`] shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Header {
     /// The header is not all there.

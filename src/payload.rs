@@ -24,6 +24,10 @@ use bytes::{Bytes, BytesMut};
 /// impl Payload for Record {
 ///     fn into_bytes(self) -> Result<Bytes, Self> { Ok(self.text.into()) }
 /// }
+///
+/// let record = Record { text: "hello".into() };
+/// assert_eq!(record.into_bytes().ok().unwrap(), "hello");
+/// assert_eq!(Payload::into_bytes("borrowed"), Err("borrowed")); // to be copied
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not the payload of a block",

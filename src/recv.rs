@@ -30,23 +30,17 @@ use crate::{
 /// beyond the blocks taken stays with `framed`, so this can be mixed with `framed.next()` at will.
 ///
 /// ```
-/// # use bytes::Bytes;
-/// # use futures::SinkExt;
-/// # use tokio_util::codec::Framed;
-/// # use wholeblock::{BlockCodec, BlockError, recv_blocks};
+/// # use wholeblock::{BlockCodec, BlockError, BlockTransport, recv_blocks};
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), BlockError> {
-/// # let (near, far) = tokio::io::duplex(4096);
-/// # let mut peer = Framed::new(near, BlockCodec::length_prefixed());
-/// # peer.send(Bytes::from("hello")).await?;
-/// # peer.close().await?;
-/// # let mut framed = Framed::new(far, BlockCodec::length_prefixed());
-/// let mut blocks = recv_blocks(&mut framed);
+/// let wire = &b"\0\0\0\x05hello\0\0\0\x02me"[..]; // or a socket
+/// let mut transport = BlockTransport::new(wire, BlockCodec::length_prefixed());
+/// let mut text = String::new();
+/// let mut blocks = recv_blocks(&mut transport);
 /// while let Some(block) = blocks.next().await? {
-///     println!("{} bytes", block.len());
+///     text.push_str(&String::from_utf8_lossy(block)); // block: &[u8]
 /// }
-/// println!("{}", blocks.stats());
-/// # assert_eq!(blocks.stats().payload_bytes, 5);
+/// assert_eq!((text.as_str(), blocks.stats().blocks), ("hellome", 2));
 /// # Ok(())
 /// # }
 /// ```
@@ -72,7 +66,7 @@ pub fn recv_blocks<R: AsFramedRead>(framed: &mut R) -> RecvBlocks<'_, R> {
     }
 }
 
-/// Blocks lent one by one, or a batch at a time; made by [`recv_blocks`].
+/// Blocks lent one by one, or a batch at a time; made by [`recv_blocks`], which shows it.
 ///
 /// # Cancel safety
 ///
@@ -232,6 +226,32 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
     /// Without one, a silent peer is waited for without limit. A peer that sends a byte now and then
     /// is not silent: against that, set a [`block_deadline`](Self::block_deadline) too.
     ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tokio::io::AsyncWriteExt;
+    /// # use wholeblock::{BlockCodec, BlockTransport, recv_blocks};
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> std::io::Result<()> {
+    /// # let (mut peer, far) = tokio::io::duplex(64);
+    /// # let mut transport = BlockTransport::new(far, BlockCodec::length_prefixed());
+    /// let mut blocks = recv_blocks(&mut transport)
+    ///     .stall_timeout(Duration::from_secs(60)) // silent, between blocks or inside of one
+    ///     .block_deadline(Duration::from_secs(10)); // begun, and not whole
+    ///
+    /// let stalled = blocks.next().await.unwrap_err();
+    /// assert_eq!(stalled.to_string(), "nothing moved for 60s at block 0, which begins at byte 0");
+    /// peer.write_all(b"\0\0\0\x05hell").await?; // and no more
+    /// let late = blocks.next().await.unwrap_err();
+    /// assert_eq!(
+    ///     late.to_string(),
+    ///     "block 0, which begins at byte 0, was not whole 10s after its first bytes",
+    /// );
+    /// peer.write_all(b"o").await?;
+    /// assert_eq!(blocks.next().await?, Some(&b"hello"[..])); // it has gone on
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Panics
     ///
     /// Waiting panics outside a tokio runtime with its time driver on.
@@ -250,7 +270,7 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
     ///
     /// # Panics
     ///
-    /// As [`stall_timeout`](Self::stall_timeout).
+    /// As [`stall_timeout`](Self::stall_timeout), which shows both.
     pub fn block_deadline(mut self, deadline: Duration) -> Self {
         self.timeouts.set_block(deadline);
         self
@@ -285,23 +305,19 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
     /// between. A block that the iterator was not asked for stays for the next call.
     ///
     /// ```
-    /// # use bytes::Bytes;
-    /// # use futures::SinkExt;
-    /// # use tokio_util::codec::Framed;
-    /// # use wholeblock::{BlockCodec, BlockError, recv_blocks};
+    /// # use wholeblock::{BlockCodec, BlockError, BlockTransport, recv_blocks};
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), BlockError> {
-    /// # let (near, far) = tokio::io::duplex(4096);
-    /// # let mut peer = Framed::new(near, BlockCodec::length_prefixed());
-    /// # peer.send(Bytes::from("hello")).await?;
-    /// # peer.close().await?;
-    /// # let mut framed = Framed::new(far, BlockCodec::length_prefixed());
-    /// let mut bytes = 0;
-    /// let mut blocks = recv_blocks(&mut framed);
+    /// # let wire = &b"\0\0\0\x05hello\0\0\0\x02me"[..];
+    /// # let mut transport = BlockTransport::new(wire, BlockCodec::length_prefixed());
+    /// // "hello" and "me" arrive in one read
+    /// let (mut batches, mut bytes) = (0, 0);
+    /// let mut blocks = recv_blocks(&mut transport);
     /// while let Some(batch) = blocks.next_batch().await? {
+    ///     batches += 1;
     ///     bytes += batch.map(<[u8]>::len).sum::<usize>();
     /// }
-    /// # assert_eq!(bytes, 5);
+    /// assert_eq!((batches, bytes), (1, 7));
     /// # Ok(())
     /// # }
     /// ```

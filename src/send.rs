@@ -48,6 +48,28 @@ type ErrorOf<W> = <W as Sink<Bytes>>::Error;
 /// # }
 /// ```
 ///
+/// From a channel of tokio's, which is no `Stream` itself, so that many tasks can send:
+///
+/// ```
+/// # use bytes::Bytes;
+/// # use futures::stream;
+/// # use wholeblock::{BlockCodec, BlockError, BlockTransport, send_blocks};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), BlockError> {
+/// # let mut transport = BlockTransport::new(vec![], BlockCodec::length_prefixed());
+/// let (queue, mut queued) = tokio::sync::mpsc::channel(64);
+/// for name in ["one", "two"] {
+///     let queue = queue.clone();
+///     tokio::spawn(async move { queue.send(Bytes::from(name)).await });
+/// }
+/// drop(queue); // the transfer ends when the last of these is gone
+/// let source = stream::poll_fn(|cx| queued.poll_recv(cx));
+/// let sent = send_blocks(&mut transport, source).await?;
+/// assert_eq!((sent.blocks, sent.payload_bytes), (2, 6));
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Errors
 ///
 /// The future gives a [`BlockError`] for a block that its framing does not carry, a transport that
@@ -98,6 +120,22 @@ where
 ///
 /// To know after a failure how much was sent, await `&mut sending` and then look at
 /// [`stats`](Self::stats).
+///
+/// ```
+/// # use std::time::Duration;
+/// # use futures::stream;
+/// # use wholeblock::{BlockCodec, BlockError, BlockTransport, send_blocks};
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() {
+/// let (near, _silent) = tokio::io::duplex(10); // takes 10 bytes, which nobody reads
+/// let mut transport = BlockTransport::new(near, BlockCodec::length_prefixed());
+/// let mut sending = send_blocks(&mut transport, stream::iter(["hello", "me"]))
+///     .stall_timeout(Duration::from_secs(60));
+/// let error = (&mut sending).await.unwrap_err();
+/// assert_eq!(error.to_string(), "nothing moved for 60s at block 1, which begins at byte 9");
+/// assert_eq!(sending.stats().blocks, 1); // "hello", and a byte of the next header
+/// # }
+/// ```
 #[must_use = "nothing is sent until this is awaited"]
 pub struct SendBlocks<'a, W: AsFramedWrite, S> {
     framed: &'a mut W,
@@ -267,7 +305,8 @@ impl<W: AsFramedWrite, S> SendBlocks<'_, W, S> {
     /// finds the timeout over comes late, by more than a second or the timeout's own length, the
     /// wait begins anew.
     ///
-    /// Without one, a peer that does not read is waited for without limit.
+    /// Without one, a peer that does not read is waited for without limit. See the example
+    /// [above](Self).
     ///
     /// # Panics
     ///

@@ -4,16 +4,37 @@ use std::{fmt, time::Duration};
 
 /// What a transfer moved, and in how many reads or writes.
 ///
+/// ```
+/// # use futures::stream;
+/// # use tokio::io::AsyncReadExt;
+/// # use wholeblock::{BlockCodec, BlockTransport, LengthPrefix, recv_blocks, send_blocks};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), wholeblock::BlockError> {
+/// let in_two_reads = (&b"\x03one\x03t"[..]).chain(&b"wo\x05three"[..]);
+/// let mut receiver = BlockTransport::new(in_two_reads, BlockCodec::new(LengthPrefix::u8()));
+/// let mut blocks = recv_blocks(&mut receiver);
+/// while let Some(_block) = blocks.next().await? {}
+/// let received = blocks.stats();
+/// assert_eq!((received.blocks, received.payload_bytes, received.wire_bytes), (3, 11, 14));
+/// assert_eq!((received.reads, received.fragmented_blocks), (2, 1)); // "two" came in two pieces
+///
+/// let mut sender = BlockTransport::new(vec![], BlockCodec::new(LengthPrefix::u8()));
+/// let sent = send_blocks(&mut sender, stream::iter(["one", "two", "three"])).await?;
+/// assert_eq!((sent.blocks, sent.wire_bytes, sent.writes), (3, 14, 1));
+/// # Ok(())
+/// # }
+/// ```
+///
 /// Prints as one line:
 ///
 /// ```
 /// # use std::time::Duration;
-/// # let mut stats = wholeblock::TransferStats::default();
-/// # stats.blocks = 100;
-/// # stats.payload_bytes = 5_120_000;
-/// # stats.reads = 143;
-/// # stats.fragmented_blocks = 43;
-/// # stats.elapsed = Duration::from_micros(3_100);
+/// let mut stats = wholeblock::TransferStats::default();
+/// stats.blocks = 100;
+/// stats.payload_bytes = 5_120_000; // 51,200 each
+/// stats.reads = 143;
+/// stats.fragmented_blocks = 43;
+/// stats.elapsed = Duration::from_micros(3_100);
 /// assert_eq!(
 ///     stats.to_string(),
 ///     "100 blocks, 5.12 MB in 3.10 ms (1.65 GB/s), 143 reads, 43 fragmented blocks",

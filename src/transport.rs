@@ -130,12 +130,28 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     ///
     /// ```
     /// # use std::time::Duration;
+    /// # use futures::StreamExt;
+    /// # use tokio::io::AsyncWriteExt;
     /// # use wholeblock::{BlockCodec, BlockTransport};
-    /// # let (_near, socket) = tokio::io::duplex(64);
-    /// let blocks = BlockTransport::new(socket, BlockCodec::length_prefixed())
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> std::io::Result<()> {
+    /// # let (mut peer, socket) = tokio::io::duplex(64);
+    /// let mut blocks = BlockTransport::new(socket, BlockCodec::length_prefixed())
     ///     .stall_timeout(Duration::from_secs(60)) // silent, between blocks or inside of one
     ///     .block_deadline(Duration::from_secs(10)); // begun, and not whole
-    /// # drop(blocks);
+    ///
+    /// let stalled = blocks.next().await.expect("no end").unwrap_err();
+    /// assert_eq!(stalled.to_string(), "nothing moved for 60s at block 0, which begins at byte 0");
+    /// peer.write_all(b"\0\0\0\x05hell").await?; // and no more
+    /// let late = blocks.next().await.expect("no end").unwrap_err();
+    /// assert_eq!(
+    ///     late.to_string(),
+    ///     "block 0, which begins at byte 0, was not whole 10s after its first bytes",
+    /// );
+    /// peer.write_all(b"o").await?;
+    /// assert_eq!(blocks.next().await.expect("no end")?, "hello"); // it has gone on
+    /// # Ok(())
+    /// # }
     /// ```
     #[must_use]
     pub fn stall_timeout(mut self, timeout: Duration) -> Self {
@@ -153,7 +169,7 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     ///
     /// # Panics
     ///
-    /// As [`stall_timeout`](Self::stall_timeout).
+    /// As [`stall_timeout`](Self::stall_timeout), which shows both.
     #[must_use]
     pub fn block_deadline(mut self, deadline: Duration) -> Self {
         self.timeouts.get_or_insert_default().set_block(deadline);
@@ -308,6 +324,24 @@ impl<T, F, E> BlockTransport<T, F, E> {
     }
 
     /// The codec, to change a limit, say.
+    ///
+    /// ```
+    /// # use futures::StreamExt;
+    /// # use wholeblock::{BlockCodec, BlockError, BlockTransport, LengthPrefix};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let wire = &b"\x05hello\x05again"[..];
+    /// let mut blocks = BlockTransport::new(wire, BlockCodec::new(LengthPrefix::u8()));
+    /// assert_eq!(blocks.next().await.expect("a block")?, "hello");
+    /// assert_eq!(blocks.read_buffer(), &b"\x05again"[..]); // read ahead …
+    /// assert!(blocks.get_ref().is_empty()); // … from what is below
+    ///
+    /// blocks.codec_mut().set_max_block_len(4)?;
+    /// let error = blocks.next().await.expect("an error").unwrap_err();
+    /// assert!(matches!(error, BlockError::TooLarge { announced: 5, limit: 4, index: 1, .. }));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn codec_mut(&mut self) -> &mut BlockCodec<F, E> {
         &mut self.codec
     }

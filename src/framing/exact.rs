@@ -16,6 +16,20 @@ use crate::ConfigError;
 /// ```
 ///
 /// Usually made by [`BlockCodec::exact`](crate::BlockCodec::exact).
+///
+/// ```
+/// use bytes::BytesMut;
+/// use tokio_util::codec::Decoder;
+/// use wholeblock::{BlockCodec, Exact, Framing};
+///
+/// let framing = Exact::new(3)?;
+/// assert_eq!(framing.block_lens(), 3..=3);
+/// let mut arrived = BytesMut::from(&b"onetw"[..]);
+/// let mut codec = BlockCodec::new(framing);
+/// assert_eq!(codec.decode(&mut arrived)?.unwrap(), "one");
+/// assert_eq!(codec.decode(&mut arrived)?, None); // a byte is missing
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exact {
     len: usize,

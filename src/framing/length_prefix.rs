@@ -22,9 +22,22 @@ use crate::ConfigError;
 /// `LengthPrefix` is valid.
 ///
 /// ```
-/// use wholeblock::{ConfigError, LengthPrefix};
+/// use wholeblock::{ConfigError, Framing, LengthPrefix};
 ///
-/// let framing = LengthPrefix::u16().little_endian().max_block_len(4_096)?;
+/// let header_of_5 = |framing: LengthPrefix| {
+///     let mut header = vec![];
+///     framing.encode_header(5, &mut header);
+///     header
+/// };
+/// assert_eq!(header_of_5(LengthPrefix::u8()), [5]);
+/// assert_eq!(header_of_5(LengthPrefix::u16().little_endian()), [5, 0]);
+/// assert_eq!(header_of_5(LengthPrefix::bytes(3)?), [0, 0, 5]);
+/// assert_eq!(header_of_5(LengthPrefix::u32()), [0, 0, 0, 5]);
+/// assert_eq!(header_of_5(LengthPrefix::u64()), [0, 0, 0, 0, 0, 0, 0, 5]);
+///
+/// assert_eq!(LengthPrefix::u16().block_lens(), 0..=65_535);
+/// assert_eq!(LengthPrefix::u32().block_lens(), 0..=8 * 1024 * 1024);
+/// assert_eq!(LengthPrefix::u16().max_block_len(4_096)?.block_lens(), 0..=4_096);
 /// assert!(LengthPrefix::u8().max_block_len(256).is_err()); // 256 does not fit one byte
 /// # Ok::<(), ConfigError>(())
 /// ```

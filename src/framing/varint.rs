@@ -25,12 +25,13 @@ const MAX_VARINT_LEN: usize = 10;
 /// ```
 /// use bytes::{Bytes, BytesMut};
 /// use tokio_util::codec::Encoder;
-/// use wholeblock::{BlockCodec, Varint};
+/// use wholeblock::{BlockCodec, Framing, Varint};
 ///
 /// let mut wire = BytesMut::new();
 /// BlockCodec::new(Varint::new()).encode(Bytes::from(vec![7; 300]), &mut wire)?;
 /// assert_eq!((&wire[..2], wire.len()), (&[0xac, 0x02][..], 302));
-/// # Ok::<(), wholeblock::BlockError>(())
+/// assert_eq!(Varint::new().max_block_len(300)?.block_lens(), 0..=300);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Varint {

@@ -9,6 +9,21 @@ use crate::{Framing, frame::FrameParser};
 /// [`RecvBlocks::next_batch`](super::RecvBlocks::next_batch).
 ///
 /// A block is taken when the iterator yields it; the rest stay for the next call.
+///
+/// ```
+/// # use wholeblock::{BlockCodec, BlockTransport, LengthPrefix, recv_blocks};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), wholeblock::BlockError> {
+/// let wire = &b"\x03one\x03two\x05three"[..];
+/// let mut transport = BlockTransport::new(wire, BlockCodec::new(LengthPrefix::u8()));
+/// let mut blocks = recv_blocks(&mut transport);
+/// let batch = blocks.next_batch().await?.expect("three blocks");
+/// assert!(batch.take(2).eq([b"one", b"two"]));
+/// assert_eq!(blocks.next().await?, Some(&b"three"[..]));
+/// assert!(blocks.next_batch().await?.is_none()); // the end
+/// # Ok(())
+/// # }
+/// ```
 pub struct Batch<'b, F> {
     pub(super) parser: FrameParser<F>,
     /// What has not been lent of the buffer.

@@ -10,7 +10,7 @@ use std::{
 use super::RecvBlocks;
 use crate::{AsFramedRead, framed::Arrival};
 
-/// The future of [`RecvBlocks::next`].
+/// The future of [`RecvBlocks::next`]: await it.
 // Written out, since the compiler does not inline the poll of an `async fn` into more than one
 // caller, and a call takes half as long as lending a small block.
 #[must_use = "nothing is received until this is awaited"]

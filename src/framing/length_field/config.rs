@@ -9,7 +9,9 @@ use crate::{ConfigError, framing::DEFAULT_MAX_BLOCK_LEN};
 /// value. Nothing is checked before [`build`](Self::build), so the order does not matter.
 ///
 /// ```
-/// use wholeblock::{BlockCodec, ConfigError, LengthField, Limit};
+/// use bytes::BytesMut;
+/// use tokio_util::codec::Decoder;
+/// use wholeblock::{BlockCodec, LengthField, Limit};
 ///
 /// // HTTP/2: a length of 3 bytes, then 6 more bytes of header, all of it kept.
 /// let mut http2 = LengthField::config().width(3).adjustment(6).header_len(9).keep_header();
@@ -19,9 +21,13 @@ use crate::{ConfigError, framing::DEFAULT_MAX_BLOCK_LEN};
 /// let mut codec = BlockCodec::new(framing);
 /// codec.set_max_block_len(16_384 + 9)?; // as SETTINGS_MAX_FRAME_SIZE is at first
 ///
-/// // A length of at most 255 cannot count 300 bytes of something else.
-/// assert!(LengthField::config().width(1).adjustment(-300).build().is_err());
-/// # Ok::<(), ConfigError>(())
+/// // A length of 2 bytes, stripped, and a type, kept, which the length counts too.
+/// let typed = LengthField::config().width(2).little_endian().header_len(3).strip(2);
+/// let mut codec = BlockCodec::new(typed.max_block_len(6).build()?);
+/// let mut arrived = BytesMut::from(&b"\x06\0Qhello\x07\0Q"[..]);
+/// assert_eq!(codec.decode(&mut arrived)?.unwrap(), "Qhello");
+/// assert!(codec.decode(&mut arrived).is_err()); // 7 bytes are too many
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -47,6 +53,17 @@ pub struct LengthFieldConfig {
 }
 
 /// The longest block, in bytes: what is stripped does not count, what is kept of a header does.
+///
+/// ```
+/// use wholeblock::{Framing, LengthField, Limit};
+///
+/// let one_byte = LengthField::config().width(1); // has room for 255
+/// let longest = |limit| one_byte.limit(limit).build().map(|it| *it.block_lens().end());
+/// assert!(longest(Limit::Strict(1_000)).is_err());
+/// assert_eq!(longest(Limit::Strict(100)), Ok(100));
+/// assert_eq!(longest(Limit::Clamped(1_000)), Ok(255));
+/// assert_eq!(longest(Limit::None), Ok(255));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
     /// This many bytes; it is a [`ConfigError`] if the length field has no room for it.

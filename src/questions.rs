@@ -75,6 +75,82 @@
 //! # }
 //! ```
 //!
+//! # How do I answer several requests at once?
+//!
+//! With `futures`' combinators between the two halves. At an error `forward` returns without a
+//! flush: lend it the sink and close that yourself, or the answers to the requests before the error
+//! are lost. (`try_buffered` gives up those that are still being made; `buffered` does not.)
+//!
+//! ```
+//! use bytes::Bytes;
+//! use futures::{SinkExt, StreamExt};
+//! use tokio::io::{AsyncRead, AsyncWrite};
+//! use wholeblock::{BlockCodec, BlockError, BlockTransport};
+//!
+//! async fn serve(socket: impl AsyncRead + AsyncWrite) -> Result<(), BlockError> {
+//!     let (reader, writer) = tokio::io::split(socket);
+//!     let requests = BlockTransport::new(reader, BlockCodec::length_prefixed());
+//!     let mut answers = BlockTransport::new(writer, BlockCodec::length_prefixed());
+//!     let answered = requests
+//!         .map(|request| async { Ok(Bytes::from(request?.to_ascii_uppercase())) })
+//!         .buffered(16) // at most 16 at once, and their answers in order
+//!         .forward(&mut answers)
+//!         .await;
+//!     answers.close().await?;
+//!     answered
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), BlockError> {
+//! # use tokio::io::AsyncWriteExt;
+//! # let (mut near, far) = tokio::io::duplex(1024);
+//! near.write_all(b"\0\0\0\x02me\xff\xff\xff\xff").await?; // a request, and a bad header
+//! let error = serve(far).await.unwrap_err();
+//! assert!(matches!(error, BlockError::TooLarge { index: 1, .. }));
+//! let mut client = BlockTransport::new(near, BlockCodec::length_prefixed());
+//! assert_eq!(client.next().await.expect("an answer")?, "ME");
+//! assert!(client.next().await.is_none());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # How do I end a connection so that the peer gets everything?
+//!
+//! `close` sends what is queued, and the end. Then read until the peer has ended too: a TCP socket
+//! that is dropped with bytes unread resets the connection, and the peer may lose what it has not
+//! read yet. Allow that a limited time. The example `service` ends so.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use bytes::Bytes;
+//! use futures::{SinkExt, StreamExt};
+//! use tokio::time::timeout;
+//! use wholeblock::{BlockCodec, BlockError, BlockTransport};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), BlockError> {
+//! # let (near, far) = tokio::io::duplex(1024);
+//! # let mut blocks = BlockTransport::new(near, BlockCodec::length_prefixed());
+//! # let mut peer = BlockTransport::new(far, BlockCodec::length_prefixed());
+//! # peer.send(Bytes::from("one more request")).await?;
+//! # peer.close().await?;
+//! blocks.send(Bytes::from("the last answer")).await?;
+//! blocks.close().await?;
+//! let unread = async { while let Some(Ok(_unanswered)) = blocks.next().await {} };
+//! timeout(Duration::from_secs(5), unread).await.expect("the peer's end");
+//! # assert_eq!(peer.next().await.expect("an answer")?, "the last answer");
+//! # assert!(peer.next().await.is_none());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What is different over TLS?
+//!
+//! Only the end. `close` sends TLS's `close_notify`; a peer that goes without one is, with rustls, an
+//! [`Io`](crate::BlockError::Io) error of the kind `UnexpectedEof`, between two blocks as well as in
+//! one.
+//!
 //! # Does an idle writer notice that its peer is gone?
 //!
 //! No: it learns of it when it writes, and often only by the second write. Read meanwhile, even if

@@ -47,7 +47,7 @@ pub struct TransferStats {
     pub blocks: u64,
     /// Bytes of their payloads.
     pub payload_bytes: u64,
-    /// Bytes of their payloads and headers.
+    /// Bytes of their payloads and headers, and of blocks that were skipped.
     pub wire_bytes: u64,
     /// Reads that brought bytes; 0 for a sender.
     pub reads: u64,

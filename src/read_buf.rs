@@ -191,11 +191,11 @@ impl ReadBufPolicy {
     /// Takes a batch buffer from the pool before the next read, if there is one and arriving bytes
     /// have justified its size. Returns whether it did.
     pub(crate) fn unpark(&mut self, buffer: &mut BytesMut) -> bool {
-        let batch = self.batch_capacity();
-        if batch.min(self.limit) <= INITIAL_CAPACITY || !is_small(buffer) {
+        let most = self.batch_capacity().min(self.limit);
+        if most <= INITIAL_CAPACITY || !is_small(buffer) {
             return false;
         }
-        let Some(mut large) = BatchPool::take(batch) else {
+        let Some(mut large) = BatchPool::take(most) else {
             return false;
         };
         large.extend_from_slice(buffer);

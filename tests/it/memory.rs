@@ -224,6 +224,14 @@ fn rooms_beside(other: &[u8], io: Scripted, codec: BlockCodec<LengthPrefix>) -> 
 }
 
 #[test]
+fn after_a_wait_too_a_connection_is_not_given_room_that_only_others_have_earned() {
+    let small = wire(LengthPrefix::u32(), &vec![vec![1; 64].into(); MIB / 64]);
+    let io = Scripted::default().send(&small[..68 * 294]).pause();
+    let rooms = rooms_beside(&small, io, BlockCodec::length_prefixed());
+    assert!(rooms.iter().all(|room| *room <= 16 * KIB), "{rooms:?}");
+}
+
+#[test]
 fn what_a_connection_leaves_to_others_is_a_batch_at_most() {
     let small = wire(LengthPrefix::u32(), &vec![vec![1; 64].into(); MIB / 64]);
     let large = wire(LengthPrefix::u32(), &vec![vec![1; 500_000].into(); 9]);

@@ -14,6 +14,7 @@ use wholeblock::{AsFramedRead, BlockCodec, BlockError, BlockTransport, Framing, 
 use wholeblock_fuzz::{
     config::{Config, Len, Settings, Visit},
     memory::{KIB, ReceiverBounds, Standing},
+    neighbour,
     polls::Task,
     reader::{Event, Reader},
     reference::Reference,
@@ -28,6 +29,8 @@ struct Input {
     config: Config,
     chosen_at_run_time: bool,
     settings: Settings,
+    /// Whether another connection on the thread has left no buffer.
+    neighbour_goes_on: bool,
     form: Form,
     reads: Vec<Step>,
     pieces: Vec<Piece>,
@@ -99,6 +102,7 @@ impl Visit for &Input {
     fn visit<F: Framing>(self, framing: F, reference: Reference) {
         let (codec, max, _) = self.settings.codec(framing, &reference);
         let wire = self.wire(&reference, max);
+        neighbour::receive(self.neighbour_goes_on);
         let peer = Scripted::sending(&wire, &self.reads);
         let checks = Checks {
             reader: Reader::new(&reference, &wire, max, self.settings.skip_too_large),

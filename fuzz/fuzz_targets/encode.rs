@@ -168,19 +168,19 @@ impl Sending<'_> {
         let blocks = self.blocks.iter().zip(&self.input.blocks);
         for ((block, options), expected) in blocks.zip(self.results) {
             repeated(&task, |cx| Pin::new(&mut sink).poll_ready(cx));
-            let queued = taken - io(&sink).written.len();
+            let queued = taken - io(&sink).written().len();
             assert!(queued < most, "{queued} bytes queued, and ready for more");
             let result = Pin::new(&mut sink).start_send(Bytes::copy_from_slice(block));
             check(result, expected, block.len(), &mut index);
             taken = self.wire_len(index);
             if options.flush {
                 repeated(&task, |cx| Pin::new(&mut sink).poll_flush(cx));
-                assert!(io(&sink).written == self.wire[..taken], "after a flush");
+                assert!(io(&sink).flushed() == &self.wire[..taken], "after a flush");
             }
         }
         repeated(&task, |cx| Pin::new(&mut sink).poll_close(cx));
         assert!(
-            io(&sink).written == self.wire,
+            io(&sink).flushed() == self.wire,
             "other bytes than the reference's"
         );
     }
@@ -235,7 +235,7 @@ impl Sending<'_> {
                 result => {
                     let len = self.blocks[taken - 1].len();
                     check(result.map(drop), last, len, &mut index);
-                    assert!(io(&framed).written == self.wire[..self.wire_len(index)]);
+                    assert!(io(&framed).flushed() == &self.wire[..self.wire_len(index)]);
                     assert!(last.is_err() || taken == self.blocks.len(), "all is sent");
                 }
             }
@@ -247,7 +247,7 @@ impl Sending<'_> {
                 .map_err(BlockError::from)
         });
         assert!(
-            io(&framed).written == self.wire,
+            io(&framed).flushed() == self.wire,
             "other bytes than the reference's"
         );
     }

@@ -9,12 +9,12 @@ use std::{
     mem,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use arbitrary::Arbitrary;
 use bytes::Bytes;
-use futures::{Sink, Stream, StreamExt};
+use futures::{Sink, StreamExt};
 use libfuzzer_sys::fuzz_target;
 use tokio_util::codec::Framed;
 use wholeblock::{AnyFraming, BlockError, BlockTransport, send_blocks, try_send_blocks};
@@ -26,7 +26,7 @@ use wholeblock_fuzz::{
     polls::Task,
     reference::{Reference, Refusal},
     scripted::Step,
-    side::{Form, Io, Side, Source, poll_lent, poll_some},
+    side::{After, Form, Io, Side, Source, poll_lent, poll_owned, poll_some},
 };
 
 /// No session takes as many turns of its ends to deliver all.
@@ -34,6 +34,17 @@ const MAX_TURNS: usize = 20_000;
 
 /// The most bytes of all blocks in a session.
 const MAX_BYTES: usize = 300 * KIB;
+
+/// Those in which what was received does not come again.
+const FORMS: [Form; 4] = [
+    Form::Owned,
+    Form::Lent { leaked: false },
+    Form::Batched {
+        of: 2,
+        leaked: false,
+    },
+    Form::Mixed,
+];
 
 #[derive(Arbitrary, Debug)]
 struct Input {
@@ -44,6 +55,8 @@ struct Input {
     framed: [bool; 2],
     capacity: Len,
     vectored: bool,
+    /// Whether what is written arrives when it is flushed.
+    buffered: bool,
     ops: Vec<(End01, Op)>,
 }
 
@@ -117,7 +130,7 @@ struct Session {
 
 impl Session {
     fn new(input: &Input, framings: Vec<(AnyFraming, Reference)>) -> Self {
-        let ends = pipe(input.capacity.0, input.vectored);
+        let ends = pipe(input.capacity.0, input.vectored, input.buffered);
         let mut of = [0, 1].into_iter();
         let sides = ends.map(|end| {
             let of = of.next().expect("two");
@@ -139,6 +152,7 @@ impl Session {
                 waits: false,
                 skips: settings.skip_too_large,
                 encoded: 0,
+                encoded_bytes: 0,
                 expected: VecDeque::new(),
                 received: 0,
                 skipped: 0,
@@ -183,6 +197,8 @@ impl Session {
             }
             Op::Fault { read: true, step } => self.sides[at].end.plan_read(*step),
             Op::Fault { read: false, step } => self.sides[at].end.plan_write(*step),
+            // Blocks before a switch may be on their way, of which none is to be skipped.
+            Op::Limit { decode: true, .. } if self.sides[at].epoch < self.sides[1 - at].epoch => {}
             Op::Limit { decode, max } => {
                 let reference = self.reference(self.sides[at].epoch).clone();
                 self.sides[at].limit(&reference, *decode, *max);
@@ -207,10 +223,11 @@ impl Session {
                 true => block.len.0,
                 false => block.len.0.clamp(*reference.lens.start(), max),
             };
-            if len > self.bytes_left {
+            let wire_len = len + reference.header_len();
+            if wire_len > self.bytes_left {
                 continue;
             }
-            self.bytes_left -= len;
+            self.bytes_left -= wire_len;
             self.blocks = self.blocks.wrapping_add(1);
             let first = self.blocks.wrapping_mul(31);
             let mut payload: Vec<u8> = (0..len).map(|at| first.wrapping_add(at as u8)).collect();
@@ -234,8 +251,13 @@ impl Session {
 
     /// Takes note of a block that an end has taken to send.
     fn taken(&mut self, at: usize, block: Vec<u8>) {
-        self.sides[at].encoded += 1;
         let epoch = self.sides[at].epoch;
+        let mut wire = Vec::new();
+        self.reference(epoch)
+            .write(&block, usize::MAX, &mut wire)
+            .expect("it was sent");
+        self.sides[at].encoded += 1;
+        self.sides[at].encoded_bytes += wire.len() as u64;
         if !self.sides[1 - at].dead {
             self.sides[1 - at].expected.push_back((epoch, block));
         }
@@ -322,6 +344,12 @@ impl Session {
             }
         });
         let mut taken = taken.take();
+        // What waits for the source alone has left.
+        let all_left = match &result {
+            Some(Err(BlockError::Io(_))) => false,
+            Some(_) => true,
+            None => !self.sides[at].end.is_blocked(),
+        };
         let refused = match result {
             Some(Err(BlockError::Source(_))) => {
                 assert!(failing, "the source has not failed");
@@ -330,23 +358,14 @@ impl Session {
             Some(Err(error @ (BlockError::WrongSize { .. } | BlockError::WrongHeader { .. }))) => {
                 Some((error, taken.pop().expect("a block was refused")))
             }
-            Some(Err(error)) => {
-                self.write_failed(at, &error);
-                // A refusal may have been found, and not told before this.
-                if taken
-                    .last()
-                    .is_some_and(|last| self.expects(at, last).is_err())
-                {
-                    taken.pop();
-                }
-                None
-            }
             Some(Ok(_)) => None,
-            None => {
-                if taken
-                    .last()
-                    .is_some_and(|last| self.expects(at, last).is_err())
-                {
+            unfinished => {
+                if let Some(Err(error)) = unfinished {
+                    self.write_failed(at, &error);
+                }
+                // A refusal may have been found, and not told before this.
+                let refused = |last: &Vec<u8>| self.expects(at, last).is_err();
+                if taken.last().is_some_and(refused) {
                     taken.pop();
                 }
                 None
@@ -355,6 +374,9 @@ impl Session {
         for block in taken {
             assert_eq!(self.expects(at, &block), Ok(()), "it was sent");
             self.taken(at, block);
+        }
+        if all_left {
+            self.sides[at].check_flushed();
         }
         if let Some((error, block)) = refused {
             self.check_sent(at, Err(error), block);
@@ -386,6 +408,9 @@ impl Session {
             self.write_failed(at, &error);
             cx.waker().wake_by_ref();
             return Poll::Pending;
+        }
+        if polled.is_ready() {
+            self.sides[at].check_flushed();
         }
         polled.map(drop)
     }
@@ -447,29 +472,26 @@ impl Session {
             self.go_on(at);
         }
         let side = &mut self.sides[at];
-        let failed = mem::take(&mut side.failed);
-        let polled = match form {
-            Form::Owned => match either!(side.io, io => Pin::new(io).poll_next(cx)) {
-                // Once, after an error.
-                Poll::Ready(None) if failed => return Poll::Ready(()),
-                polled => {
-                    polled.map(|next| next.transpose().map(|block| block.map(|one| vec![one])))
-                }
-            },
+        // After an error of the transport a stream ends, once.
+        let ends = mem::take(&mut side.failed) && form == Form::Owned;
+        let received = match form {
+            Form::Owned => either!(side.io, io => poll_owned(io, cx)),
             _ => either!(side.io, io => poll_lent(io, form, most.max(1), cx)),
         };
-        self.sides[at].waits = polled.is_pending();
-        match ready!(polled) {
-            Ok(Some(blocks)) => blocks
-                .iter()
-                .for_each(|block| self.sides[at].received(block)),
-            Ok(None) => self.ended(at),
-            Err(BlockError::Io(error)) => {
-                let (reads, _) = self.sides[at].end.take_failures();
+        let blocks = received.blocks.iter();
+        blocks.for_each(|block| side.received(block));
+        side.waits = matches!(received.after, After::Wait);
+        match received.after {
+            After::Unknown => {}
+            After::Wait => return Poll::Pending,
+            After::End if ends => {}
+            After::End => self.ended(at),
+            After::Error(BlockError::Io(error)) => {
+                let (reads, _) = side.end.take_failures();
                 assert!(reads, "{error}, though the transport has not failed");
-                self.sides[at].failed = form == Form::Owned;
+                side.failed = form == Form::Owned;
             }
-            Err(error) => self.sides[at].refused(&error),
+            After::Error(error) => side.refused(&error),
         }
         Poll::Ready(())
     }
@@ -497,7 +519,7 @@ impl Session {
                 }
                 if reads.take_woken() && !self.sides[at].over {
                     polled = true;
-                    let form = [Form::Owned, Form::LENT, Form::Batched { of: 2 }][turn % 3];
+                    let form = FORMS[turn % FORMS.len()];
                     if self
                         .poll_receive(at, form, 3, &mut reads.context())
                         .is_ready()

@@ -4,6 +4,7 @@
 
 pub mod config;
 pub mod memory;
+pub mod neighbour;
 pub mod pipe;
 pub mod polls;
 pub mod reader;

@@ -1,4 +1,5 @@
-//! Two ends of a connection in memory, with limited buffers, and with faults on demand.
+//! Two ends of a connection in memory, with limited buffers, that pass on what is written at once or
+//! once it is flushed, and with faults on demand.
 
 use std::{
     cell::RefCell,
@@ -14,10 +15,20 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::scripted::Step;
 
 /// One direction.
+///
+/// Invariant: `unflushed` is 0 unless it is `buffered`.
 #[derive(Debug, Default)]
 struct Channel {
     bytes: VecDeque<u8>,
     capacity: usize,
+    /// Whether the reader sees nothing that is not flushed.
+    buffered: bool,
+    /// Of `bytes`, those at the end that the reader does not see yet.
+    unflushed: usize,
+    /// Bytes ever written.
+    written: u64,
+    /// Whether the last write or flush was pending.
+    blocked: bool,
     closed: bool,
     /// Nobody reads any more: what is written is dropped.
     deaf: bool,
@@ -30,6 +41,14 @@ struct Channel {
     failed_writes: usize,
 }
 
+impl Channel {
+    /// Has the reader see all that was written.
+    fn pass_on(&mut self) {
+        self.unflushed = 0;
+        wake(&mut self.reader);
+    }
+}
+
 /// An end: clones are the same end.
 #[derive(Clone, Debug)]
 pub struct End {
@@ -38,11 +57,13 @@ pub struct End {
     vectored: bool,
 }
 
-/// Two ends, each of which buffers `capacity` bytes at most.
-pub fn pipe(capacity: usize, vectored: bool) -> [End; 2] {
+/// Two ends, each of which buffers `capacity` bytes at most, until they are flushed if it is
+/// `buffered`.
+pub fn pipe(capacity: usize, vectored: bool, buffered: bool) -> [End; 2] {
     let channel = || {
         Rc::new(RefCell::new(Channel {
             capacity: capacity.max(1),
+            buffered,
             ..Channel::default()
         }))
     };
@@ -71,7 +92,19 @@ impl End {
         let mut channel = self.incoming.borrow_mut();
         channel.deaf = true;
         channel.bytes.clear();
+        channel.unflushed = 0;
         wake(&mut channel.writer);
+    }
+
+    /// Bytes ever written that the peer could see.
+    pub fn passed_on(&self) -> u64 {
+        let channel = self.outgoing.borrow();
+        channel.written - channel.unflushed as u64
+    }
+
+    /// Whether the last write or flush was pending.
+    pub fn is_blocked(&self) -> bool {
+        self.outgoing.borrow().blocked
     }
 
     /// Whether a read, or a write, has failed since this was last asked.
@@ -113,7 +146,8 @@ impl AsyncRead for End {
     ) -> Poll<io::Result<()>> {
         let mut channel = self.incoming.borrow_mut();
         assert!(buf.remaining() > 0, "a read without room");
-        let room = buf.remaining().min(channel.bytes.len());
+        let seen = channel.bytes.len() - channel.unflushed;
+        let room = buf.remaining().min(seen);
         if room == 0 && channel.reads.is_empty() && !channel.closed {
             channel.reader = Some(cx.waker().clone());
             return Poll::Pending;
@@ -159,6 +193,7 @@ impl AsyncWrite for End {
         let len: usize = bufs.iter().map(|buf| buf.len()).sum();
         assert!(len > 0, "a write of nothing");
         if channel.deaf {
+            channel.written += len as u64;
             return Poll::Ready(Ok(len));
         }
         let room = len.min(channel.capacity - channel.bytes.len());
@@ -166,19 +201,28 @@ impl AsyncWrite for End {
             0 => None,
             _ => channel.writes.pop_front(),
         };
-        match std::task::ready!(poll_step(step, room, cx)) {
+        let polled = poll_step(step, room, cx);
+        channel.blocked = matches!(polled, Poll::Pending | Poll::Ready(Some(0)));
+        match std::task::ready!(polled) {
             None => {
                 channel.failed_writes += 1;
                 failure()
             }
             Some(0) => {
+                // It does not wait for a flush where there is no more room.
+                channel.pass_on();
                 channel.writer = Some(cx.waker().clone());
                 Poll::Pending
             }
             Some(bytes) => {
                 let all = bufs.iter().flat_map(|buf| buf.iter());
                 channel.bytes.extend(all.take(bytes));
-                wake(&mut channel.reader);
+                channel.written += bytes as u64;
+                if channel.buffered {
+                    channel.unflushed += bytes;
+                } else {
+                    channel.pass_on();
+                }
                 Poll::Ready(Ok(bytes))
             }
         }
@@ -188,14 +232,26 @@ impl AsyncWrite for End {
         self.vectored
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut channel = self.outgoing.borrow_mut();
+        let step = match channel.unflushed {
+            0 => None,
+            _ => channel.writes.pop_front(),
+        };
+        let polled = poll_step(step, 0, cx);
+        channel.blocked = polled.is_pending();
+        if std::task::ready!(polled).is_none() {
+            channel.failed_writes += 1;
+            return failure();
+        }
+        channel.pass_on();
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut channel = self.outgoing.borrow_mut();
         channel.closed = true;
-        wake(&mut channel.reader);
+        channel.pass_on();
         Poll::Ready(Ok(()))
     }
 }

@@ -104,6 +104,16 @@ impl Reference {
         (0 <= least && least <= most).then_some(least as usize..=most as usize)
     }
 
+    /// Bytes of the longest header that is stripped.
+    pub fn header_len(&self) -> usize {
+        match &self.wire {
+            Wire::Exact => 0,
+            Wire::Varint => 10,
+            Wire::Own => 5,
+            Wire::Field(field) => field.strip,
+        }
+    }
+
     /// Reads what is at the front.
     pub fn read(&self, front: &[u8]) -> Front {
         match &self.wire {

@@ -35,7 +35,9 @@ pub struct Scripted<'w> {
     reads: std::slice::Iter<'w, Step>,
     writes: std::slice::Iter<'w, Step>,
     vectored: bool,
-    pub written: Vec<u8>,
+    written: Vec<u8>,
+    /// Bytes of them that were flushed.
+    flushed: usize,
     /// Errors it gave.
     pub failures: usize,
 }
@@ -49,6 +51,7 @@ impl<'w> Scripted<'w> {
             writes: [].iter(),
             vectored: true,
             written: Vec::new(),
+            flushed: 0,
             failures: 0,
         }
     }
@@ -59,6 +62,15 @@ impl<'w> Scripted<'w> {
             vectored,
             ..Self::sending(&[], &[])
         }
+    }
+
+    pub fn written(&self) -> &[u8] {
+        &self.written
+    }
+
+    /// What was written, and flushed since.
+    pub fn flushed(&self) -> &[u8] {
+        &self.written[..self.flushed]
     }
 
     /// How many bytes the next step moves, of `room`.
@@ -135,11 +147,17 @@ impl AsyncWrite for Scripted<'_> {
         self.vectored
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.flushed == this.written.len() {
+            return Poll::Ready(Ok(()));
+        }
+        let step = Self::poll_step(this.writes.next(), 0, &mut this.failures, cx);
+        step.map_ok(|_| this.flushed = this.written.len())
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.flushed = self.written.len();
         Poll::Ready(Ok(()))
     }
 }

@@ -27,12 +27,17 @@ use crate::{
 #[derive(Arbitrary, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     Owned,
-    Lent { leaked: bool },
-    Batched { of: u8 },
-}
-
-impl Form {
-    pub const LENT: Self = Self::Lent { leaked: false };
+    /// One by one.
+    Lent {
+        leaked: bool,
+    },
+    /// So many of each batch.
+    Batched {
+        of: u8,
+        leaked: bool,
+    },
+    /// A block and a batch in turn.
+    Mixed,
 }
 
 pub type Codec = BlockCodec<AnyFraming>;
@@ -72,8 +77,10 @@ pub struct Side {
     /// Whether the last wait for a block was in vain.
     pub waits: bool,
     pub skips: bool,
-    /// Blocks it has sent.
+    /// Blocks it has sent, or queued.
     pub encoded: u64,
+    /// Bytes of them on the wire.
+    pub encoded_bytes: u64,
     /// What it has not received of what the other end has sent, each with the epoch of its framing.
     pub expected: VecDeque<(usize, Vec<u8>)>,
     /// Blocks received or skipped.
@@ -196,6 +203,11 @@ impl Side {
         }
     }
 
+    /// Panics unless all that it has taken to send has left.
+    pub fn check_flushed(&self) {
+        assert_eq!(self.end.passed_on(), self.encoded_bytes, "it is flushed");
+    }
+
     /// Whether there are blocks to come that it does not skip.
     pub fn is_owed(&self) -> bool {
         let mut max = *self.former_max.start();
@@ -207,44 +219,84 @@ impl Side {
     }
 }
 
-/// Lends blocks once, copied: as many as are there together.
-pub fn poll_lent<R>(
-    io: &mut R,
-    form: Form,
-    most: u64,
-    cx: &mut Context<'_>,
-) -> Poll<Result<Option<Vec<BytesMut>>, BlockError>>
+/// What came of one poll: blocks, copied, and what they were followed by.
+pub struct Received {
+    pub blocks: Vec<BytesMut>,
+    pub after: After,
+}
+
+pub enum After {
+    /// Nobody has looked.
+    Unknown,
+    Wait,
+    End,
+    Error(BlockError),
+}
+
+impl After {
+    fn new(polled: Poll<Option<BlockError>>) -> Self {
+        match polled {
+            Poll::Pending => Self::Wait,
+            Poll::Ready(None) => Self::End,
+            Poll::Ready(Some(error)) => Self::Error(error),
+        }
+    }
+}
+
+/// Takes a block.
+pub fn poll_owned<R>(io: &mut R, cx: &mut Context<'_>) -> Received
 where
     R: AsFramedRead<Error = BlockError>,
 {
+    let (blocks, after) = match Pin::new(io).poll_next(cx) {
+        Poll::Ready(Some(Ok(block))) => (vec![block], After::Unknown),
+        other => (Vec::new(), After::new(other.map(|next| next?.err()))),
+    };
+    Received { blocks, after }
+}
+
+/// Has as many blocks lent as are there, up to `most`.
+pub fn poll_lent<R>(io: &mut R, form: Form, most: u64, cx: &mut Context<'_>) -> Received
+where
+    R: AsFramedRead<Error = BlockError>,
+{
+    let (of, leaked) = match form {
+        Form::Batched { of, leaked } => (usize::from(of).max(1), leaked),
+        Form::Lent { leaked } => (0, leaked),
+        Form::Owned | Form::Mixed => (usize::MAX, false),
+    };
     let mut receiving = recv_blocks(io).stop_after(most);
-    let mut copies = Vec::new();
-    if let Form::Batched { of } = form {
-        let polled = pin!(receiving.next_batch()).poll(cx);
-        return polled.map_ok(|batch| {
-            let batch = batch?.take(usize::from(of).max(1));
-            Some(batch.map(BytesMut::from).collect())
-        });
-    }
-    loop {
-        let next = pin!(receiving.next()).poll(cx);
-        match next.map_ok(|block| block.map(BytesMut::from)) {
-            Poll::Ready(Ok(Some(block))) => copies.push(block),
-            Poll::Pending if copies.is_empty() => {
-                if form != Form::LENT {
-                    mem::forget(receiving);
-                }
-                return Poll::Pending;
-            }
-            Poll::Ready(end) if copies.is_empty() => return Poll::Ready(end.map(|_none| None)),
-            // Whatever that is, another receiver meets it again, but for an error of the transport.
-            Poll::Ready(Err(error)) if !matches!(error, BlockError::TooLarge { .. }) => {
-                assert!(matches!(error, BlockError::Io(_)), "{error}");
-                return Poll::Ready(Ok(Some(copies)));
-            }
-            _ => return Poll::Ready(Ok(Some(copies))),
+    let mut blocks: Vec<BytesMut> = Vec::new();
+    let mut after = After::Unknown;
+    let turns = if leaked { 1 } else { most };
+    for turn in 0..turns {
+        let in_batch = of > 0 && (form != Form::Mixed || turn % 2 == 1);
+        let polled = if in_batch {
+            let batch = pin!(receiving.next_batch()).poll(cx);
+            batch.map_ok(|batch| {
+                batch.map(|batch| blocks.extend(batch.take(of).map(BytesMut::from)))
+            })
+        } else {
+            let block = pin!(receiving.next()).poll(cx);
+            block.map_ok(|block| block.map(|block| blocks.push(block.into())))
+        };
+        if let Poll::Ready(Ok(Some(()))) = polled {
+            continue;
         }
+        // It stops after so many, which is no end of the stream.
+        if (blocks.len() as u64) < most {
+            after = After::new(polled.map(Result::err));
+        }
+        break;
     }
+    if leaked {
+        // What it has lent has not left the buffer, and comes again.
+        blocks.clear();
+        mem::forget(receiving);
+    } else {
+        assert_eq!(receiving.stats().blocks, blocks.len() as u64);
+    }
+    Received { blocks, after }
 }
 
 /// Polls so often, unless it is done before; then drops or leaks the future.

@@ -1,0 +1,33 @@
+//! Another connection on the thread, and the read buffer that it leaves to the next or takes away: so
+//! that an input finds the same whichever was run before it.
+
+use std::{future::Future, pin::pin, task::Poll};
+
+use wholeblock::{BlockCodec, BlockTransport, recv_blocks};
+
+use crate::{
+    memory::KIB,
+    polls::Task,
+    scripted::{Scripted, Step},
+};
+
+/// What fills a buffer of 8, 16, 32 and 64 KiB; and, after a wait, one more block.
+static WIRE: [u8; 121 * KIB] = [0; 121 * KIB];
+static READS: [Step; 5] = [Step::All, Step::All, Step::All, Step::All, Step::Pending];
+
+/// Has a connection receive until its buffer is as large as a batch. It leaves that as it begins to
+/// wait; if it goes on, it takes it again, and away.
+pub fn receive(goes_on: bool) {
+    let codec = BlockCodec::exact(KIB).expect("a framing");
+    let mut transport = BlockTransport::new(Scripted::sending(&WIRE, &READS), codec);
+    let mut blocks = recv_blocks(&mut transport);
+    let task = Task::new();
+    let mut poll_batch = || {
+        let polled = pin!(blocks.next_batch()).poll(&mut task.context());
+        polled.map(|batch| batch.expect("no error").expect("no end").count())
+    };
+    while poll_batch().is_ready() {}
+    if goes_on {
+        assert_eq!(poll_batch(), Poll::Ready(1));
+    }
+}

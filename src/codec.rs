@@ -180,8 +180,8 @@ impl<F: Framing, E> BlockCodec<F, E> {
         self.set_max_decode_len(max)
     }
 
-    /// Sets the longest payload to receive, in bytes, from the next block on. A block of which a
-    /// part has been received, and found to be within the limit, is not refused afterwards.
+    /// Sets the longest payload to receive, in bytes, from the next block on. A block that has
+    /// arrived, whole or in part, and was found to be within the limit, is not refused afterwards.
     ///
     /// # Errors
     ///

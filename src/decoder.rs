@@ -22,13 +22,15 @@ pub(crate) struct BlockDecoder<F> {
     /// The limit from the block after this one on, where this one is half received and may be
     /// longer.
     next_max: Option<usize>,
+    /// Whether the block at the front was seen whole and within the limit, and left there.
+    peeked: bool,
     state: State,
     /// Skip blocks over the limit, instead of failing.
     skip_too_large: bool,
     /// Answer that a whole block is there, and leave it in the buffer.
     peek: bool,
-    /// Whether there is but to take the next small block: `Draining`, no `peek` and no `next_max`,
-    /// in one flag that costs each block one test. Set where any of these is, by
+    /// Whether there is but to take the next small block: `Draining`, no `peek`, none `peeked` and no
+    /// `next_max`, in one flag that costs each block one test. Set where any of these is, by
     /// [`update_fast`](Self::update_fast).
     fast: bool,
     /// Whether the stream has ended between two blocks, and nothing has been read since.
@@ -127,6 +129,7 @@ impl<F: Framing> BlockDecoder<F> {
         Self {
             parser: FrameParser::new(framing),
             next_max: None,
+            peeked: false,
             state: State::AwaitingRead { buffered: 0 },
             skip_too_large: false,
             peek: false,
@@ -158,6 +161,7 @@ impl<F: Framing> BlockDecoder<F> {
         let mut decoder = BlockDecoder {
             parser: FrameParser::new(framing),
             next_max: None,
+            peeked: false,
             state,
             skip_too_large: self.skip_too_large,
             peek: self.peek,
@@ -185,11 +189,11 @@ impl<F: Framing> BlockDecoder<F> {
         self.next_max.unwrap_or(self.parser.max())
     }
 
-    /// Sets the longest payload, in bytes, from the next block on: never for one that is half
-    /// received, and that was found to be within the limit.
+    /// Sets the longest payload, in bytes, from the next block on: never for one that has arrived,
+    /// whole or in part, and that was found to be within the limit.
     pub(crate) fn set_max(&mut self, max: usize) {
         let half_received = matches!(self.state, State::AwaitingRead { buffered } if buffered > 0);
-        if half_received && max < self.parser.max() {
+        if (half_received || self.peeked) && max < self.parser.max() {
             self.next_max = Some(max);
         } else {
             self.next_max = None;
@@ -229,14 +233,17 @@ impl<F: Framing> BlockDecoder<F> {
     }
 
     fn update_fast(&mut self) {
-        self.fast = matches!(self.state, State::Draining) && !self.peek && self.next_max.is_none();
+        self.fast = matches!(self.state, State::Draining)
+            && !self.peek
+            && !self.peeked
+            && self.next_max.is_none();
     }
 
     /// Takes note of whole blocks, of `wire_len` bytes altogether, that have left the buffer.
     pub(crate) fn record_taken(&mut self, blocks: u64, wire_len: usize) {
         self.advance(blocks, wire_len);
         if blocks > 0 {
-            self.apply_next_max();
+            self.leave_front();
         }
     }
 
@@ -245,11 +252,13 @@ impl<F: Framing> BlockDecoder<F> {
         self.next_max.is_some()
     }
 
-    fn apply_next_max(&mut self) {
+    /// The block at the front is taken: what holds from the next one on, holds now.
+    fn leave_front(&mut self) {
+        self.peeked = false;
         if let Some(max) = self.next_max.take() {
             self.parser.set_max(max);
-            self.update_fast();
         }
+        self.update_fast();
     }
 
     #[inline]
@@ -411,9 +420,12 @@ impl<F: Framing> BlockDecoder<F> {
             return Ok(None);
         };
         match parsed {
-            Parsed::Complete(_) if peek => Ok(Some(BytesMut::new())),
+            Parsed::Complete(_) if peek => {
+                self.peeked = true;
+                Ok(Some(BytesMut::new()))
+            }
             Parsed::Complete(frame) => {
-                self.apply_next_max();
+                self.leave_front();
                 Ok(Some(if frame.wire_len > self.read_buf.max_capacity() {
                     self.take_detached(frame, src)
                 } else {

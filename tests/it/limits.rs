@@ -326,6 +326,39 @@ fn a_limit_may_be_lowered_again_and_raised_again_while_a_block_is_half_received(
 }
 
 #[test]
+fn a_lower_limit_does_not_refuse_a_block_that_was_lent_and_not_taken_but_the_next_one() {
+    fn check(mut from: impl Limited, take: Take, first_read: usize, limits: &[usize]) {
+        let bytes = wire(LengthPrefix::u32(), &numbered(&[100, 100]));
+        from.more(Scripted::default().send(&bytes[..first_read]).then_silent());
+        let whole = first_read == bytes.len();
+        assert_eq!(is_lent(&mut from), whole);
+        if !whole {
+            from.set_max(50);
+            from.more(Scripted::default().send(&bytes[first_read..]).then_silent());
+            assert!(is_lent(&mut from));
+        }
+        for limit in limits {
+            from.set_max(*limit);
+            assert!(is_lent(&mut from), "{limits:?}");
+        }
+        let first = take.take(&mut from).unwrap().unwrap();
+        assert_eq!(first, [100], "{take:?}, {first_read}, {limits:?}");
+        let second = take.take(&mut from);
+        assert!(is_too_large(second, 10, 1), "{take:?}, {first_read}");
+    }
+    fn is_lent(from: &mut impl Limited) -> bool {
+        let mut receiving = recv_blocks(from);
+        let batch = receiving.next_batch().now_or_never();
+        batch.is_some_and(|batch| batch.unwrap().is_some())
+    }
+    for first_read in [20, 208] {
+        for limits in [&[10][..], &[20, 10], &[200, 10]] {
+            with_each!(|from, take| check(from, take, first_read, limits));
+        }
+    }
+}
+
+#[test]
 fn a_lower_limit_holds_at_once_between_two_blocks() {
     fn check(mut from: impl Limited, take: Take) {
         let bytes = wire(LengthPrefix::u32(), &numbered(&[10, 100]));

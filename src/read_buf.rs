@@ -53,7 +53,7 @@ pub(crate) struct ReadBufPolicy {
     limit: usize,
     /// Whether the last read filled the buffer.
     filled: bool,
-    /// The capacity last reserved, which may be less than `limit`; 0 before any was.
+    /// The capacity last reserved or parked with, which may be less than `limit`; 0 before any was.
     reserved: usize,
     /// Wire length of the block that the last read completed first: the best guess at the next
     /// one's, before its header has come.
@@ -185,6 +185,7 @@ impl ReadBufPolicy {
         small.clear();
         small.reserve(INITIAL_CAPACITY);
         small.extend_from_slice(buffer);
+        self.reserved = INITIAL_CAPACITY;
         BatchPool::put(mem::replace(buffer, small));
     }
 

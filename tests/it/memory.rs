@@ -263,6 +263,18 @@ fn after_a_wait_too_a_large_block_is_read_up_to_its_end_and_no_further() {
 }
 
 #[test]
+fn a_small_buffer_that_is_filled_after_a_wait_earns_no_more_than_it_held() {
+    let blocks = [vec![1; 6_000].into(), vec![2; 100_000].into()];
+    let bytes = wire(LengthPrefix::u32(), &blocks);
+    let io = Scripted::default().send(&bytes[..8 * KIB]);
+    let io = io.pause().send(&bytes[8 * KIB..]);
+    let codec = BlockCodec::length_prefixed().max_retained(0);
+    let rooms = rooms_beside(&bytes, io, codec);
+    let rest = 2 * 8 * KIB - 8 * KIB;
+    assert_eq!(rooms[..3], [8 * KIB, 6_004, rest], "{rooms:?}");
+}
+
+#[test]
 fn connections_that_take_turns_on_a_thread_do_not_mix_their_blocks() {
     for len in [64, 1_000, 4_000, 5_000, 20_000, 51_200, 100_000] {
         for chunk in [61_440, 30_000, 7_001] {

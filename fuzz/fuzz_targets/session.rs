@@ -324,9 +324,10 @@ impl Session {
         if blocks.is_empty() {
             return;
         }
+        let blocks = Rc::new(RefCell::new(VecDeque::from(blocks)));
         let taken = Rc::new(RefCell::new(Vec::new()));
         let source = Source {
-            blocks: blocks.into(),
+            blocks: blocks.clone(),
             pausing: *pausing,
             paused: false,
             taken: taken.clone(),
@@ -343,6 +344,7 @@ impl Session {
                 poll_some(send_blocks(io, source), task, polls, leaked)
             }
         });
+        blocks.take();
         let mut taken = taken.take();
         // What waits for the source alone has left.
         let all_left = match &result {

@@ -319,7 +319,8 @@ pub fn poll_some<T>(
 
 /// A source of blocks that remembers which were taken from it.
 pub struct Source {
-    pub blocks: VecDeque<Vec<u8>>,
+    /// Shared, so that they need not be leaked together with a transfer.
+    pub blocks: Rc<RefCell<VecDeque<Vec<u8>>>>,
     pub pausing: bool,
     pub paused: bool,
     pub taken: Rc<RefCell<Vec<Vec<u8>>>>,
@@ -334,7 +335,7 @@ impl Stream for Source {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let block = self.blocks.pop_front();
+        let block = self.blocks.borrow_mut().pop_front();
         self.taken.borrow_mut().extend(block.clone());
         Poll::Ready(block)
     }

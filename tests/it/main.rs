@@ -15,6 +15,7 @@ mod limits;
 mod memory;
 mod migration;
 mod mixing;
+mod model;
 mod oversize;
 mod payload;
 mod recv;

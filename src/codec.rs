@@ -167,6 +167,8 @@ impl<F: Framing, E> BlockCodec<F, E> {
     /// codec.set_max_block_len(100)?;
     /// codec.set_max_decode_len(200)?; // this end accepts more than it sends
     /// assert_eq!((codec.max_encode_len(), codec.max_decode_len()), (100, 200));
+    /// codec.set_max_encode_len(50)?;
+    /// assert_eq!((codec.max_encode_len(), codec.max_decode_len()), (50, 200));
     /// assert!(codec.set_max_block_len(256).is_err()); // 256 does not fit one byte
     /// assert_eq!(codec.framing().block_lens(), 0..=255); // what it carries has not changed
     /// # Ok::<(), wholeblock::ConfigError>(())
@@ -196,7 +198,7 @@ impl<F: Framing, E> BlockCodec<F, E> {
     ///
     /// # Errors
     ///
-    /// As [`set_max_block_len`](Self::set_max_block_len).
+    /// As [`set_max_block_len`](Self::set_max_block_len), which shows this too.
     pub fn set_max_encode_len(&mut self, max: usize) -> Result<(), ConfigError> {
         self.check_limit(max)?;
         self.encode_max = max;

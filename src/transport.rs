@@ -339,6 +339,7 @@ impl<T, F, E> BlockTransport<T, F, E> {
     /// blocks.codec_mut().set_max_block_len(4)?;
     /// let error = blocks.next().await.expect("an error").unwrap_err();
     /// assert!(matches!(error, BlockError::TooLarge { announced: 5, limit: 4, index: 1, .. }));
+    /// assert!(blocks.into_inner().is_empty()); // what was read ahead is gone
     /// # Ok(())
     /// # }
     /// ```

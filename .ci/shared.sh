@@ -1,6 +1,6 @@
-# What `.ci/windows` and `.ci/targets` share; each sources it after setting `logs`, the folder for
-# what its commands print: how to find a compiler for another target, or Debian's, which can build
-# the standard library for it from source.
+# What the scripts here share; each sources it after setting `logs`, the folder for what its
+# commands print: how to install packages, how to find a compiler for another target, or Debian's,
+# which can build the standard library for it from source.
 
 say() { echo "--- $*"; }
 

@@ -252,7 +252,7 @@ impl<F: Framing> BlockDecoder<F> {
         self.next_max.is_some()
     }
 
-    /// The block at the front is taken: what holds from the next one on, holds now.
+    /// The block at the front is taken or skipped: what holds from the next one on, holds now.
     fn leave_front(&mut self) {
         self.peeked = false;
         if let Some(max) = self.next_max.take() {
@@ -520,6 +520,7 @@ impl<F: Framing> BlockDecoder<F> {
         self.position.offset = self.position.offset.saturating_add(wire_len);
         self.stats.skipped_blocks += 1;
         self.set_state(State::Draining);
+        self.leave_front();
         Some(())
     }
 

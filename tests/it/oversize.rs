@@ -216,3 +216,15 @@ async fn a_block_that_fits_no_memory_is_skipped() {
     );
     assert!(transport.read_buffer().capacity() <= 64 * KIB);
 }
+
+#[test]
+fn a_limit_lowered_inside_a_header_holds_after_a_block_that_is_skipped_too() {
+    let bytes = wire(LengthPrefix::u32(), &numbered(&[100, LIMIT, 5]));
+    let io = Scripted::default().send(&bytes[..2]).pause();
+    let io = io.send(&bytes[2..]);
+    let mut transport = BlockTransport::new(io, skipping(LengthPrefix::u32()));
+    assert!(transport.next().now_or_never().is_none());
+    transport.codec_mut().set_max_decode_len(10).unwrap();
+    assert_eq!(ready(transport.next()).unwrap().unwrap().len(), 5);
+    assert_eq!(transport.codec().skipped_blocks(), 2);
+}

@@ -3,9 +3,9 @@
 //! is dropped or leaked, nothing is lost, repeated, torn or reordered, and every error is the right
 //! one.
 //!
-//! A plan is generated in `plans`, `session` runs it, `wire` says what is on the wire. The model of
-//! what is to be received is `incoming`, of what is to be sent `outgoing`; `receive` and `outgoing`
-//! ask the crate and compare. `PROPTEST_CASES=100000 cargo test --release --test it model` runs more
+//! `plans` generates a plan, `session` runs it. The model is `wire`, what a peer's bytes are;
+//! `incoming`, what is to be received of them; and `outgoing`, what is to be on the wire. `receive`
+//! and `send` ask the crate, and compare. `PROPTEST_CASES=100000 cargo test --release --test it model` runs more
 //! of them.
 
 mod coverage;
@@ -14,8 +14,10 @@ mod link;
 mod outgoing;
 mod plans;
 mod receive;
+mod send;
 mod session;
 mod socket;
+mod source;
 mod wire;
 
 use std::env;
@@ -62,7 +64,7 @@ fn a_session_goes_as_the_model_says_with_the_framings_of_the_crate_and_a_users_o
 }
 
 /// What the sessions are to meet, at the least once in each run.
-const KINDS: [&str; 37] = [
+const KINDS: [&str; 41] = [
     "a batch",
     "a batch leaked",
     "a block fed",
@@ -71,6 +73,7 @@ const KINDS: [&str; 37] = [
     "a block over the limit",
     "a block refused",
     "a block refused in a transfer",
+    "a block sent",
     "a block skipped",
     "a clean end",
     "a feed given up",
@@ -81,12 +84,15 @@ const KINDS: [&str; 37] = [
     "a receiver given up",
     "a receiver leaked",
     "a receiver that stops",
+    "a send given up",
     "a source that fails",
     "a source that has nothing yet",
     "a stream given up",
     "a transfer given up",
     "a transfer leaked that takes what it has queued with it",
     "a vectored write",
+    "a wait before another framing",
+    "a wait inside of what is read by another framing",
     "a whole transfer",
     "a write that failed",
     "an end after an error",

@@ -165,6 +165,12 @@ impl Incoming {
         }
     }
 
+    /// A whole block has been found. Should it be left, in a batch of which none is taken, a limit
+    /// that is set then may hold for it or not.
+    pub(crate) fn meet(&mut self) {
+        self.waited = false;
+    }
+
     /// Takes note of an error of the socket.
     pub(crate) fn interrupt(&mut self) {
         met("a read that failed");

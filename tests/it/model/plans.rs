@@ -6,10 +6,12 @@ use proptest::{collection::vec, option, prelude::*};
 
 use super::{
     link::Begins,
-    outgoing::{Draft, Kind, Transfer},
+    outgoing::Draft,
     receive::{Lend, Lending},
+    send::Transfer,
     session::{Op, Plan},
     socket::{Script, Step},
+    source::Kind,
     wire::{Ending, LONGEST, Scheme, Wire},
 };
 
@@ -221,6 +223,8 @@ fn op() -> impl Strategy<Value = Op> {
         4 => (1usize..4, polls()).prop_map(|(times, polls)| Op::Next { times, polls }),
         6 => lending.prop_map(Op::Lend),
         3 => feed,
+        2 => (draft(), polls()).prop_map(|(block, polls)| Op::Send { block, polls }),
+        2 => any::<bool>().prop_map(|lent| Op::Idle { lent }),
         2 => (polls(), any::<bool>()).prop_map(|(polls, leaked)| Op::Flush { polls, leaked }),
         3 => transfer().prop_map(Op::Transfer),
         1 => polls().prop_map(|polls| Op::Close { polls }),

@@ -9,7 +9,8 @@ use super::{
     coverage::met,
     incoming::Incoming,
     link::{End, Link, Speaks, receiving},
-    socket::{Socket, poll_reading},
+    socket::{Socket, poll_often, poll_reading},
+    wire::Scheme,
 };
 
 /// What is asked of one `recv_blocks`.
@@ -100,6 +101,38 @@ fn speak_next<F: Speaks>(link: &mut Link<F>, incoming: &mut Incoming, socket: &S
         // A `Framed` forgets the error, for it is made of its parts again.
         incoming.none_due &= !matches!(link.receiver(), End::Framed(_));
     }
+}
+
+/// Waits while nothing comes, on the wire that has nothing more, if it can be told that this is
+/// in vain. What is buffered of the next wire may then look like a part of a block.
+pub(crate) fn idle<F: Speaks>(
+    link: &mut Link<F>,
+    incoming: &mut Incoming,
+    socket: &Socket,
+    lent: bool,
+) {
+    if incoming.remaining() > 0 || incoming.dead.is_some() || incoming.none_due {
+        return;
+    }
+    let end = link.receiver();
+    match (end.read_buffer().len(), incoming.wire().scheme) {
+        (0, _) => met("a wait before another framing"),
+        // tokio-util's `FramedRead` would then, with another decoder, read before it looks at its
+        // buffer: it has no way to tell it that there is something to look at.
+        (_, _) if matches!(end, End::Read(_)) => return,
+        (buffered, Scheme::Exact(len)) if buffered < len => {
+            met("a wait inside of what is read by another framing");
+        }
+        _ => return,
+    }
+    socket.hold(true);
+    let waits = receiving!(&mut *end, |it| match lent {
+        true => poll_often(pin!(recv_blocks(it).next()), 1, socket).is_pending(),
+        false => poll_often(pin!(it.next()), 1, socket).is_pending(),
+    });
+    socket.hold(false);
+    assert!(waits, "nothing has come");
+    assert_whole(end, incoming, socket);
 }
 
 fn assert_whole<F: Speaks>(end: &End<F>, incoming: &Incoming, socket: &Socket) {
@@ -250,6 +283,7 @@ impl Stand {
             Ok(Some(lent)) => {
                 assert!(!self.over, "a block after the end");
                 assert!(self.lent < self.stop, "a block too many");
+                incoming.meet();
                 return Some(lent);
             }
             Ok(None) if self.over => {}

@@ -6,8 +6,9 @@ use super::{
     coverage::met,
     incoming::Incoming,
     link::{Begins, Link, Speaks},
-    outgoing::{self, Draft, Outgoing, Transfer},
+    outgoing::{Draft, Outgoing},
     receive::{self, Lend, Lending},
+    send::{self, Transfer},
     socket::{Script, Socket},
     wire::{Ending, Stream, Wire},
 };
@@ -45,6 +46,10 @@ pub(crate) enum Op {
         polls: usize,
         leaked: bool,
     },
+    Send {
+        block: Draft,
+        polls: usize,
+    },
     Flush {
         polls: usize,
         leaked: bool,
@@ -52,6 +57,10 @@ pub(crate) enum Op {
     Transfer(Transfer),
     Close {
         polls: usize,
+    },
+    /// Waits on the wire that was spoken, before the next is, and while nothing comes.
+    Idle {
+        lent: bool,
     },
     /// Another limit, somewhere between the least and the most there can be.
     Limit {
@@ -118,18 +127,22 @@ impl<F: Speaks> Session<F> {
                 polls,
                 leaked,
             } if !outgoing.closed => {
-                outgoing::feed(link, outgoing, socket, blocks, *polls, *leaked);
+                send::feed(link, outgoing, socket, blocks, *polls, *leaked);
             }
             Op::Flush { polls, leaked } => {
-                outgoing::flush(link, outgoing, socket, *polls, *leaked);
+                send::flush(link, outgoing, socket, *polls, *leaked);
             }
             Op::Transfer(transfer) if !outgoing.closed => {
-                outgoing::transfer(link, outgoing, socket, transfer);
+                send::transfer(link, outgoing, socket, transfer);
             }
             Op::Close { polls } if !outgoing.closed => {
-                outgoing::close(link, outgoing, socket, *polls);
+                send::close(link, outgoing, socket, *polls);
             }
-            Op::Feed { .. } | Op::Transfer(_) | Op::Close { .. } => {}
+            Op::Send { block, polls } if !outgoing.closed => {
+                send::send(link, outgoing, socket, *block, *polls);
+            }
+            Op::Feed { .. } | Op::Send { .. } | Op::Transfer(_) | Op::Close { .. } => {}
+            Op::Idle { lent } => receive::idle(link, incoming, socket, *lent),
             Op::Limit { sender, at } => self.limit(*sender, *at),
             Op::Turn { sender, by_parts } => {
                 met("another form");
@@ -185,7 +198,7 @@ impl<F: Speaks> Session<F> {
             turns += 1;
             assert!(turns < ENOUGH, "it takes without end");
         };
-        while !outgoing::flush(link, outgoing, socket, ENOUGH, false) {
+        while !send::flush(link, outgoing, socket, ENOUGH, false) {
             turn();
         }
         let lent = Lend::Next {
@@ -214,7 +227,7 @@ impl<F: Speaks> Session<F> {
         }
         while !outgoing.closed {
             turn();
-            outgoing::close(link, outgoing, socket, ENOUGH);
+            send::close(link, outgoing, socket, ENOUGH);
         }
     }
 }

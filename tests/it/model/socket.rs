@@ -107,6 +107,8 @@ struct State {
     incoming: Vec<u8>,
     arrived: usize,
     silent: bool,
+    /// Whether nothing comes for now.
+    held: bool,
     reads: Direction,
     writes: Direction,
     flushes: Direction,
@@ -141,6 +143,7 @@ impl Socket {
             incoming: incoming.into(),
             arrived: 0,
             silent,
+            held: false,
             reads: Direction::new(reads),
             writes: Direction::new(writes),
             flushes: Direction::new(flushes),
@@ -178,6 +181,11 @@ impl Socket {
         self.silence.get()
     }
 
+    /// Nothing comes until this is called again.
+    pub(crate) fn hold(&self, held: bool) {
+        self.state.borrow_mut().held = held;
+    }
+
     /// Whether a write or a flush waits.
     pub(crate) fn is_blocked(&self) -> bool {
         let state = self.state.borrow();
@@ -206,6 +214,9 @@ impl AsyncRead for Socket {
         assert!(buf.remaining() > 0, "a read without room looks like an end");
         let state = &mut *self.state.borrow_mut();
         self.silence.set(false);
+        if state.held {
+            return state.reads.wait(cx);
+        }
         let at_end = state.arrived == state.incoming.len();
         while at_end && matches!(state.reads.steps.front(), Some(Step::Move(_))) {
             state.reads.steps.pop_front();

@@ -233,10 +233,14 @@ impl<F: Framing> BlockDecoder<F> {
     }
 
     fn update_fast(&mut self) {
-        self.fast = matches!(self.state, State::Draining)
+        self.fast = self.is_fast();
+    }
+
+    fn is_fast(&self) -> bool {
+        matches!(self.state, State::Draining)
             && !self.peek
             && !self.peeked
-            && self.next_max.is_none();
+            && self.next_max.is_none()
     }
 
     /// Takes note of whole blocks, of `wire_len` bytes altogether, that have left the buffer.
@@ -320,6 +324,7 @@ impl<F: Framing> BlockDecoder<F> {
     /// [`take`](Self::take) it: most often, and the fast path.
     #[inline]
     pub(crate) fn next_small(&self, src: &BytesMut) -> Option<FrameLen> {
+        debug_assert_eq!(self.fast, self.is_fast(), "updated with what it is made of");
         if !self.fast {
             return None;
         }
@@ -422,6 +427,7 @@ impl<F: Framing> BlockDecoder<F> {
         match parsed {
             Parsed::Complete(_) if peek => {
                 self.peeked = true;
+                self.update_fast();
                 Ok(Some(BytesMut::new()))
             }
             Parsed::Complete(frame) => {

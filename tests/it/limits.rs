@@ -346,16 +346,32 @@ fn a_lower_limit_does_not_refuse_a_block_that_was_lent_and_not_taken_but_the_nex
         let second = take.take(&mut from);
         assert!(is_too_large(second, 10, 1), "{take:?}, {first_read}");
     }
-    fn is_lent(from: &mut impl Limited) -> bool {
-        let mut receiving = recv_blocks(from);
-        let batch = receiving.next_batch().now_or_never();
-        batch.is_some_and(|batch| batch.unwrap().is_some())
-    }
     for first_read in [20, 208] {
         for limits in [&[10][..], &[20, 10], &[200, 10]] {
             with_each!(|from, take| check(from, take, first_read, limits));
         }
     }
+}
+
+/// Whether there is a block to lend, of which none is then taken.
+fn is_lent(from: &mut impl Limited) -> bool {
+    let mut receiving = recv_blocks(from);
+    let batch = receiving.next_batch().now_or_never();
+    batch.is_some_and(|batch| batch.unwrap().is_some())
+}
+
+#[test]
+fn once_a_block_that_was_lent_and_not_taken_is_taken_a_lower_limit_holds_at_once() {
+    fn check(mut from: impl Limited, take: Take) {
+        let bytes = wire(LengthPrefix::u32(), &numbered(&[100, 100]));
+        from.more(Scripted::default().send(&bytes[..104]).then_silent());
+        assert!(is_lent(&mut from));
+        assert_eq!(take.take(&mut from).unwrap().unwrap(), [100]);
+        from.set_max(10);
+        from.more(Scripted::default().send(&bytes[104..]).then_silent());
+        assert!(is_too_large(take.take(&mut from), 10, 1), "{take:?}");
+    }
+    with_each!(|from, take| check(from, take));
 }
 
 #[test]

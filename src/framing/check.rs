@@ -219,3 +219,24 @@ impl Random {
         (0..len).map(|_| byte(self.next())).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_on_either_side_of_each_power_of_two_are_tried_and_both_bounds() {
+        let lens = lens_between(6, 1_000, &mut Random(0));
+        let powers = [
+            7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257,
+        ];
+        for len in [6, 511, 512, 513, 999, 1_000].into_iter().chain(powers) {
+            assert!(lens.contains(&len), "{len} of {lens:?}");
+        }
+        assert!(lens.is_sorted_by(|one, other| one < other), "{lens:?}");
+        assert!(lens.iter().all(|len| (6..=1_000).contains(len)), "{lens:?}");
+        assert_eq!(lens_between(0, 0, &mut Random(0)), [0]);
+        let all = lens_between(0, usize::MAX, &mut Random(0));
+        assert_eq!(all.last(), Some(&usize::MAX));
+    }
+}

@@ -435,6 +435,18 @@ fn a_small_block_after_a_large_one_leaves_no_more_than_may_be_retained() {
 }
 
 #[test]
+fn a_receiver_that_is_given_up_inside_of_a_large_block_leaves_the_room_made_for_it() {
+    let wire = wire(LengthPrefix::u32(), &[vec![1; 2 * MIB].into()]);
+    let io = Scripted::default().send(&wire[..MIB]).then_silent();
+    let codec = BlockCodec::length_prefixed().max_retained(64 * KIB);
+    let mut framed = Framed::new(io, codec);
+    assert!(recv_blocks(&mut framed).next().now_or_never().is_none());
+    let buffer = framed.read_buffer();
+    assert_eq!(buffer.len(), MIB);
+    assert!(buffer.capacity() > MIB, "nothing has been moved");
+}
+
+#[test]
 fn the_buffer_at_most_doubles_where_whole_blocks_do_not_fill_it() {
     for len in [8_193, 10_922, 21_846] {
         // Byte by byte, so that the buffer is looked at after each read.

@@ -61,6 +61,34 @@ fn every_error_prints_its_numbers_and_becomes_an_io_error_of_the_right_kind() {
             io::ErrorKind::UnexpectedEof,
         ),
         (
+            BlockError::WrongHeader {
+                announced: Some(6),
+                actual: 5,
+                index,
+            },
+            "block 3, of 5 bytes, cannot be sent: its header announces 6",
+            io::ErrorKind::InvalidInput,
+        ),
+        (
+            BlockError::WrongHeader {
+                announced: None,
+                actual: 5,
+                index,
+            },
+            "block 3, of 5 bytes, cannot be sent: its header cannot be read back",
+            io::ErrorKind::InvalidInput,
+        ),
+        (
+            BlockError::WrongSize {
+                min: 1,
+                max: 0,
+                actual: 5,
+                index,
+            },
+            "block 3, of 5 bytes, cannot be sent: the framing carries no block at all",
+            io::ErrorKind::InvalidInput,
+        ),
+        (
             BlockError::WrongSize {
                 min: 51_200,
                 max: 51_200,

@@ -42,6 +42,13 @@ fn each_framing_writes_the_bytes_its_drawing_shows() {
         b"\x07\0hello",
     );
     check(Varint::new(), hello, b"\x05hello");
+    // As short as it can be: seven bits in a byte.
+    check(Varint::new(), &[7; 127], &[&[0x7f], &[7; 127][..]].concat());
+    check(
+        Varint::new(),
+        &[7; 128],
+        &[&[0x80, 1], &[7; 128][..]].concat(),
+    );
     check(
         Varint::new(),
         &[7; 300],

@@ -219,7 +219,7 @@ impl WriteQueue {
             self.chained_len -= of_payload;
             bytes -= of_payload;
 
-            if first.gap > 0 || !first.payload.is_empty() {
+            if !first.payload.is_empty() {
                 break;
             }
             self.chained.pop_front();

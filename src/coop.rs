@@ -53,6 +53,38 @@ pub(crate) fn poll_spend(cx: &mut Context<'_>) -> Poll<()> {
 mod tests {
     use super::*;
 
+    /// Calls `check` in a task, once all its budget is spent if it is to be.
+    fn in_a_task(spent: bool, check: impl Fn()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        runtime.unwrap().block_on(std::future::poll_fn(|cx| {
+            while spent && poll_spend(cx).is_ready() {}
+            check();
+            Poll::Ready(())
+        }));
+    }
+
+    #[test]
+    fn a_whole_unit_is_paid_and_no_part_of_one() {
+        in_a_task(false, || {
+            let mut meter = Meter::default();
+            for (blocks, paid) in [(63, 0), (64, 64), (65, 64), (200, 192)] {
+                meter.pay(blocks);
+                assert_eq!(meter.paid, paid, "{blocks}");
+            }
+        });
+    }
+
+    #[test]
+    fn what_no_budget_was_left_for_is_no_debt() {
+        in_a_task(true, || {
+            let mut meter = Meter::default();
+            for (blocks, paid) in [(100, 64), (1_000, 960), (1_001, 960)] {
+                meter.pay(blocks);
+                assert_eq!(meter.paid, paid, "{blocks}");
+            }
+        });
+    }
+
     #[test]
     fn a_task_yields_after_so_many_blocks_and_goes_on_when_it_is_polled_again() {
         let runtime = tokio::runtime::Builder::new_current_thread().build();

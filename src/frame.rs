@@ -307,5 +307,14 @@ mod tests {
                 assert_eq!(parser.parse(front), Parsed::Invalid(HEADER_TOO_LONG));
             }
         }
+        let longest = FrameParser::new(Stubborn(Header::Complete {
+            header_len: MAX_HEADER_LEN,
+            payload_len: 1,
+        }));
+        let frame = frame(MAX_HEADER_LEN, MAX_HEADER_LEN + 1);
+        assert_eq!(
+            longest.parse(&[0; MAX_HEADER_LEN + 1]),
+            Parsed::Complete(frame)
+        );
     }
 }

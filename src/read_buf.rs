@@ -351,19 +351,24 @@ mod tests {
         let larger = 4 * MIB;
         assert_eq!(reserved(policy(larger, false), 0, larger), BATCH);
         assert_eq!(reserved(policy(larger, false), 1, larger), larger);
+        let most = MIB + HEADER_SLACK;
+        assert_eq!(reserved(policy(larger, false), 0, most), most);
     }
 
     #[test]
     fn between_blocks_a_buffer_above_the_retained_capacity_is_given_up() {
-        let mut policy = policy(4 * MIB, false);
-        let mut buffer = BytesMut::with_capacity(4 * MIB);
-        policy.reserve(&mut buffer, 68);
-        assert_eq!(buffer.capacity(), 65_484);
+        let most = MIB + HEADER_SLACK;
+        for (capacity, left) in [(4 * MIB, 65_484), (most + 1, 65_484), (most, most)] {
+            let mut buffer = BytesMut::with_capacity(capacity);
+            policy(4 * MIB, false).reserve(&mut buffer, 68);
+            assert_eq!(buffer.capacity(), left, "{capacity}");
+        }
     }
 
     #[test]
     fn a_guess_reserves_no_more_than_may_be_retained() {
-        for (guess, capacity) in [(MIB, MIB), (4 * MIB, BATCH)] {
+        let most = MIB + HEADER_SLACK;
+        for (guess, capacity) in [(MIB, MIB), (most, most), (4 * MIB, BATCH)] {
             let mut policy = policy(4 * MIB, false);
             policy.record_block(guess);
             let mut buffer = BytesMut::from(&b"he"[..]);
@@ -393,6 +398,18 @@ mod tests {
         let at = buffer.as_ptr();
         policy.reserve(&mut buffer, 68);
         assert_eq!((buffer.as_ptr(), buffer.capacity()), (at, 40_000));
+    }
+
+    #[test]
+    fn a_small_block_that_is_alone_in_its_batch_shortens_no_buffer() {
+        let mut policy = policy(8 * KIB, false);
+        let mut buffer = BytesMut::with_capacity(8 * KIB);
+        policy.reserve(&mut buffer, 5_000);
+        assert_eq!(
+            buffer.capacity(),
+            8 * KIB,
+            "a read may bring the next one, too"
+        );
     }
 
     #[test]

@@ -225,6 +225,36 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_numbers_are_those_that_split_mix_64_is_published_with() {
+        let mut random = Random(0);
+        let published = [
+            0xe220_a839_7b1d_cdaf,
+            0x6e78_9e6a_a1b9_65f4,
+            0x06c4_5d18_8009_454f,
+        ];
+        assert_eq!([(); 3].map(|()| random.next()), published);
+    }
+
+    #[test]
+    fn half_of_the_bytes_are_zero_and_of_the_rest_some_are_small_and_some_all_ones() {
+        let bytes = Random(0).bytes(8_000);
+        let count = |range: std::ops::RangeInclusive<u8>| {
+            bytes.iter().filter(|byte| range.contains(byte)).count()
+        };
+        // In eighths: four of zeros, one of ones, one below eight, and two of anything.
+        assert_eq!(bytes.len(), 8_000);
+        for (range, about) in [
+            (0..=0, 4_133),
+            (1..=7, 930),
+            (8..=254, 1_929),
+            (255..=255, 1_008),
+        ] {
+            let seen = count(range.clone());
+            assert!(seen.abs_diff(about) < 150, "{range:?}: {seen} times");
+        }
+    }
+
+    #[test]
     fn lengths_on_either_side_of_each_power_of_two_are_tried_and_both_bounds() {
         let lens = lens_between(6, 1_000, &mut Random(0));
         let powers = [

@@ -186,17 +186,21 @@ fn a_limit_means_the_same_on_both_sides() {
 
 #[test]
 fn lengths_that_overflow_everything_are_refused_and_not_computed_with() {
-    for (wire, announced) in [
-        (&[0xff; 8][..], u64::MAX),
-        (&[0x7f, 255, 255, 255, 255, 255, 255, 255], i64::MAX as u64),
-    ] {
+    fn check(framing: impl Framing, wire: &[u8], announced: u64) {
         let io = Scripted::default().send(wire).then_silent();
-        let (_, error) = collect(&mut Framed::new(io, BlockCodec::new(LengthPrefix::u64())));
+        let (_, error) = collect(&mut Framed::new(io, BlockCodec::new(framing)));
         let Some(BlockError::TooLarge { announced: a, .. }) = error else {
             panic!("{error:?}")
         };
         assert_eq!(a, announced);
     }
+    check(LengthPrefix::u64(), &[0xff; 8], u64::MAX);
+    let largest = [0x7f, 255, 255, 255, 255, 255, 255, 255];
+    check(LengthPrefix::u64(), &largest, i64::MAX as u64);
+    // Of a varint's tenth byte, one bit counts.
+    let ten = |last| [&[0xff; 9][..], &[last]].concat();
+    check(Varint::new(), &ten(1), u64::MAX);
+    check(Varint::new(), &ten(0), i64::MAX as u64);
 }
 
 #[test]
@@ -213,8 +217,17 @@ fn a_configuration_that_cannot_work_is_refused_when_it_is_made() {
         LengthPrefix::u16().max_block_len(65_536),
         too_large(65_536, 65_535)
     );
-    assert!(Varint::new().max_block_len(usize::MAX).is_err());
-    assert!(LengthPrefix::u64().max_block_len(usize::MAX).is_err());
+    // What the most is: the error names it.
+    let most = match Varint::new().max_block_len(usize::MAX) {
+        Err(ConfigError::LimitTooLarge { max, .. }) => usize::try_from(max).unwrap(),
+        other => panic!("{other:?}"),
+    };
+    assert!(Varint::new().max_block_len(most).is_ok());
+    assert!(Varint::new().max_block_len(most + 1).is_err());
+    assert!(LengthPrefix::u64().max_block_len(most).is_ok());
+    assert!(LengthPrefix::u64().max_block_len(most + 1).is_err());
+    assert!(Exact::new(most).is_ok());
+    assert!(Exact::new(most + 1).is_err());
 
     // A default limit gives way to the header that is counted; an explicit one is refused.
     let full = LengthPrefix::u8().max_block_len(255).unwrap();

@@ -3,7 +3,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::{FutureExt, StreamExt};
 use proptest::prelude::*;
-use tokio_util::codec::{Decoder, Framed, FramedRead};
+use tokio_util::codec::{Decoder, Encoder, Framed, FramedRead};
 use wholeblock::{
     AsFramedRead, BlockCodec, BlockError, BlockTransport, Exact, LengthPrefix, recv_blocks,
 };
@@ -431,6 +431,18 @@ fn a_small_block_after_a_large_one_leaves_no_more_than_may_be_retained() {
             let left = left_by(transport(io()), lent, BlockTransport::read_buffer);
             assert!(left <= MIB + 64, "{header}, {lent}: {left}");
         }
+    }
+}
+
+#[test]
+fn a_write_buffer_begins_with_8_kib_and_takes_no_more_while_these_do() {
+    let mut codec = BlockCodec::length_prefixed();
+    let mut buffer = BytesMut::new();
+    for _ in 0..3 {
+        codec
+            .encode(Bytes::from_static(b"hello"), &mut buffer)
+            .unwrap();
+        assert_eq!(buffer.capacity(), 8 * KIB);
     }
 }
 

@@ -10,11 +10,12 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use futures::{FutureExt, SinkExt, StreamExt, future, stream};
 use proptest::prelude::*;
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{io::DuplexStream, sync::mpsc, time::Instant};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::codec::{Framed, FramedWrite};
 use wholeblock::{
-    BlockCodec, BlockError, Framing, LengthPrefix, TransferStats, send_blocks, try_send_blocks,
+    AsFramedWrite, BlockCodec, BlockError, BlockTransport, Framing, LengthPrefix, TransferStats,
+    send_blocks, try_send_blocks,
 };
 
 use crate::support::{
@@ -361,28 +362,35 @@ async fn a_timeout_that_is_lowered_holds_for_the_transfer_that_has_begun() {
 
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_takes_the_write_buffer_slowly_is_not_a_stall() {
+    async fn check(mut framed: impl AsFramedWrite<Error = BlockError>, far: DuplexStream) {
+        framed
+            .feed(Bytes::from_static(b"from before"))
+            .await
+            .unwrap();
+        let slow = tokio::spawn(async move {
+            let mut far = far;
+            let mut got = Vec::new();
+            while got.len() < 15 + 7 {
+                tokio::time::sleep(Duration::from_secs(4)).await;
+                let mut piece = [0; 4];
+                let len = tokio::io::AsyncReadExt::read(&mut far, &mut piece).await;
+                got.extend_from_slice(&piece[..len.unwrap()]);
+            }
+            got
+        });
+        let sending = send_blocks(&mut framed, stream::iter(["now"]));
+        let sent = sending.stall_timeout(Duration::from_secs(5)).await.unwrap();
+        assert_eq!(sent.blocks, 1);
+        let expected = b"\0\0\0\x0bfrom before\0\0\0\x03now";
+        assert_eq!(slow.await.unwrap(), expected);
+    }
+    let codec = BlockCodec::length_prefixed;
     let (near, far) = tokio::io::duplex(4);
-    let mut framed = Framed::new(near, BlockCodec::length_prefixed());
-    framed
-        .feed(Bytes::from_static(b"from before"))
-        .await
-        .unwrap();
-    let slow = tokio::spawn(async move {
-        let mut far = far;
-        let mut got = Vec::new();
-        while got.len() < 15 + 7 {
-            tokio::time::sleep(Duration::from_secs(4)).await;
-            let mut piece = [0; 4];
-            let len = tokio::io::AsyncReadExt::read(&mut far, &mut piece).await;
-            got.extend_from_slice(&piece[..len.unwrap()]);
-        }
-        got
-    });
-    let sending = send_blocks(&mut framed, stream::iter(["now"]));
-    let sent = sending.stall_timeout(Duration::from_secs(5)).await.unwrap();
-    assert_eq!(sent.blocks, 1);
-    let expected = b"\0\0\0\x0bfrom before\0\0\0\x03now";
-    assert_eq!(slow.await.unwrap(), expected);
+    check(Framed::new(near, codec()), far).await;
+    let (near, far) = tokio::io::duplex(4);
+    check(FramedWrite::new(near, codec()), far).await;
+    let (near, far) = tokio::io::duplex(4);
+    check(BlockTransport::new(near, codec()), far).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -470,6 +470,14 @@ mod tests {
 
     #[test]
     fn a_buffer_is_not_parked_with_much_in_it_nor_if_it_is_no_batch() {
+        let mut buffer = BytesMut::with_capacity(BATCH);
+        buffer.extend_from_slice(&[0; MAX_PARKED]);
+        policy(64 * KIB, false).park(&mut buffer);
+        assert_eq!(
+            (buffer.len(), buffer.capacity()),
+            (MAX_PARKED, INITIAL_CAPACITY)
+        );
+
         for (capacity, len) in [
             (BATCH, MAX_PARKED + 1),
             (2 * BATCH, 0),

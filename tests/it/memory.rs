@@ -3,7 +3,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::{FutureExt, StreamExt};
 use proptest::prelude::*;
-use tokio_util::codec::{Decoder, Encoder, Framed, FramedRead};
+use tokio_util::codec::{Decoder, Encoder, Framed, FramedParts, FramedRead};
 use wholeblock::{
     AsFramedRead, BlockCodec, BlockError, BlockTransport, Exact, LengthPrefix, recv_blocks,
 };
@@ -431,6 +431,64 @@ fn a_small_block_after_a_large_one_leaves_no_more_than_may_be_retained() {
             let left = left_by(transport(io()), lent, BlockTransport::read_buffer);
             assert!(left <= MIB + 64, "{header}, {lent}: {left}");
         }
+    }
+}
+
+/// A buffer of 4 MiB, more than may be kept, with `bytes` in it.
+fn oversized(bytes: &[u8]) -> BytesMut {
+    let mut buffer = BytesMut::with_capacity(4 * MIB);
+    buffer.extend_from_slice(bytes);
+    buffer
+}
+
+#[test]
+fn a_buffer_that_came_with_parts_is_given_up_once_a_block_of_it_was_lent() {
+    let bytes = wire(LengthPrefix::u32(), &vec![vec![1; 1_000].into(); 3]);
+    for wait in [false, true] {
+        let io = Scripted::default().then_silent();
+        let mut parts = FramedParts::new::<Bytes>(io, BlockCodec::length_prefixed());
+        parts.read_buf = oversized(&bytes[..2_500]);
+        let mut framed = Framed::from_parts(parts);
+        let mut receiving = recv_blocks(&mut framed);
+        assert!(ready(receiving.next()).unwrap().is_some());
+        if wait {
+            assert!(ready(receiving.next()).unwrap().is_some());
+            assert!(receiving.next().now_or_never().is_none());
+        }
+        drop(receiving);
+        let left = framed.read_buffer();
+        assert_eq!(left.len(), if wait { 2_500 - 2_008 } else { 2_500 - 1_004 });
+        assert!(left.capacity() <= MIB + 64, "{wait}: {}", left.capacity());
+    }
+}
+
+#[test]
+fn a_large_block_takes_its_allocation_along_whatever_came_with_it() {
+    let bytes = wire(LengthPrefix::u32(), &vec![vec![1; 100 * KIB].into(); 3]);
+    let mut codec = BlockCodec::length_prefixed().max_retained(64 * KIB);
+    let mut buffer = BytesMut::from(&bytes[..]);
+    for left in [2, 1, 0] {
+        let block = codec.decode(&mut buffer).unwrap().unwrap();
+        assert_eq!(
+            (block.len(), buffer.len()),
+            (100 * KIB, left * (100 * KIB + 4))
+        );
+        drop(block);
+        let more = 100 * KIB;
+        assert!(
+            !buffer.try_reclaim(more),
+            "{left}: it has an allocation of its own"
+        );
+    }
+}
+
+#[test]
+fn a_write_buffer_that_has_grown_is_given_up_at_the_next_small_block() {
+    let mut codec = BlockCodec::length_prefixed();
+    for (len, kept) in [(100, MIB), (100 * KIB, MIB), (3 * MIB, 4 * MIB)] {
+        let mut buffer = oversized(b"");
+        codec.encode(vec![1; len].into(), &mut buffer).unwrap();
+        assert!(buffer.capacity() <= kept, "{len}: {}", buffer.capacity());
     }
 }
 

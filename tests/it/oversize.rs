@@ -132,6 +132,8 @@ fn what_is_skipped_is_counted_and_the_blocks_after_it_know_where_they_are() {
     drop(receiving);
     assert_eq!(framed.codec().skipped_blocks(), 3);
     assert_eq!(framed.codec().clone().skipped_blocks(), 0);
+    let later = recv_blocks(&mut framed);
+    assert_eq!(later.stats().skipped_blocks, 0, "three were before");
 }
 
 #[test]

@@ -202,6 +202,20 @@ fn fewer_blocks_than_required_are_an_error_that_says_how_many_came() {
 }
 
 #[test]
+fn the_stats_count_what_is_lent_in_batches_and_no_more() {
+    let bytes = wire(LengthPrefix::u32(), &numbered(&[5, 7, 11, 13]));
+    let mut framed = prefixed(Scripted::default().send(&bytes));
+    let mut receiving = recv_blocks(&mut framed);
+    for (taken, blocks, payload_bytes) in [(2, 2, 12), (1, 3, 23), (9, 4, 36)] {
+        let batch = ready(receiving.next_batch()).unwrap().unwrap();
+        batch.take(taken).for_each(drop);
+        let stats = receiving.stats();
+        assert_eq!((stats.blocks, stats.payload_bytes), (blocks, payload_bytes));
+        assert_eq!(stats.wire_bytes, payload_bytes + 4 * blocks);
+    }
+}
+
+#[test]
 fn the_stats_count_blocks_bytes_reads_and_fragmented_blocks() {
     // Reads end: inside block 0's header, inside block 2, after block 2.
     let blocks = numbered(&[7; 4]);

@@ -166,6 +166,9 @@ fn an_io_error_goes_in_and_comes_out_as_it_was() {
     let error = io::Error::from(error);
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     assert_eq!(error.to_string(), "cable cut");
+
+    let error = BlockError::from(io::Error::from_raw_os_error(1));
+    assert_eq!(io::Error::from(error).raw_os_error(), Some(1));
 }
 
 #[test]

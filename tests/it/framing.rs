@@ -4,11 +4,11 @@
 use std::ops::RangeInclusive;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use futures::StreamExt;
+use futures::{SinkExt, StreamExt, stream};
 use tokio_util::codec::{Decoder, Encoder, Framed};
 use wholeblock::{
-    BlockCodec, BlockError, ConfigError, Exact, Framing, Header, InvalidHeader, LengthPrefix,
-    Varint, recv_blocks,
+    BlockCodec, BlockError, BlockTransport, ConfigError, Exact, Framing, Header, InvalidHeader,
+    LengthPrefix, Varint, recv_blocks, send_blocks,
 };
 
 use crate::support::{
@@ -329,6 +329,66 @@ fn hasty_is_an_error(header_len: usize) {
             assert!(received <= 3, "{error}");
         }
     }
+}
+
+/// Reads two bytes of header as the announcement of two more, and writes as many as it pleases.
+#[derive(Clone, Copy)]
+struct Mistaken {
+    written: usize,
+}
+
+impl Framing for Mistaken {
+    fn block_lens(&self) -> RangeInclusive<usize> {
+        0..=100
+    }
+
+    fn decode_header(&self, front: &[u8]) -> Result<Header, InvalidHeader> {
+        Ok(match front {
+            [] | [_] => Header::Incomplete { at_least: 2 },
+            _ => Header::Complete {
+                header_len: 2,
+                payload_len: 2,
+            },
+        })
+    }
+
+    fn encode_header(&self, _payload_len: usize, dst: &mut impl BufMut) {
+        dst.put_bytes(b'h', self.written);
+    }
+}
+
+#[test]
+fn of_a_header_that_the_peer_would_read_otherwise_nothing_leaves() {
+    for (written, block, told) in [(2, "abc", Some(2)), (3, "ab", None), (1, "ab", None)] {
+        let expect = |error: BlockError| {
+            assert!(
+                matches!(error, BlockError::WrongHeader { announced, actual, index: 0 }
+                    if announced == told && actual == block.len()),
+                "{written}: {error:?}"
+            );
+        };
+        let codec = || BlockCodec::new(Mistaken { written });
+        let block = Bytes::from(block);
+
+        let mut transport = BlockTransport::new(Scripted::default(), codec());
+        expect(ready(transport.feed(block.clone())).unwrap_err());
+        ready(transport.flush()).unwrap();
+        assert_eq!(transport.get_ref().written, b"");
+
+        let mut framed = Framed::new(Scripted::default(), codec());
+        let source = stream::iter([block.clone()]);
+        expect(ready(send_blocks(&mut framed, source)).unwrap_err());
+        expect(ready(framed.feed(block)).unwrap_err());
+        ready(framed.flush()).unwrap();
+        assert_eq!(framed.get_ref().written, b"");
+    }
+
+    let mut framed = Framed::new(
+        Scripted::default(),
+        BlockCodec::new(Mistaken { written: 2 }),
+    );
+    ready(framed.send(Bytes::from("ab"))).unwrap();
+    assert_eq!(framed.get_ref().written, b"hhab");
 }
 
 #[test]

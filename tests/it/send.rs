@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use futures::{FutureExt, SinkExt, StreamExt, future, stream};
+use futures::{FutureExt, Sink, SinkExt, StreamExt, future, stream};
 use proptest::prelude::*;
 use tokio::{io::DuplexStream, sync::mpsc, time::Instant};
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -301,6 +301,29 @@ fn what_is_taken_from_the_source_ahead_of_the_transport_is_bounded() {
         assert!(taken.get() <= most, "{len}: {} bytes", taken.get());
         assert!(framed.write_buffer().len() >= taken.get(), "none is lost");
     }
+}
+
+#[tokio::test]
+async fn what_a_dropped_transfer_had_taken_leaves_with_the_next_flush() {
+    async fn check<W>(mut framed: W, far: DuplexStream)
+    where
+        W: AsFramedWrite<Error = BlockError> + Sink<Bytes, Error = BlockError> + Unpin,
+    {
+        let blocks = stream::iter([&b"abc"[..], b"def"]);
+        assert!(send_blocks(&mut framed, blocks).now_or_never().is_none());
+        let mut peer = Framed::new(far, BlockCodec::length_prefixed());
+        let (flushed, got) = future::join(framed.flush(), peer.next()).await;
+        flushed.unwrap();
+        assert_eq!(got.unwrap().unwrap(), &b"abc"[..]);
+        assert_eq!(peer.next().await.unwrap().unwrap(), &b"def"[..]);
+    }
+    let codec = BlockCodec::length_prefixed;
+    let (near, far) = tokio::io::duplex(8);
+    check(Framed::new(near, codec()), far).await;
+    let (near, far) = tokio::io::duplex(8);
+    check(FramedWrite::new(near, codec()), far).await;
+    let (near, far) = tokio::io::duplex(8);
+    check(BlockTransport::new(near, codec()), far).await;
 }
 
 #[tokio::test(start_paused = true)]

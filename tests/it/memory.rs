@@ -463,6 +463,25 @@ fn a_buffer_that_came_with_parts_is_given_up_once_a_block_of_it_was_lent() {
 }
 
 #[test]
+fn a_large_block_is_not_moved_while_it_arrives() {
+    let bytes = wire(LengthPrefix::u32(), &[vec![1; 3 * MIB].into()]);
+    let mut parts = FramedParts::new::<Bytes>(
+        Scripted::default().then_silent(),
+        BlockCodec::length_prefixed(),
+    );
+    parts.read_buf = oversized(&bytes[..2 * MIB]);
+    let begun = parts.read_buf.as_ptr();
+    let mut framed = Framed::from_parts(parts);
+    for _ in 0..2 {
+        let mut receiving = recv_blocks(&mut framed);
+        assert!(receiving.next().now_or_never().is_none());
+        assert!(receiving.next().now_or_never().is_none());
+        drop(receiving);
+        assert_eq!(framed.read_buffer().as_ptr(), begun);
+    }
+}
+
+#[test]
 fn a_large_block_takes_its_allocation_along_whatever_came_with_it() {
     let bytes = wire(LengthPrefix::u32(), &vec![vec![1; 100 * KIB].into(); 3]);
     let mut codec = BlockCodec::length_prefixed().max_retained(64 * KIB);
@@ -490,6 +509,9 @@ fn a_write_buffer_that_has_grown_is_given_up_at_the_next_small_block() {
         codec.encode(vec![1; len].into(), &mut buffer).unwrap();
         assert!(buffer.capacity() <= kept, "{len}: {}", buffer.capacity());
     }
+    let mut buffer = BytesMut::with_capacity(512 * KIB);
+    codec.encode("short".into(), &mut buffer).unwrap();
+    assert!(buffer.capacity() >= 512 * KIB, "{}", buffer.capacity());
 }
 
 #[test]

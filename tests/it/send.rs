@@ -417,6 +417,28 @@ async fn a_peer_that_takes_the_write_buffer_slowly_is_not_a_stall() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_peer_that_takes_nothing_of_the_write_buffer_is_a_stall() {
+    async fn check(mut framed: impl AsFramedWrite<Error = BlockError>) {
+        framed.feed("from before".into()).await.unwrap();
+        let second = Duration::from_secs(1);
+        let sending = send_blocks(&mut framed, stream::iter(["now"])).stall_timeout(5 * second);
+        let ended = tokio::time::timeout(60 * second, sending).await;
+        let error = ended.expect("no stall was seen").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "nothing moved for 5s at block 0, which begins at byte 0"
+        );
+    }
+    let codec = BlockCodec::length_prefixed;
+    let (near, _far) = tokio::io::duplex(4);
+    check(Framed::new(near, codec())).await;
+    let (near, _far) = tokio::io::duplex(4);
+    check(FramedWrite::new(near, codec())).await;
+    let (near, _far) = tokio::io::duplex(4);
+    check(BlockTransport::new(near, codec())).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn waiting_for_the_source_is_not_a_stall() {
     let mut framed = prefixed(Scripted::default());
     let slow = stream::iter(["a", "b"]).then(|block| async move {

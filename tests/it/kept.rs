@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use futures::{SinkExt, stream};
 use tokio_util::codec::Framed;
-use wholeblock::{BlockCodec, BlockError, BlockTransport, LengthField, send_blocks};
+use wholeblock::{AnyFraming, BlockCodec, BlockError, BlockTransport, LengthField, send_blocks};
 
 use crate::support::{KIB, MIB, Scripted, WAYS, ready};
 
@@ -134,6 +134,17 @@ fn a_block_that_contradicts_its_header_is_refused_before_a_byte_of_it_leaves() {
         ready(framed.flush()).unwrap();
         assert_eq!(framed.get_ref().written, whole);
     }
+}
+
+#[test]
+fn a_framing_chosen_at_run_time_refuses_what_it_refuses_alone() {
+    let framing = AnyFraming::from(tagged());
+    let mut transport = BlockTransport::new(Scripted::default(), BlockCodec::new(framing));
+    let error = ready(transport.feed("Q\0\0\0\x05".into())).unwrap_err();
+    assert!(
+        matches!(error, BlockError::WrongHeader { actual: 5, .. }),
+        "{error:?}"
+    );
 }
 
 #[test]

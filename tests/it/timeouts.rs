@@ -220,3 +220,14 @@ async fn lending_from_a_transport_has_timeouts_of_its_own() {
     near.write_all(b"\0").await.unwrap();
     assert!(timeout(20 * SECOND, blocks.next()).await.is_err());
 }
+
+/// The other tests set the clock. This one has it go on by itself, past the deadline, as it does.
+#[tokio::test]
+async fn a_timer_that_fires_somewhat_late_still_ends_the_wait() {
+    let (_near, far) = duplex(64);
+    let mut transport = transport(far);
+    let mut receiving = recv_blocks(&mut transport).stall_timeout(SECOND / 20);
+    let ended = timeout(5 * SECOND, receiving.next()).await;
+    let error = ended.expect("no stall was seen").unwrap_err();
+    assert!(matches!(error, BlockError::Stalled { .. }), "{error:?}");
+}

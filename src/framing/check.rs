@@ -265,6 +265,8 @@ mod tests {
         }
         assert!(lens.is_sorted_by(|one, other| one < other), "{lens:?}");
         assert!(lens.iter().all(|len| (6..=1_000).contains(len)), "{lens:?}");
+        let others = lens.len() - powers.len() - 6;
+        assert!(others >= 4, "{others} others in {lens:?}");
         assert_eq!(lens_between(0, 0, &mut Random(0)), [0]);
         let all = lens_between(0, usize::MAX, &mut Random(0));
         assert_eq!(all.last(), Some(&usize::MAX));

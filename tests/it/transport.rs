@@ -612,6 +612,31 @@ fn blocks_that_a_framed_had_queued_are_not_of_the_next_transfer() {
 }
 
 #[test]
+fn what_was_fed_before_is_not_counted_while_it_is_written_either() {
+    let mut transport = transport(Scripted::default().take(10).pause_writes());
+    ready(transport.feed(Bytes::from_static(b"before"))).unwrap();
+    let blocks = futures::stream::iter(["now"]);
+    let mut sending = send_blocks(&mut transport, blocks);
+    assert!((&mut sending).now_or_never().is_none());
+    assert_eq!((sending.stats().blocks, sending.stats().writes), (0, 0));
+    assert_eq!(ready(sending).unwrap().blocks, 1);
+}
+
+#[test]
+fn the_stream_goes_on_where_a_receiver_has_gone_on_after_its_error() {
+    let blocks = numbered(&[5, 7]);
+    let io = Scripted::default().fail(io::ErrorKind::ConnectionReset);
+    let mut transport = transport(blocks.iter().fold(io, |io, block| {
+        io.send(&wire(LengthPrefix::u32(), std::slice::from_ref(block)))
+    }));
+    assert!(ready(transport.next()).unwrap().is_err());
+    let mut receiving = recv_blocks(&mut transport);
+    assert_eq!(ready(receiving.next()).unwrap().unwrap(), blocks[0]);
+    drop(receiving);
+    assert_eq!(ready(transport.next()).unwrap().unwrap(), blocks[1]);
+}
+
+#[test]
 fn a_transport_never_used_becomes_a_framed_as_new() {
     let bytes = wire(LengthPrefix::u32(), &numbered(&[5]));
     let mut framed = transport(Scripted::default().send(&bytes)).into_framed();

@@ -280,6 +280,8 @@ fn a_varint_may_be_spelled_longer_than_need_be() {
     let (blocks, error) = collect(&mut Framed::new(io, BlockCodec::new(Varint::new())));
     assert!(error.is_none());
     assert_eq!(blocks, [&b""[..], b"x"]);
+    let unended = Varint::new().decode_header(&[0x80, 0x80]);
+    assert_eq!(unended, Ok(Header::Incomplete { at_least: 3 }));
 }
 
 /// Says that its header is complete, of `header_len` bytes, however few there are.

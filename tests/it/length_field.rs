@@ -310,6 +310,17 @@ fn a_configuration_that_tokio_util_encodes_and_cannot_decode_is_refused() {
 }
 
 #[test]
+fn what_is_stripped_around_the_length_is_written_as_zeros() {
+    let config = LengthField::config().offset(5).header_len(20);
+    let mut codec = BlockCodec::new(config.build().unwrap());
+    let mut wire = BytesMut::new();
+    codec.encode(Bytes::from("x"), &mut wire).unwrap();
+    // The length counts what follows it: 11 bytes of header, and the block.
+    assert_eq!(wire, [&[0; 8][..], &[12], &[0; 11], b"x"].concat());
+    assert_eq!(codec.decode(&mut wire).unwrap().unwrap(), "x");
+}
+
+#[test]
 fn settings_can_be_changed_in_place_and_read() {
     let mut config = LengthField::config();
     config.width = 2;

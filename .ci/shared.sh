@@ -1,6 +1,6 @@
-# What the scripts here share; each sources it after setting `logs`, the folder for what its
-# commands print: how to install packages, how to find a compiler for another target, or Debian's,
-# which can build the standard library for it from source.
+# What the scripts here share: how to install packages and tools, how to find a compiler for another
+# target, or Debian's, which can build the standard library for it from source. `logs` is the folder
+# for what commands print: a script that installs packages or calls `logged` sets it first.
 
 say() { echo "--- $*"; }
 
@@ -22,6 +22,15 @@ logged() {
 }
 
 on_path() { command -v "$1" >/dev/null; }
+
+# install_tool NAME: the cargo command of that name, where it is missing.
+install_tool() {
+    on_path "$1" && return
+    local begun=$SECONDS
+    # They run for a short time: to optimise them would take longer than it saves.
+    CARGO_PROFILE_DEV_DEBUG=0 cargo install "$1" --locked --quiet --debug
+    echo "$1 installed in $((SECONDS - begun)) s"
+}
 
 # toolchain_has TRIPLE: the Rust on PATH has its standard library.
 toolchain_has() {

@@ -23,6 +23,22 @@ use crate::support::{
     ready, wire, with_each_framing,
 };
 
+/// Runs `$check` for each sender there is, with the far end of its pipe, which holds `$room` bytes.
+macro_rules! with_each_sender {
+    ($room:expr, $check:expr) => {{
+        let (near, far) = tokio::io::duplex($room);
+        $check(Framed::new(near, BlockCodec::length_prefixed()), far).await;
+        let (near, far) = tokio::io::duplex($room);
+        $check(FramedWrite::new(near, BlockCodec::length_prefixed()), far).await;
+        let (near, far) = tokio::io::duplex($room);
+        $check(
+            BlockTransport::new(near, BlockCodec::length_prefixed()),
+            far,
+        )
+        .await;
+    }};
+}
+
 /// Small and large blocks in turn.
 fn mixed(count: usize) -> Vec<Bytes> {
     let len = |n| if n % 3 == 0 { 20_000 + n } else { 10 + n };
@@ -317,13 +333,7 @@ async fn what_a_dropped_transfer_had_taken_leaves_with_the_next_flush() {
         assert_eq!(got.unwrap().unwrap(), &b"abc"[..]);
         assert_eq!(peer.next().await.unwrap().unwrap(), &b"def"[..]);
     }
-    let codec = BlockCodec::length_prefixed;
-    let (near, far) = tokio::io::duplex(8);
-    check(Framed::new(near, codec()), far).await;
-    let (near, far) = tokio::io::duplex(8);
-    check(FramedWrite::new(near, codec()), far).await;
-    let (near, far) = tokio::io::duplex(8);
-    check(BlockTransport::new(near, codec()), far).await;
+    with_each_sender!(8, check);
 }
 
 #[tokio::test(start_paused = true)]
@@ -407,18 +417,12 @@ async fn a_peer_that_takes_the_write_buffer_slowly_is_not_a_stall() {
         let expected = b"\0\0\0\x0bfrom before\0\0\0\x03now";
         assert_eq!(slow.await.unwrap(), expected);
     }
-    let codec = BlockCodec::length_prefixed;
-    let (near, far) = tokio::io::duplex(4);
-    check(Framed::new(near, codec()), far).await;
-    let (near, far) = tokio::io::duplex(4);
-    check(FramedWrite::new(near, codec()), far).await;
-    let (near, far) = tokio::io::duplex(4);
-    check(BlockTransport::new(near, codec()), far).await;
+    with_each_sender!(4, check);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_takes_nothing_of_the_write_buffer_is_a_stall() {
-    async fn check(mut framed: impl AsFramedWrite<Error = BlockError>) {
+    async fn check(mut framed: impl AsFramedWrite<Error = BlockError>, _far: DuplexStream) {
         framed.feed("from before".into()).await.unwrap();
         let second = Duration::from_secs(1);
         let sending = send_blocks(&mut framed, stream::iter(["now"])).stall_timeout(5 * second);
@@ -429,13 +433,7 @@ async fn a_peer_that_takes_nothing_of_the_write_buffer_is_a_stall() {
             "nothing moved for 5s at block 0, which begins at byte 0"
         );
     }
-    let codec = BlockCodec::length_prefixed;
-    let (near, _far) = tokio::io::duplex(4);
-    check(Framed::new(near, codec())).await;
-    let (near, _far) = tokio::io::duplex(4);
-    check(FramedWrite::new(near, codec())).await;
-    let (near, _far) = tokio::io::duplex(4);
-    check(BlockTransport::new(near, codec())).await;
+    with_each_sender!(4, check);
 }
 
 #[tokio::test(start_paused = true)]

@@ -80,21 +80,19 @@ fn of_a_header_kept_in_part_the_rest_is_written_from_the_blocks_length() {
 /// Blocks behind 80 bytes of which nothing is known, the length after these, all of it kept.
 #[test]
 fn a_kept_header_longer_than_is_read_back_at_first_is_sent_and_received() {
-    let framing = || {
-        let config = LengthField::config().offset(80).keep_header();
-        config.build().unwrap()
-    };
+    let config = LengthField::config().offset(80).keep_header();
+    let framing = config.build().unwrap();
     let blocks = [0, 1, 300, 70 * KIB].map(|len: usize| {
         let mut block = vec![b'm'; 80];
         block.extend_from_slice(&(len as u32).to_be_bytes());
         block.resize(84 + len, b'.');
         Bytes::from(block)
     });
-    check(framing(), &blocks, &blocks.concat());
+    check(framing, &blocks, &blocks.concat());
 
     let mut lie = blocks[2].to_vec();
     lie[83] += 1;
-    let mut transport = BlockTransport::new(Scripted::default(), BlockCodec::new(framing()));
+    let mut transport = BlockTransport::new(Scripted::default(), BlockCodec::new(framing));
     let error = ready(transport.feed(Bytes::from(lie))).unwrap_err();
     assert!(
         matches!(error, BlockError::WrongHeader { actual: 384, .. }),

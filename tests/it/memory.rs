@@ -434,21 +434,21 @@ fn a_small_block_after_a_large_one_leaves_no_more_than_may_be_retained() {
     }
 }
 
-/// A buffer of 4 MiB, more than may be kept, with `bytes` in it.
-fn oversized(bytes: &[u8]) -> BytesMut {
-    let mut buffer = BytesMut::with_capacity(4 * MIB);
-    buffer.extend_from_slice(bytes);
-    buffer
+/// A `Framed` whose parts came with a buffer of 4 MiB, more than may be kept, with `bytes` in it.
+/// Nothing follows these.
+fn oversized(bytes: &[u8]) -> Framed<Scripted, BlockCodec<LengthPrefix>> {
+    let io = Scripted::default().then_silent();
+    let mut parts = FramedParts::new::<Bytes>(io, BlockCodec::length_prefixed());
+    parts.read_buf = BytesMut::with_capacity(4 * MIB);
+    parts.read_buf.extend_from_slice(bytes);
+    Framed::from_parts(parts)
 }
 
 #[test]
 fn a_buffer_that_came_with_parts_is_given_up_once_a_block_of_it_was_lent() {
     let bytes = wire(LengthPrefix::u32(), &vec![vec![1; 1_000].into(); 3]);
     for wait in [false, true] {
-        let io = Scripted::default().then_silent();
-        let mut parts = FramedParts::new::<Bytes>(io, BlockCodec::length_prefixed());
-        parts.read_buf = oversized(&bytes[..2_500]);
-        let mut framed = Framed::from_parts(parts);
+        let mut framed = oversized(&bytes[..2_500]);
         let mut receiving = recv_blocks(&mut framed);
         assert!(ready(receiving.next()).unwrap().is_some());
         if wait {
@@ -465,13 +465,8 @@ fn a_buffer_that_came_with_parts_is_given_up_once_a_block_of_it_was_lent() {
 #[test]
 fn a_large_block_is_not_moved_while_it_arrives() {
     let bytes = wire(LengthPrefix::u32(), &[vec![1; 3 * MIB].into()]);
-    let mut parts = FramedParts::new::<Bytes>(
-        Scripted::default().then_silent(),
-        BlockCodec::length_prefixed(),
-    );
-    parts.read_buf = oversized(&bytes[..2 * MIB]);
-    let begun = parts.read_buf.as_ptr();
-    let mut framed = Framed::from_parts(parts);
+    let mut framed = oversized(&bytes[..2 * MIB]);
+    let begun = framed.read_buffer().as_ptr();
     for _ in 0..2 {
         let mut receiving = recv_blocks(&mut framed);
         assert!(receiving.next().now_or_never().is_none());
@@ -505,7 +500,7 @@ fn a_large_block_takes_its_allocation_along_whatever_came_with_it() {
 fn a_write_buffer_that_has_grown_is_given_up_at_the_next_small_block() {
     let mut codec = BlockCodec::length_prefixed();
     for (len, kept) in [(100, MIB), (100 * KIB, MIB), (3 * MIB, 4 * MIB)] {
-        let mut buffer = oversized(b"");
+        let mut buffer = BytesMut::with_capacity(4 * MIB);
         codec.encode(vec![1; len].into(), &mut buffer).unwrap();
         assert!(buffer.capacity() <= kept, "{len}: {}", buffer.capacity());
     }

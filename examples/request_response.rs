@@ -8,71 +8,53 @@
 //! ```text
 //! cargo run --example request_response
 //!
-//! by turns:  1 4 9 16 25
-//! by halves: 1 4 9 16 25
+//! by turns: [b"ONE", b"TWO", b"THREE"]
+//! by halves: [b"ONE", b"TWO", b"THREE"]
 //! ```
 
-use bytes::Bytes;
-use futures::{SinkExt, TryStreamExt, stream};
-use tokio::net::{TcpListener, TcpStream};
+use bytes::BytesMut;
+use futures::{SinkExt, StreamExt, TryStreamExt, stream::iter};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, duplex, split};
 use wholeblock::{BlockCodec, BlockError, BlockTransport, recv_blocks, send_blocks};
 
-fn square(request: &[u8]) -> Bytes {
-    let number: u64 = String::from_utf8_lossy(request).parse().unwrap_or(0);
-    Bytes::from((number * number).to_string())
-}
-
-async fn by_turns(socket: TcpStream) -> Result<(), BlockError> {
-    socket.set_nodelay(true)?;
-    let mut blocks = BlockTransport::new(socket, BlockCodec::length_prefixed());
+async fn by_turns(io: impl AsyncRead + AsyncWrite + Unpin) -> Result<(), BlockError> {
+    let mut blocks = BlockTransport::new(io, BlockCodec::length_prefixed());
     loop {
         let mut requests = recv_blocks(&mut blocks);
         let Some(batch) = requests.next_batch().await? else {
             break;
         };
-        let answers: Vec<Bytes> = batch.map(square).collect(); // the batch is gone here
+        let answers: Vec<_> = batch.map(<[u8]>::to_ascii_uppercase).collect(); // ends the batch
         drop(requests); // and now nothing borrows `blocks`
-        send_blocks(&mut blocks, stream::iter(answers)).await?;
+        send_blocks(&mut blocks, iter(answers)).await?;
     }
     blocks.close().await
 }
 
-async fn by_halves(socket: TcpStream) -> Result<(), BlockError> {
-    socket.set_nodelay(true)?;
-    let (reader, writer) = socket.into_split();
-    let mut reader = BlockTransport::new(reader, BlockCodec::length_prefixed());
-    let mut writer = BlockTransport::new(writer, BlockCodec::length_prefixed());
-    let mut requests = recv_blocks(&mut reader);
-    while let Some(batch) = requests.next_batch().await? {
-        for request in batch {
-            writer.feed(square(request)).await?;
-        }
-        writer.flush().await?;
-    }
-    writer.close().await
+/// What arrives together is answered together, too: `forward` flushes when nothing else is there.
+async fn by_halves(io: impl AsyncRead + AsyncWrite) -> Result<(), BlockError> {
+    let (reader, writer) = split(io); // a `TcpStream` has `into_split`, which costs less
+    let requests = BlockTransport::new(reader, BlockCodec::length_prefixed());
+    let answers = BlockTransport::new(writer, BlockCodec::length_prefixed());
+    let answer = |request: BytesMut| request.to_ascii_uppercase().into();
+    requests.map_ok(answer).forward(answers).await
 }
 
-/// Sends the numbers from 1 to 5, before it reads the answers.
-async fn ask<F>(serve: impl FnOnce(TcpStream) -> F) -> Result<String, BlockError>
-where
-    F: Future<Output = Result<(), BlockError>> + Send + 'static,
-{
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let socket = TcpStream::connect(listener.local_addr()?).await?;
-    tokio::spawn(serve(listener.accept().await?.0));
-
-    socket.set_nodelay(true)?;
-    let mut blocks = BlockTransport::new(socket, BlockCodec::length_prefixed());
-    let requests = (1..=5).map(|n: u64| n.to_string());
-    send_blocks(&mut blocks, stream::iter(requests)).await?;
+/// Sends three requests, and then prints the answers.
+async fn ask(io: DuplexStream, way: &str) -> Result<(), BlockError> {
+    let mut blocks = BlockTransport::new(io, BlockCodec::length_prefixed());
+    send_blocks(&mut blocks, iter(["one", "two", "three"])).await?;
     blocks.close().await?;
     let answers: Vec<_> = blocks.try_collect().await?;
-    Ok(String::from_utf8_lossy(&answers.join(&b' ')).into_owned())
+    println!("{way}: {answers:?}");
+    Ok(())
 }
 
 #[tokio::main]
 async fn main() -> Result<(), BlockError> {
-    println!("by turns:  {}", ask(by_turns).await?);
-    println!("by halves: {}", ask(by_halves).await?);
+    let (client, server) = duplex(1024); // in the place of a connection
+    tokio::try_join!(ask(client, "by turns"), by_turns(server))?;
+    let (client, server) = duplex(1024);
+    tokio::try_join!(ask(client, "by halves"), by_halves(server))?;
     Ok(())
 }

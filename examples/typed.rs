@@ -13,7 +13,7 @@ use std::io;
 use futures::{Sink, SinkExt, Stream, StreamExt, future};
 use prost::Message;
 use serde::{Deserialize, Serialize};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{DuplexStream, duplex};
 use tokio_serde::{SymmetricallyFramed, formats::SymmetricalJson};
 use wholeblock::{BlockCodec, BlockTransport, Varint};
 
@@ -28,32 +28,25 @@ struct Reading {
 trait Typed: Sink<Reading, Error = io::Error> + Stream<Item = io::Result<Reading>> + Unpin {}
 impl<T: Sink<Reading, Error = io::Error> + Stream<Item = io::Result<Reading>> + Unpin> Typed for T {}
 
-fn json(socket: TcpStream) -> impl Typed {
+fn json(io: DuplexStream) -> impl Typed {
     // tokio-serde, and much else, wants a transport that fails with `io::Error`.
     let codec = BlockCodec::length_prefixed().err_into::<io::Error>();
-    let blocks = BlockTransport::new(socket, codec);
-    SymmetricallyFramed::new(blocks, SymmetricalJson::default())
+    SymmetricallyFramed::new(BlockTransport::new(io, codec), SymmetricalJson::default())
 }
 
-fn protobuf(socket: TcpStream) -> impl Typed {
+fn protobuf(io: DuplexStream) -> impl Typed {
     let codec = BlockCodec::new(Varint::new()).err_into::<io::Error>(); // protobuf's delimiter
-    BlockTransport::new(socket, codec)
+    BlockTransport::new(io, codec)
         .with(|message: Reading| future::ok::<_, io::Error>(message.encode_to_vec().into()))
         .map(|block| Ok(Reading::decode(block?)?))
 }
 
-/// Sends a reading from one end of a connection to the other.
-async fn pass<T: Typed>(typed: impl Fn(TcpStream) -> T) -> io::Result<Reading> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let socket = TcpStream::connect(listener.local_addr()?).await?;
-    socket.set_nodelay(true)?;
-    let mut client = typed(socket);
+/// Sends a reading from one end to the other.
+async fn pass<T: Typed>(typed: fn(DuplexStream) -> T) -> io::Result<Reading> {
+    let (here, there) = duplex(1024); // in the place of a connection
     let (sensor, celsius) = ("attic".into(), 21.5);
-    client.send(Reading { sensor, celsius }).await?;
-
-    let (socket, _) = listener.accept().await?;
-    socket.set_nodelay(true)?;
-    typed(socket).next().await.expect("a reading")
+    typed(here).send(Reading { sensor, celsius }).await?;
+    typed(there).next().await.expect("a reading")
 }
 
 #[tokio::main]

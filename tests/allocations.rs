@@ -214,6 +214,11 @@ fn warm_up(len: usize) -> usize {
     200 + 2 * MIB / len
 }
 
+/// Blocks of `len` bytes in which it stays steady: of large ones fewer, for the time it takes.
+fn steady(len: usize) -> usize {
+    (64 * MIB / len).clamp(100, 800)
+}
+
 fn no_allocation_per_lent_block_in_steady_state() {
     fn check_each<F: Framing, R: AsFramedRead<Error = BlockError>>(
         framing: F,
@@ -222,7 +227,7 @@ fn no_allocation_per_lent_block_in_steady_state() {
         per_read: usize,
         pausing: bool,
     ) {
-        let mut peer = Repeating::new(framing.clone(), len, warm_up(len) + 800);
+        let mut peer = Repeating::new(framing.clone(), len, warm_up(len) + steady(len));
         peer.per_read = per_read;
         peer.pausing = pausing;
         let mut framed = make(peer, BlockCodec::new(framing));
@@ -237,7 +242,7 @@ fn no_allocation_per_lent_block_in_steady_state() {
             }
         };
         receive(warm_up(len));
-        let allocations = allocations(|| receive(800));
+        let allocations = allocations(|| receive(steady(len)));
         assert_eq!(allocations, 0, "{len} bytes, {per_read} a read, {pausing}");
     }
     fn check<F: Framing>(framing: F, len: usize, per_read: usize) {
@@ -254,7 +259,7 @@ fn no_allocation_per_owned_block_dropped_before_the_next_read() {
             done(framed.next()).unwrap().unwrap();
         }
         let allocations = allocations(|| {
-            for _ in 0..800 {
+            for _ in 0..steady(len) {
                 assert_eq!(done(framed.next()).unwrap().unwrap().len(), len);
             }
         });
@@ -262,7 +267,7 @@ fn no_allocation_per_owned_block_dropped_before_the_next_read() {
     }
     fn check<F: Framing + Copy>(framing: F, len: usize, per_read: usize) {
         let peer = || {
-            let mut peer = Repeating::new(framing, len, warm_up(len) + 800);
+            let mut peer = Repeating::new(framing, len, warm_up(len) + steady(len));
             peer.per_read = per_read;
             peer
         };
@@ -276,7 +281,7 @@ fn no_allocation_per_owned_block_dropped_before_the_next_read() {
 fn no_allocation_where_a_transport_waits_for_each_read() {
     fn check<F: Framing>(framing: F, len: usize, per_read: usize) {
         let transport = || {
-            let mut peer = Repeating::new(framing.clone(), len, warm_up(len) + 800);
+            let mut peer = Repeating::new(framing.clone(), len, warm_up(len) + steady(len));
             peer.per_read = per_read;
             peer.pausing = true;
             BlockTransport::new(peer, BlockCodec::new(framing.clone()))
@@ -292,7 +297,7 @@ fn no_allocation_where_a_transport_waits_for_each_read() {
                 }
             };
             receive(warm_up(len));
-            allocations(|| receive(800))
+            allocations(|| receive(steady(len)))
         };
         let mut stream = transport();
         let owned = counted(&mut || {

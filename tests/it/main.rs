@@ -23,7 +23,7 @@ mod send;
 mod short_reads;
 mod support;
 mod timeouts;
-#[cfg(unix)]
+#[cfg(all(unix, not(library_tests_only)))]
 mod tls;
 mod transport;
 mod transports;

@@ -63,7 +63,7 @@ macro_rules! there_and_back {
     }};
 }
 
-#[cfg(unix)]
+#[cfg(all(unix, not(library_tests_only)))]
 pub(crate) use there_and_back;
 
 macro_rules! each_framing_over {

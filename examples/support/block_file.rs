@@ -8,36 +8,52 @@ use std::{
 };
 
 use anyhow::Context;
-use tokio::task::{JoinHandle, spawn_blocking};
+use bytes::{Bytes, BytesMut};
+use tokio::{
+    sync::mpsc,
+    task::{JoinHandle, spawn_blocking},
+};
 
-/// Bytes that `write` gathers before it hands them over. With those that are being written
-/// meanwhile, and 256 connections at once, 128 MiB altogether.
+/// Bytes that `write` gathers before it hands them over. With those that wait, those that are being
+/// written, and 256 connections at once, 256 MiB altogether.
 const GATHERED: usize = 256 * 1024;
 
-/// Bytes of memory to gather in that are kept once they are written: enough for what the client
-/// hands over at once.
-const KEPT: usize = 2 * 1024 * 1024;
+/// How often lines can be handed over before the first of them are written. With more than one, a
+/// write that takes longer than most holds up nothing.
+const QUEUED: usize = 2;
+
+/// Bytes of memory to gather in that are kept once they are written: a very long block takes more.
+const KEPT: usize = 2 * GATHERED;
 
 /// A file with a line for each block. It ends with a whole line, also where the disk is full.
 #[derive(Debug)]
 pub(crate) struct BlockFile {
     path: PathBuf,
-    gathered: Lines,
-    writer: Writer,
+    gathered: Gathered,
+    /// Empty memory to gather in next.
+    spare: mpsc::Receiver<Gathered>,
+    /// None once it has ended. After a failure nothing more is written, so that no line is missing
+    /// between two others.
+    writer: Option<Writer>,
 }
 
 #[derive(Debug)]
-enum Writer {
-    /// With an empty buffer to gather in next.
-    Idle(Target, Lines),
-    Busy(JoinHandle<(Target, Lines, io::Result<()>)>),
-    Failed,
+struct Writer {
+    queue: mpsc::Sender<Lines>,
+    writing: JoinHandle<io::Result<()>>,
 }
 
 /// Blocks, each with its line end, and where these end.
 #[derive(Debug, Default)]
-struct Lines {
-    bytes: Vec<u8>,
+struct Gathered {
+    bytes: BytesMut,
+    ends: Vec<usize>,
+}
+
+/// The same, complete.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    bytes: Bytes,
     ends: Vec<usize>,
 }
 
@@ -52,74 +68,96 @@ impl BlockFile {
     pub(crate) async fn create(path: &Path) -> anyhow::Result<Self> {
         let file = tokio::fs::File::create(path).await;
         let file = file.with_context(|| cannot_write(path))?.into_std().await;
+        let mut target = Target { file, whole: 0 };
+        let (queue, mut queued) = mpsc::channel::<Lines>(QUEUED);
+        let (emptied, spare) = mpsc::channel(1);
+        let writing = spawn_blocking(move || {
+            while let Some(lines) = queued.blocking_recv() {
+                target.write(&lines)?;
+                // That it is not wanted is no failure.
+                let _ = emptied.try_send(lines.emptied());
+            }
+            Ok(())
+        });
         Ok(Self {
             path: path.to_owned(),
-            gathered: Lines::default(),
-            writer: Writer::Idle(Target { file, whole: 0 }, Lines::default()),
+            gathered: Gathered::default(),
+            spare,
+            writer: Some(Writer { queue, writing }),
         })
     }
 
     /// Writes a whole block and its line end. A failure shows here or later, in `flush` at last.
     pub(crate) async fn write(&mut self, block: &[u8]) -> anyhow::Result<()> {
-        self.gather(block);
+        self.gathered.push(block);
         if self.gathered.bytes.len() < GATHERED {
             return Ok(());
         }
-        self.hand_over().await
+        self.hand_over_gathered().await
     }
 
-    /// Keeps a whole block and its line end, to be handed over.
-    pub(crate) fn gather(&mut self, block: &[u8]) {
-        self.gathered.push(block);
+    async fn hand_over_gathered(&mut self) -> anyhow::Result<()> {
+        let next = self.spare.try_recv().unwrap_or_default();
+        let gathered = mem::replace(&mut self.gathered, next);
+        self.hand_over(gathered.complete()).await
+    }
+
+    /// Has `lines` written after those before; waits while too many of these are not yet.
+    pub(crate) async fn hand_over(&mut self, lines: Lines) -> anyhow::Result<()> {
+        match &self.writer {
+            Some(writer) if writer.queue.send(lines).await.is_err() => self.end().await,
+            _ => Ok(()),
+        }
     }
 
     /// Passes all on to the system, and says if that failed: nothing does so later.
     pub(crate) async fn flush(&mut self) -> anyhow::Result<()> {
-        self.hand_over().await?;
-        self.wait().await
+        self.hand_over_gathered().await?;
+        self.end().await
     }
 
-    /// Hands over what is gathered, once what was handed over before is written.
-    pub(crate) async fn hand_over(&mut self) -> anyhow::Result<()> {
-        self.wait().await?;
-        // After a failure nothing more is written, so that no line is missing between two others.
-        let Writer::Idle(mut target, spare) = mem::replace(&mut self.writer, Writer::Failed) else {
+    async fn end(&mut self) -> anyhow::Result<()> {
+        let Some(Writer { queue, writing }) = self.writer.take() else {
             return Ok(());
         };
-        let lines = mem::replace(&mut self.gathered, spare);
-        self.writer = Writer::Busy(spawn_blocking(move || {
-            let written = target.write(&lines);
-            (target, lines.emptied(), written)
-        }));
-        Ok(())
+        drop(queue);
+        writing.await?.with_context(|| cannot_write(&self.path))
+    }
+}
+
+impl Gathered {
+    fn push(&mut self, block: &[u8]) {
+        self.bytes.extend_from_slice(block);
+        self.bytes.extend_from_slice(b"\n");
+        self.ends.push(self.bytes.len());
     }
 
-    async fn wait(&mut self) -> anyhow::Result<()> {
-        let Writer::Busy(writing) = &mut self.writer else {
-            return Ok(());
-        };
-        let ended = writing.await;
-        self.writer = Writer::Failed;
-        let (target, spare, written) = ended?;
-        written.with_context(|| cannot_write(&self.path))?;
-        self.writer = Writer::Idle(target, spare);
-        Ok(())
+    fn complete(self) -> Lines {
+        let Self { bytes, ends } = self;
+        let bytes = bytes.freeze();
+        Lines { bytes, ends }
     }
 }
 
 impl Lines {
-    fn push(&mut self, block: &[u8]) {
-        self.bytes.extend_from_slice(block);
-        self.bytes.push(b'\n');
-        self.ends.push(self.bytes.len());
+    /// `bytes`, of which each `len` are a line.
+    pub(crate) fn of_equal_length(bytes: Bytes, len: usize) -> Self {
+        let ends = (len..=bytes.len()).step_by(len).collect();
+        Self { bytes, ends }
     }
 
-    /// The memory to gather others in; of a very long block, not all.
-    fn emptied(mut self) -> Self {
-        self.bytes.clear();
-        self.bytes.shrink_to(KEPT);
+    /// The memory, to gather others in; not of a very long block, and not what is shared.
+    fn emptied(mut self) -> Gathered {
         self.ends.clear();
-        self
+        let mut bytes = match self.bytes.try_into_mut() {
+            Ok(bytes) if bytes.capacity() <= KEPT => bytes,
+            _ => BytesMut::new(),
+        };
+        bytes.clear();
+        Gathered {
+            bytes,
+            ends: self.ends,
+        }
     }
 
     /// How many of the first `len` bytes are whole lines.

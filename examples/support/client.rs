@@ -1,9 +1,9 @@
 //! The sending end of one connection.
 
-use std::{io, pin::pin, time::Instant};
+use std::{io, ops::Range, pin::pin, time::Instant};
 
 use anyhow::{Context, anyhow, bail};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::{SinkExt, stream};
 use indicatif::ProgressBar;
 use tokio::{
@@ -14,12 +14,12 @@ use tokio_util::sync::CancellationToken;
 use wholeblock::{BlockTransport, Framing, TransferStats, send_blocks};
 
 use super::{
-    BlockFile, Patience, Wire, after, complain, explain, is_reset, reset_on_drop, say, with_codec,
+    BlockFile, Lines, Patience, Wire, after, complain, explain, is_reset, reset_on_drop, say,
+    with_codec,
 };
 
 /// Bytes handed over between two looks at the log: enough for full vectored writes, and few
-/// enough that the log is never far behind. While a group is sent, the log of the one before it is
-/// written, all at once: in parts, the next would wait for all but the last of them.
+/// enough that the log is never far behind, and that what is sent stays in the processor's cache.
 const GROUP_BYTES: usize = 1024 * 1024;
 
 #[derive(Clone, Copy, Debug)]
@@ -156,16 +156,16 @@ async fn send_in_groups<F: Framing>(
     sent: &mut TransferStats,
 ) -> anyhow::Result<()> {
     let size = how.wire.block_size();
-    let letters = [b'a', b'b', b'c'].map(|letter| Bytes::from(vec![letter; size]));
-    let block = |index: u64| &letters[(index % 3) as usize];
-    let group_len = (GROUP_BYTES / size).max(1) as u64;
+    let group_len = (GROUP_BYTES / size).max(1);
+    let letters = Letters::new(size, group_len);
+    let group_len = group_len as u64;
 
     let started = Instant::now();
     let mut stopped = pin!(stop.cancelled());
     while sent.blocks < how.blocks {
         let first = sent.blocks;
         let group = first..how.blocks.min(first + group_len);
-        let mut sending = send_blocks(framed, stream::iter(group.map(|i| block(i).clone())));
+        let mut sending = send_blocks(framed, stream::iter(letters.blocks(group)));
         if let Patience(Some(timeout)) = how.stall_timeout {
             sending = sending.stall_timeout(timeout);
         }
@@ -180,16 +180,49 @@ async fn send_in_groups<F: Framing>(
         add(sent, &group);
         sent.elapsed = started.elapsed();
         bar.inc(group.blocks);
-        for index in first..sent.blocks {
-            log.gather(block(index));
-        }
-        log.hand_over().await?;
+        log.hand_over(letters.lines(first..sent.blocks)).await?;
         result?;
         if sent.blocks < how.blocks {
             check_still_open(framed.get_ref())?;
         }
     }
     Ok(())
+}
+
+/// Blocks of `a`, `b` and `c` in turn, each with a line end after it, so that none is copied to be
+/// logged.
+struct Letters {
+    lines: Bytes,
+    block_size: usize,
+}
+
+impl Letters {
+    /// Enough for any `count` blocks that follow each other.
+    fn new(block_size: usize, count: usize) -> Self {
+        let mut lines = BytesMut::with_capacity((count + 2) * (block_size + 1));
+        for letter in b"abc".iter().cycle().take(count + 2) {
+            lines.resize(lines.len() + block_size, *letter);
+            lines.extend_from_slice(b"\n");
+        }
+        let lines = lines.freeze();
+        Self { lines, block_size }
+    }
+
+    fn blocks(&self, indices: Range<u64>) -> impl Iterator<Item = Bytes> {
+        let first = (indices.start % 3) as usize;
+        let count = (indices.end - indices.start) as usize;
+        (first..first + count).map(|line| {
+            let start = line * (self.block_size + 1);
+            self.lines.slice(start..start + self.block_size)
+        })
+    }
+
+    fn lines(&self, indices: Range<u64>) -> Lines {
+        let line = self.block_size + 1;
+        let start = (indices.start % 3) as usize * line;
+        let len = (indices.end - indices.start) as usize * line;
+        Lines::of_equal_length(self.lines.slice(start..start + len), line)
+    }
 }
 
 fn add(sum: &mut TransferStats, group: &TransferStats) {

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 use wholeblock::{BlockError, TransferStats};
 
-pub(crate) use self::block_file::BlockFile;
+pub(crate) use self::block_file::{BlockFile, Lines};
 
 /// Largest `--block-size`: the client prepares three blocks, and what it is asked for by mistake
 /// should be refused, not exhaust the memory.

@@ -137,7 +137,7 @@ pub(crate) fn host_and_port(address: &str) -> Result<String, String> {
 pub(crate) fn run<B, R>(body: B) -> ExitCode
 where
     B: FnOnce(CancellationToken) -> R,
-    R: Future<Output = anyhow::Result<()>>,
+    R: Future<Output = anyhow::Result<()>> + Send + 'static,
 {
     tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::from_default_env())
@@ -150,7 +150,9 @@ where
             return ExitCode::FAILURE;
         }
     };
-    let result = runtime.block_on(async { body(stop_on_request()).await });
+    // In a task, which runs on the thread that waits for sockets: for the one in `block_on`, each
+    // wait would end with a call from one thread to another.
+    let result = runtime.block_on(async { tokio::spawn(body(stop_on_request())).await? });
     // Not in the background: under Wine the pair once hung after its last line, and a program that
     // ends while its threads are ending is known for that. Nor without a limit: a write to a file
     // that hangs must not keep this one from ending.

@@ -491,7 +491,7 @@ fn a_sender_whose_source_has_nothing_keeps_little() {
     let mut earlier = BlockTransport::new(sink(), BlockCodec::length_prefixed());
     done(send_blocks(
         &mut earlier,
-        stream::iter(vec![[7; 1_000]; 60]),
+        stream::iter(vec![[7; 1_000]; 122]),
     ))
     .unwrap();
     let mut framed = FramedWrite::new(sink(), BlockCodec::length_prefixed());

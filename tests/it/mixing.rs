@@ -242,7 +242,7 @@ proptest! {
 
 #[test]
 fn after_a_leaked_transfer_the_next_flush_completes_what_was_taken_from_the_source() {
-    let blocks = numbered(&[10, 20_000, 0, 70_000, 30]);
+    let blocks = numbered(&[10, 20_000, 0, 140_000, 30]);
     let expected = wire(LengthPrefix::u32(), &blocks);
     for taken in [1, 13, 14, 20_000, MAX_WRITE - 1] {
         for polls in 0..4 {

@@ -29,7 +29,7 @@ pub(crate) const KIB: usize = 1024;
 pub(crate) const MIB: usize = 1024 * KIB;
 
 /// Bytes in one write at most: the crate's constant of this name, which its users cannot see.
-pub(crate) const MAX_WRITE: usize = 42 * 1_448;
+pub(crate) const MAX_WRITE: usize = 84 * 1_448;
 
 /// Payload bytes from which on a block leaves without a copy, by the crate's constant.
 pub(crate) const CHAIN_FROM: usize = 4 * KIB;

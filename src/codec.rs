@@ -238,6 +238,24 @@ impl<F: Framing, E> BlockCodec<F, E> {
     /// longer, and each would otherwise cost an allocation. Lower it where there are many
     /// connections and memory counts for more than speed: below 64 KiB, it bounds the batches of
     /// small blocks too. Less than 8 KiB counts as 8 KiB, with which `Framed` begins.
+    ///
+    /// ```
+    /// # use wholeblock::{BlockCodec, BlockError, BlockTransport, recv_blocks};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), BlockError> {
+    /// let wire = [&100_000_u32.to_be_bytes()[..], &[7; 100_000]].concat();
+    /// let codec = BlockCodec::length_prefixed();
+    /// for (codec, kept) in [(codec.clone(), 100_000..200_000), (codec.max_retained(0), 0..9_000)] {
+    ///     let mut transport = BlockTransport::new(&wire[..], codec);
+    ///     let mut blocks = recv_blocks(&mut transport);
+    ///     assert_eq!(blocks.next().await?.map(<[u8]>::len), Some(100_000));
+    ///     assert_eq!(blocks.next().await?, None);
+    ///     drop(blocks);
+    ///     assert!(kept.contains(&transport.read_buffer().capacity()));
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn max_retained(mut self, bytes: usize) -> Self {
         self.decoder.set_max_retained(bytes);

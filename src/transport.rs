@@ -337,6 +337,7 @@ impl<T, F, E> BlockTransport<T, F, E> {
     /// assert!(blocks.get_ref().is_empty()); // … from what is below
     ///
     /// blocks.codec_mut().set_max_block_len(4)?;
+    /// assert_eq!(blocks.codec().max_decode_len(), 4);
     /// let error = blocks.next().await.expect("an error").unwrap_err();
     /// assert!(matches!(error, BlockError::TooLarge { announced: 5, limit: 4, index: 1, .. }));
     /// assert!(blocks.into_inner().is_empty()); // what was read ahead is gone

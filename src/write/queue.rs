@@ -28,7 +28,8 @@ const COMMON_MSS: usize = 1_500 - 20 - 20 - 12;
 /// Less than Linux sends as two segments (64 KiB each, less headers: 65,483 bytes over loopback,
 /// 62,636 over an MTU of 9,000), for what a write has beyond that is a segment and a wake-up of its
 /// own. One segment a write does as well for blocks of 64 bytes, and moves those of 1 KiB and more
-/// at about 0.9 of the rate over loopback; with four, the small ones lose more than the others gain.
+/// at about 0.9 of the rate over loopback. With four, those of 1 MiB come to anything from 0.7 to 1.2
+/// of a bare socket's rate there, if to a third more with Nagle's algorithm on and an MTU of 9,000.
 /// And whole packets, for while Nagle's algorithm is on, a packet that is not full is held back
 /// until all before it are acknowledged. Over an MTU of 1,500 with Nagle on, writes of 60,816 bytes
 /// move blocks of 51,200 bytes four times as fast as writes of 60 KiB, which are 624 bytes longer,

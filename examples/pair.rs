@@ -6,10 +6,10 @@
 //!
 //! 100 blocks of 51200 bytes over 127.0.0.1:41234, framing exact
 //! send buffer: default 16384 bytes, asked for 163840, granted 163840 (...)
-//! sent:     100 blocks, 5.12 MB in 4.10 ms (1.25 GB/s), 86 writes
-//! received: 100 blocks, 5.12 MB in 4.61 ms (1.11 GB/s), 143 reads, 43 fragmented blocks
-//! 43 blocks were fragmented: each arrived over more than one read; a program that took each
-//! completed read for a block would have counted 143 blocks where 100 were sent
+//! sent:     100 blocks, 5.12 MB in 5.42 ms (943.86 MB/s), 48 writes
+//! received: 100 blocks, 5.12 MB in 6.51 ms (786.11 MB/s), 121 reads, 19 fragmented blocks
+//! 19 blocks were fragmented: each arrived over more than one read; a program that took each
+//! completed read for a block would have counted 121 blocks where 100 were sent
 //! ./c.txt and ./s.txt are the same, byte for byte: 100 blocks
 //! ```
 //!

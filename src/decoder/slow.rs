@@ -1,0 +1,183 @@
+//! All that the decoder does but take the next small block.
+
+use bytes::{Buf, BytesMut};
+use tracing::{debug, trace};
+
+use super::{BlockDecoder, Position, state::State};
+use crate::{BlockError, Framing, frame::Parsed};
+
+impl<F: Framing> BlockDecoder<F> {
+    /// The decoder's step in every case but one: that the next small block is whole and is to be
+    /// taken.
+    ///
+    /// Not inlined, so that the common case has a single place that moves a block: a second one
+    /// would have the compiler merge the two through memory, and a load of what was stored a moment
+    /// ago in other widths stalls (store forwarding).
+    #[cold]
+    pub(super) fn decode_slow(
+        &mut self,
+        src: &mut BytesMut,
+        peek: bool,
+    ) -> Result<Option<BytesMut>, BlockError> {
+        if let Some(error) = self.failure() {
+            // Nothing after the failure can be told apart, so none of it is kept.
+            src.clear();
+            return Err(error);
+        }
+        let Some(parsed) = self.parse_unskipped(src) else {
+            return Ok(None);
+        };
+        match parsed {
+            Parsed::Complete(_) if peek => {
+                self.peeked = true;
+                self.update_fast();
+                Ok(Some(BytesMut::new()))
+            }
+            Parsed::Complete(frame) => {
+                self.leave_front();
+                Ok(Some(if frame.wire_len > self.read_buf.max_capacity() {
+                    self.take_detached(frame, src)
+                } else {
+                    self.take(frame, src)
+                }))
+            }
+            Parsed::PartialPayload(_) | Parsed::PartialHeader { .. } => {
+                self.meter.pay(self.position.index);
+                self.reserve(parsed, src);
+                let buffered = src.len();
+                self.set_state(State::AwaitingRead { buffered });
+                Ok(None)
+            }
+            Parsed::TooLarge {
+                announced, limit, ..
+            } => {
+                leave_room(src);
+                self.fail(move |at| BlockError::TooLarge {
+                    announced,
+                    limit: limit as u64,
+                    index: at.index,
+                    offset: at.offset,
+                })
+            }
+            Parsed::Invalid(invalid) => {
+                leave_room(src);
+                self.fail(move |at| BlockError::InvalidHeader {
+                    reason: invalid.0,
+                    index: at.index,
+                    offset: at.offset,
+                })
+            }
+        }
+    }
+
+    /// Parses the block at the front, behind those that are skipped; none while the end of one of
+    /// these is yet to come.
+    fn parse_unskipped(&mut self, src: &mut BytesMut) -> Option<Parsed> {
+        if let State::Skipping { .. } = self.state {
+            self.count_read(src.len(), src);
+        }
+        loop {
+            self.skip(src)?;
+            let parsed = self.parser.parse(src);
+            if let State::AwaitingRead { buffered } = self.state {
+                self.record_read(buffered, parsed, src);
+            }
+            match parsed {
+                Parsed::TooLarge {
+                    header_len,
+                    announced,
+                    limit,
+                } if self.skip_too_large => {
+                    let Position { index, offset } = self.position;
+                    debug!(
+                        index,
+                        offset, announced, limit, "skipping a block over the limit"
+                    );
+                    self.set_state(State::Skipping {
+                        header_len: header_len as u64,
+                        announced,
+                        skipped: 0,
+                    });
+                }
+                _ => return Some(parsed),
+            }
+        }
+    }
+
+    /// Drops what has arrived of a block that is skipped, if there is one; none while more of it is
+    /// to come.
+    fn skip(&mut self, src: &mut BytesMut) -> Option<()> {
+        let State::Skipping {
+            header_len,
+            announced,
+            skipped,
+        } = &mut self.state
+        else {
+            return Some(());
+        };
+        let wire_len = header_len.saturating_add(*announced);
+        let arrived = (wire_len - *skipped).min(src.len() as u64);
+        *skipped += arrived;
+        if *skipped < wire_len {
+            src.clear();
+            // Nothing of it is kept, so whatever its length, a batch at a time will do.
+            self.read_buf.reserve(src, 1);
+            return None;
+        }
+        src.advance(arrived as usize);
+        self.position.index += 1;
+        self.position.offset = self.position.offset.saturating_add(wire_len);
+        self.stats.skipped_blocks += 1;
+        self.set_state(State::Draining);
+        self.leave_front();
+        Some(())
+    }
+
+    /// Takes note of a read, if it brought `bytes`.
+    fn count_read(&mut self, bytes: usize, src: &BytesMut) {
+        if bytes > 0 {
+            trace!(bytes, "read");
+            self.stats.reads += 1;
+            self.ended = false;
+            self.read_buf.record_read(src);
+        }
+    }
+
+    /// Takes note of what a read has brought, once it has.
+    fn record_read(&mut self, buffered: usize, parsed: Parsed, src: &BytesMut) {
+        self.count_read(src.len().saturating_sub(buffered), src);
+        if let Some(frame) = parsed.complete() {
+            self.stats.fragmented_blocks += u64::from(buffered > 0);
+            self.read_buf.record_block(frame.wire_len);
+        }
+        self.set_state(State::Draining);
+    }
+
+    /// Reserves capacity for a read that brings the rest of an unfinished block.
+    pub(super) fn reserve(&mut self, parsed: Parsed, src: &mut BytesMut) {
+        match parsed {
+            Parsed::PartialPayload(frame) => self.read_buf.reserve(src, frame.wire_len),
+            Parsed::PartialHeader { at_least } => self.read_buf.reserve_unknown(src, at_least),
+            Parsed::Complete(_) | Parsed::TooLarge { .. } | Parsed::Invalid(_) => {}
+        }
+    }
+
+    /// Ends the stream of blocks with the error that `error` makes.
+    #[cold]
+    pub(super) fn fail<T>(
+        &mut self,
+        error: impl Fn(Position) -> BlockError + Send + Sync + 'static,
+    ) -> Result<T, BlockError> {
+        let first = error(self.position);
+        self.set_state(State::Failed(Box::new(error)));
+        Err(first)
+    }
+}
+
+/// Drops the last byte of a full buffer in which there are no more blocks: `Framed`, polled on,
+/// would double it before its next read.
+fn leave_room(buffer: &mut BytesMut) {
+    if buffer.len() == buffer.capacity() {
+        buffer.truncate(buffer.len().saturating_sub(1).max(1));
+    }
+}

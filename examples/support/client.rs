@@ -193,7 +193,7 @@ async fn send_in_groups<F: Framing>(
 /// logged.
 struct Letters {
     lines: Bytes,
-    block_size: usize,
+    line_len: usize,
 }
 
 impl Letters {
@@ -204,24 +204,27 @@ impl Letters {
             lines.resize(lines.len() + block_size, *letter);
             lines.extend_from_slice(b"\n");
         }
-        let lines = lines.freeze();
-        Self { lines, block_size }
+        Self {
+            lines: lines.freeze(),
+            line_len: block_size + 1,
+        }
     }
 
     fn blocks(&self, indices: Range<u64>) -> impl Iterator<Item = Bytes> {
-        let first = (indices.start % 3) as usize;
-        let count = (indices.end - indices.start) as usize;
-        (first..first + count).map(|line| {
-            let start = line * (self.block_size + 1);
-            self.lines.slice(start..start + self.block_size)
-        })
+        let (lines, len) = (self.slice(indices), self.line_len);
+        (0..lines.len())
+            .step_by(len)
+            .map(move |start| lines.slice(start..start + len - 1))
     }
 
     fn lines(&self, indices: Range<u64>) -> Lines {
-        let line = self.block_size + 1;
-        let start = (indices.start % 3) as usize * line;
-        let len = (indices.end - indices.start) as usize * line;
-        Lines::of_equal_length(self.lines.slice(start..start + len), line)
+        Lines::of_equal_length(self.slice(indices), self.line_len)
+    }
+
+    fn slice(&self, indices: Range<u64>) -> Bytes {
+        let start = (indices.start % 3) as usize * self.line_len;
+        let len = (indices.end - indices.start) as usize * self.line_len;
+        self.lines.slice(start..start + len)
     }
 }
 

@@ -39,8 +39,9 @@ pub(crate) const MAX_WRITE: usize = 84 * COMMON_MSS;
 /// Slices in one vectored write: enough for all payloads that fit one, and the bytes around them.
 const MAX_SLICES: usize = 2 * MAX_WRITE.div_ceil(CHAIN_THRESHOLD) + 1;
 
-/// The largest buffer that is left to others: what holds a full write and a small block.
-const MAX_SPARE: usize = 128 * 1024;
+/// The largest buffer that is left to others: what one that grows by doubling has, once it holds a
+/// full write and a small block.
+const MAX_SPARE: usize = MAX_WRITE.next_power_of_two();
 
 thread_local! {
     /// An empty buffer that a writer on this thread has given up.

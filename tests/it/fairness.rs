@@ -216,7 +216,7 @@ fn feeding_empty_blocks_leaves_others_their_turn() {
                 framed.feed(Bytes::new()).await.unwrap();
             }
         },
-        FAIR_SENDER,
+        FAIR,
     );
 }
 

@@ -14,8 +14,8 @@ use crate::support::{
     Case, Headers, Scripted, WAYS, Way, blocks_for, numbered_for, wire, with_each_framing,
 };
 
-/// Bytes of the longest stream to be cut in every way: each further one doubles the time. Through
-/// qemu fewer, for what depends on the machine shows in them.
+/// Bytes of the longest stream to be cut in every way: each further one doubles the time. On
+/// other machines fewer, for what depends on the machine shows in them.
 const MAX_WIRE: usize = if cfg!(library_tests_only) { 12 } else { 15 };
 
 /// A peer that sends `wire` in pieces, and then ends the stream. It allocates nothing: there are

@@ -34,14 +34,14 @@ const COMMON_MSS: usize = 1_500 - 20 - 20 - 12;
 /// until all before it are acknowledged. Over an MTU of 1,500 with Nagle on, writes of 60,816 bytes
 /// move blocks of 51,200 bytes four times as fast as writes of 60 KiB, which are 624 bytes longer,
 /// and blocks of 1 MiB twice as fast; with Nagle off, and over loopback, the two are alike.
-pub(crate) const MAX_WRITE: usize = 84 * COMMON_MSS;
+pub(crate) const FULL_WRITE: usize = 84 * COMMON_MSS;
 
 /// Slices in one vectored write: enough for all payloads that fit one, and the bytes around them.
-const MAX_SLICES: usize = 2 * MAX_WRITE.div_ceil(CHAIN_THRESHOLD) + 1;
+const MAX_SLICES: usize = 2 * FULL_WRITE.div_ceil(CHAIN_THRESHOLD) + 1;
 
 /// The largest buffer that is left to others: what one that grows by doubling has, once it holds a
 /// full write and a small block.
-const MAX_SPARE: usize = MAX_WRITE.next_power_of_two();
+const MAX_SPARE: usize = FULL_WRITE.next_power_of_two();
 
 thread_local! {
     /// An empty buffer that a writer on this thread has given up.
@@ -95,7 +95,7 @@ impl WriteQueue {
     /// Whether a whole write is queued.
     #[inline]
     pub(crate) fn is_full(&self) -> bool {
-        self.len() >= MAX_WRITE
+        self.len() >= FULL_WRITE
     }
 
     /// Queues a payload after its header, which `encode` appends for it. Nothing is queued if `encode` fails.
@@ -166,7 +166,7 @@ impl WriteQueue {
         let io = Pin::new(io);
         let polled = if self.chained.is_empty() {
             let flat = &self.flat[self.written..];
-            io.poll_write(cx, &flat[..flat.len().min(MAX_WRITE)])
+            io.poll_write(cx, &flat[..flat.len().min(FULL_WRITE)])
         } else {
             let mut slices = [IoSlice::new(&[]); MAX_SLICES];
             io.poll_write_vectored(cx, self.slices(&mut slices))
@@ -183,7 +183,7 @@ impl WriteQueue {
 
     /// The queue in wire order, as far as one write goes.
     fn slices<'s, 'q>(&'q self, slices: &'s mut [IoSlice<'q>]) -> &'s [IoSlice<'q>] {
-        let (mut count, mut left) = (0, MAX_WRITE);
+        let (mut count, mut left) = (0, FULL_WRITE);
         for piece in self.pieces() {
             let piece = &piece[..piece.len().min(left)];
             if count == slices.len() || left == 0 {
@@ -377,7 +377,7 @@ mod tests {
         let mut slices = [IoSlice::new(&[]); MAX_SLICES];
         let slices = queue.slices(&mut slices);
         let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
-        assert_eq!(bytes, MAX_WRITE);
+        assert_eq!(bytes, FULL_WRITE);
         assert!(slices.len() <= MAX_SLICES);
     }
 

@@ -25,7 +25,7 @@ use tokio::{
 use tokio_util::codec::{FramedRead, FramedWrite};
 use wholeblock::{AsFramedRead, BlockCodec, BlockError, BlockTransport, recv_blocks, send_blocks};
 
-use crate::support::MAX_WRITE;
+use crate::support::FULL_WRITE;
 
 /// Blocks in each test: many times what may pass at once.
 const BLOCKS: u64 = 200_000;
@@ -35,7 +35,7 @@ const BLOCKS: u64 = 200_000;
 const FAIR: u64 = 64 * (128 + 1) + 64 * 1024 / 4;
 
 /// As [`FAIR`], for a sender, whose buffer holds a full write.
-const FAIR_SENDER: u64 = 64 * (128 + 1) + MAX_WRITE as u64 / 4;
+const FAIR_SENDER: u64 = 64 * (128 + 1) + FULL_WRITE as u64 / 4;
 
 /// A peer that sends empty blocks without end, and takes everything, at once each time. Unlike
 /// tokio's transports, it spends nothing of a task's budget.

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use tokio_util::codec::Framed;
 use wholeblock::{BlockCodec, BlockTransport, LengthPrefix, recv_blocks, send_blocks};
 
-use crate::support::{MAX_WRITE, Scripted, numbered, ready, transport, wire};
+use crate::support::{FULL_WRITE, Scripted, numbered, ready, transport, wire};
 
 /// Blocks of two bytes more than `lens`, which say which one of them they are.
 fn labelled(lens: &[usize]) -> Vec<Bytes> {
@@ -244,7 +244,7 @@ proptest! {
 fn after_a_leaked_transfer_the_next_flush_completes_what_was_taken_from_the_source() {
     let blocks = numbered(&[10, 20_000, 0, 140_000, 30]);
     let expected = wire(LengthPrefix::u32(), &blocks);
-    for taken in [1, 13, 14, 20_000, MAX_WRITE - 1] {
+    for taken in [1, 13, 14, 20_000, FULL_WRITE - 1] {
         for polls in 0..4 {
             let io = Scripted::default().take(taken).pause_writes().take(5);
             let mut transport = transport(io.pause_writes().pause_writes());

@@ -19,7 +19,7 @@ use wholeblock::{
 };
 
 use crate::support::{
-    CHAIN_FROM, Case, KIB, MAX_SLICES, MAX_WRITE, MIB, Scripted, blocks_for, numbered, prefixed,
+    CHAIN_FROM, Case, FULL_WRITE, KIB, MAX_SLICES, MIB, Scripted, blocks_for, numbered, prefixed,
     ready, wire, with_each_framing,
 };
 
@@ -71,7 +71,7 @@ fn large_payloads_leave_without_a_copy_many_in_one_vectored_write() {
     let blocks = vec![Bytes::from(vec![7; 10_000]); 100];
     let mut framed = prefixed(Scripted::default());
     let sent = ready(send_blocks(&mut framed, stream::iter(blocks.clone()))).unwrap();
-    assert_eq!(sent.writes, (100 * 10_004_u64).div_ceil(MAX_WRITE as u64));
+    assert_eq!(sent.writes, (100 * 10_004_u64).div_ceil(FULL_WRITE as u64));
     let io = framed.get_ref();
     let (_last, full) = io.gathered.split_last().unwrap();
     for (slices, _) in full {
@@ -94,7 +94,7 @@ fn every_write_is_a_full_one_while_there_is_more() {
         CHAIN_FROM,
         10_000,
         51_200,
-        MAX_WRITE - 4, // with its header, one write
+        FULL_WRITE - 4, // with its header, one write
         300_000,
         MIB,
     ] {
@@ -107,9 +107,9 @@ fn every_write_is_a_full_one_while_there_is_more() {
             let io = framed.get_ref();
             assert_eq!(io.written, wire(LengthPrefix::u32(), &blocks));
             let (last, all_but_last) = io.gathered.split_last().unwrap();
-            assert!(last.1 <= MAX_WRITE, "{len}: {last:?}");
+            assert!(last.1 <= FULL_WRITE, "{len}: {last:?}");
             for (slices, bytes) in all_but_last {
-                assert_eq!(*bytes, MAX_WRITE, "{len}");
+                assert_eq!(*bytes, FULL_WRITE, "{len}");
                 assert!(*slices <= MAX_SLICES, "{len}: {slices}");
             }
         }
@@ -313,7 +313,7 @@ fn what_is_taken_from_the_source_ahead_of_the_transport_is_bounded() {
             let mut cx = Context::from_waker(std::task::Waker::noop());
             assert!(sending.as_mut().poll(&mut cx).is_pending());
         }
-        let most = MAX_WRITE + len;
+        let most = FULL_WRITE + len;
         assert!(taken.get() <= most, "{len}: {} bytes", taken.get());
         assert!(framed.write_buffer().len() >= taken.get(), "none is lost");
     }

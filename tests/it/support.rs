@@ -28,15 +28,15 @@ pub(crate) use self::{
 pub(crate) const KIB: usize = 1024;
 pub(crate) const MIB: usize = 1024 * KIB;
 
-/// Bytes in one write at most: the crate's constant of this name, which its users cannot see.
-pub(crate) const MAX_WRITE: usize = 84 * 1_448;
+/// Bytes in a full write: the crate's constant of this name, which its users cannot see.
+pub(crate) const FULL_WRITE: usize = 84 * 1_448;
 
 /// Payload bytes from which on a block leaves without a copy, by the crate's constant.
 pub(crate) const CHAIN_FROM: usize = 4 * KIB;
 
 /// Slices in one write at most: all the payloads to refer to that fit it, and what is joined
 /// around them.
-pub(crate) const MAX_SLICES: usize = 2 * MAX_WRITE.div_ceil(CHAIN_FROM) + 1;
+pub(crate) const MAX_SLICES: usize = 2 * FULL_WRITE.div_ceil(CHAIN_FROM) + 1;
 
 /// A user's own header: `"WB"`, version 1, the payload's length as a big-endian u24.
 #[derive(Clone, Copy, Debug)]

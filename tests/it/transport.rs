@@ -13,7 +13,7 @@ use wholeblock::{
 };
 
 use crate::support::{
-    CHAIN_FROM, Case, KIB, MAX_SLICES, MAX_WRITE, MIB, Magic, Scripted, blocks_for, numbered,
+    CHAIN_FROM, Case, FULL_WRITE, KIB, MAX_SLICES, MIB, Magic, Scripted, blocks_for, numbered,
     prefixed, ready, transport, wire, with_each_framing,
 };
 
@@ -263,10 +263,10 @@ fn blocks_that_are_fed_leave_in_full_writes() {
             let io = transport.get_ref();
             let (last, all_but_last) = io.gathered.split_last().unwrap();
             for (slices, bytes) in all_but_last {
-                assert_eq!(*bytes, MAX_WRITE, "{len}");
+                assert_eq!(*bytes, FULL_WRITE, "{len}");
                 assert!(*slices <= MAX_SLICES, "{len}");
             }
-            assert!(last.1 <= MAX_WRITE, "{len}");
+            assert!(last.1 <= FULL_WRITE, "{len}");
             assert_eq!(io.written, wire(LengthPrefix::u32(), &blocks), "{len}");
         }
     }
@@ -275,7 +275,7 @@ fn blocks_that_are_fed_leave_in_full_writes() {
 #[test]
 fn what_is_queued_is_at_most_a_full_write_and_one_block_whatever_the_transport_takes() {
     for len in LENS {
-        for taken in [1, 1_000, 20_000, MAX_WRITE - 1] {
+        for taken in [1, 1_000, 20_000, FULL_WRITE - 1] {
             let io = (0..50).fold(Scripted::default(), |io, _| io.pause_writes().take(taken));
             let mut transport = transport(io.pause_writes());
             let block = Bytes::from(vec![7; len]);
@@ -288,16 +288,16 @@ fn what_is_queued_is_at_most_a_full_write_and_one_block_whatever_the_transport_t
                 match transport.feed(block.clone()).now_or_never() {
                     Some(done) => {
                         done.unwrap();
-                        assert!(before < MAX_WRITE + len + 4, "{len}, {taken}");
+                        assert!(before < FULL_WRITE + len + 4, "{len}, {taken}");
                         fed += 1;
                     }
                     None => assert!(
-                        before >= MAX_WRITE,
+                        before >= FULL_WRITE,
                         "{len}, {taken}: no waiting while there is room"
                     ),
                 }
                 let after = fed * (len + 4) - transport.get_ref().written.len();
-                assert!(after < MAX_WRITE + len + 4, "{len}, {taken}: {after}");
+                assert!(after < FULL_WRITE + len + 4, "{len}, {taken}: {after}");
             }
         }
     }
@@ -307,13 +307,13 @@ fn what_is_queued_is_at_most_a_full_write_and_one_block_whatever_the_transport_t
 fn the_sink_waits_before_it_takes_a_block_that_there_is_no_room_for() {
     let io = (0..10).fold(Scripted::default(), |io, _| io.pause_writes());
     let mut transport = transport(io);
-    ready(transport.feed(vec![1; MAX_WRITE].into())).unwrap();
+    ready(transport.feed(vec![1; FULL_WRITE].into())).unwrap();
     for _ in 0..10 {
         let refused = transport.feed(Bytes::from_static(b"never queued"));
         assert!(refused.now_or_never().is_none());
     }
     ready(transport.close()).unwrap();
-    assert_eq!(transport.get_ref().written.len(), MAX_WRITE + 4);
+    assert_eq!(transport.get_ref().written.len(), FULL_WRITE + 4);
 }
 
 #[test]
@@ -360,7 +360,7 @@ fn a_transport_that_is_not_vectored_gets_what_is_fed_joined() {
     assert!(io.gathered.iter().all(|(slices, _)| *slices == 1));
     assert_eq!(
         io.gathered.len(),
-        io.written.len().div_ceil(MAX_WRITE),
+        io.written.len().div_ceil(FULL_WRITE),
         "no write for a header alone"
     );
     assert_eq!(io.written, wire(LengthPrefix::u32(), &blocks));
@@ -446,7 +446,7 @@ fn every_flush_of_something_flushes_the_transport() {
     }
     // So does one after a write that made room, and left nothing queued.
     let before = transport.get_ref().flushes;
-    ready(transport.feed(vec![0; MAX_WRITE - 4].into())).unwrap();
+    ready(transport.feed(vec![0; FULL_WRITE - 4].into())).unwrap();
     ready(futures::future::poll_fn(|cx| {
         transport.poll_ready_unpin(cx)
     }))
@@ -479,7 +479,7 @@ fn a_transport_that_takes_no_bytes_is_a_write_zero_error() {
         assert!(matches!(error, BlockError::Io(e) if e.kind() == io::ErrorKind::WriteZero));
 
         let mut transport = super::support::transport(Scripted::default().take(0));
-        ready(transport.feed(vec![0; MAX_WRITE].into())).unwrap();
+        ready(transport.feed(vec![0; FULL_WRITE].into())).unwrap();
         let error = ready(transport.feed(Bytes::new())).unwrap_err();
         assert_eq!(
             error.kind(),

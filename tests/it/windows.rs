@@ -23,7 +23,7 @@ use tokio::{
 use tokio_util::codec::{FramedRead, FramedWrite};
 use wholeblock::{BlockCodec, BlockError, Framing, Part, recv_blocks, send_blocks};
 
-use crate::support::{KIB, MAX_WRITE, MIB, Watched, numbered, prefixed, within_limit};
+use crate::support::{FULL_WRITE, KIB, MIB, Watched, numbered, prefixed, within_limit};
 
 const BLOCKS: usize = 100;
 
@@ -149,7 +149,7 @@ where
     assert!(!far.is_write_vectored());
 
     let writes = carries(Watched::new(near), far, codec, len).await;
-    if BLOCKS * (4 + len) <= MAX_WRITE {
+    if BLOCKS * (4 + len) <= FULL_WRITE {
         assert_eq!(writes, 1, "one write has room for every block");
     }
 }

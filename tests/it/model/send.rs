@@ -14,7 +14,7 @@ use super::{
     socket::{Socket, poll_often},
     source::{Given, Source},
 };
-use crate::support::MAX_WRITE;
+use crate::support::FULL_WRITE;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Transfer {
@@ -60,7 +60,7 @@ pub(crate) fn feed<F: Speaks>(
         if let End::Transport(_) = end {
             let queued = outgoing.bytes.len() - socket.written(<[u8]>::len);
             assert!(
-                queued < MAX_WRITE + block.len() + 8,
+                queued < FULL_WRITE + block.len() + 8,
                 "{queued} bytes queued"
             );
         }

@@ -13,8 +13,8 @@ use wholeblock::{
 };
 
 use crate::support::{
-    CHAIN_FROM, Case, FULL_WRITE, KIB, MAX_SLICES, MIB, Magic, Scripted, blocks_for, numbered,
-    prefixed, ready, transport, wire, with_each_framing,
+    CHAIN_FROM, Case, FULL_WRITE, KIB, LONG_WRITE, MAX_SLICES, MIB, Magic, Scripted, blocks_for,
+    numbered, prefixed, ready, transport, wire, with_each_framing,
 };
 
 const LENS: [usize; 10] = [
@@ -262,12 +262,43 @@ fn blocks_that_are_fed_leave_in_full_writes() {
             ready(transport.close()).unwrap();
             let io = transport.get_ref();
             let (last, all_but_last) = io.gathered.split_last().unwrap();
+            let long = len + 4 > FULL_WRITE;
             for (slices, bytes) in all_but_last {
-                assert_eq!(*bytes, FULL_WRITE, "{len}");
+                assert!(
+                    *bytes == FULL_WRITE || long && *bytes == LONG_WRITE,
+                    "{len}"
+                );
                 assert!(*slices <= MAX_SLICES, "{len}");
             }
             assert!(last.1 <= FULL_WRITE, "{len}");
             assert_eq!(io.written, wire(LengthPrefix::u32(), &blocks), "{len}");
+        }
+    }
+}
+
+#[test]
+fn what_a_large_block_brings_leaves_in_longer_writes() {
+    let rest = MIB + 4 - 4 * LONG_WRITE;
+    for (len, writes) in [
+        (FULL_WRITE, vec![FULL_WRITE, 4]),
+        (LONG_WRITE - 5, vec![FULL_WRITE, FULL_WRITE - 1]),
+        (LONG_WRITE - 4, vec![LONG_WRITE]),
+        (LONG_WRITE, vec![LONG_WRITE, 4]),
+        (
+            MIB,
+            vec![LONG_WRITE, LONG_WRITE, LONG_WRITE, LONG_WRITE, rest],
+        ),
+    ] {
+        for vectored in [true, false] {
+            let mut io = Scripted::default();
+            io.not_vectored = !vectored;
+            let mut transport = transport(io);
+            let block = Bytes::from(vec![7; len]);
+            ready(transport.send(block.clone())).unwrap();
+            let io = transport.get_ref();
+            let lens: Vec<_> = io.gathered.iter().map(|(_, bytes)| *bytes).collect();
+            assert_eq!(lens, writes, "{len}");
+            assert_eq!(io.written, wire(LengthPrefix::u32(), &[block]), "{len}");
         }
     }
 }

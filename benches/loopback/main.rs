@@ -17,8 +17,9 @@
 //! |--------------------------|------------------------------------|-----------------------------|
 //! | raw limit, `raw`         | blocking socket, 60 KiB a write    | `read_exact` of many blocks |
 //! | tokio raw, `tokio`       | tokio's socket, 60 KiB a write     | `read_exact` of many blocks |
+//! | the same, `tokio-8k`     | tokio's socket, `Framed`'s writes  | `read_exact` of many blocks |
 //! | `ld`, `ld-64k`           | `LengthDelimitedCodec` in `Framed`: `feed`, `close` | `next`     |
-//! | `framed`                 | `BlockCodec` in `Framed`: `feed`, `close`           | `next`     |
+//! | `framed`, `framed-64k`   | `BlockCodec` in `Framed`: `feed`, `close`           | `next`     |
 //! | `next`, `next-batch`     | `send_blocks`                      | `recv_blocks`, lending      |
 //!
 //! The raw limit runs twice in each turn: blocks copied into a buffer of 60 KiB that is written
@@ -27,7 +28,8 @@
 //! a shared buffer, or a fresh `Vec` a block.
 //!
 //! `LengthDelimitedCodec` has no blocks without headers: beside exact-length framing it runs with
-//! its own. What it is fed leaves when tokio-util's 8 KiB are exceeded, and with `ld-64k` 64 KiB.
+//! its own. What a `Framed` is fed leaves when tokio-util's 8 KiB are reached, and with `ld-64k` and
+//! `framed-64k` 64 KiB. Bare loops that write as much as a `Framed` at a time are `tokio-8k`.
 //!
 //! Contenders take turns, another one first in each round, after a round to warm up. The tables
 //! have medians over the rounds; a share is the median of the shares within each round.

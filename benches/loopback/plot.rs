@@ -23,11 +23,13 @@ const PANEL_HEIGHT: u32 = 360;
 const LEGEND_LEFT: i32 = 790;
 
 /// Of the bars, in the order of the contenders without the raw limit.
-const COLOURS: [RGBColor; 7] = [
+const COLOURS: [RGBColor; 9] = [
     RGBColor(168, 174, 182),
+    RGBColor(204, 208, 213),
     RGBColor(224, 138, 60),
     RGBColor(240, 190, 140),
     RGBColor(158, 202, 225),
+    RGBColor(198, 219, 239),
     RGBColor(107, 174, 214),
     RGBColor(66, 146, 198),
     RGBColor(8, 69, 148),

@@ -25,10 +25,15 @@ pub(crate) enum Contender {
     #[value(skip)]
     RawVectored,
     Tokio,
+    /// What `Framed` could reach with the writes that it makes, if all else cost nothing.
+    #[value(name = "tokio-8k")]
+    Tokio8k,
     Ld,
     #[value(name = "ld-64k")]
     Ld64k,
     Framed,
+    #[value(name = "framed-64k")]
+    Framed64k,
     Transport,
     Next,
     NextBatch,
@@ -39,9 +44,11 @@ impl Contender {
         match self {
             Self::Raw | Self::RawVectored => "raw limit",
             Self::Tokio => "tokio raw",
+            Self::Tokio8k => "tokio raw, 8 KiB",
             Self::Ld => "LengthDelimitedCodec",
             Self::Ld64k => "LengthDelimitedCodec, 64 KiB",
             Self::Framed => "Framed",
+            Self::Framed64k => "Framed, 64 KiB",
             Self::Transport => "BlockTransport",
             Self::Next => "send_blocks, next",
             Self::NextBatch => "send_blocks, next_batch",
@@ -64,21 +71,26 @@ impl Contender {
     fn run_with(self, task: Task, io: impl Io, load: Load, framing: impl Form) -> Running {
         let codec = BlockCodec::new(framing);
         match self {
-            Self::Raw => raw::run(task, io, load, Writes::Filled),
+            Self::Raw => raw::run(task, io, load, Writes::FILLED),
             Self::RawVectored => raw::run(task, io, load, Writes::Vectored),
             Self::Tokio => raw::run(task, io, load, Writes::for_size(load.size)),
+            Self::Tokio8k => raw::run(task, io, load, Writes::as_framed(&load)),
             Self::Ld => sink_stream(task, Framed::new(io, load.length_delimited())),
-            Self::Ld64k => {
-                let mut framed = Framed::new(io, load.length_delimited());
-                framed.set_backpressure_boundary(64 * 1024);
-                sink_stream(task, framed)
-            }
+            Self::Ld64k => sink_stream(task, framed_64k(io, load.length_delimited())),
             Self::Framed => sink_stream(task, Framed::new(io, codec)),
+            Self::Framed64k => sink_stream(task, framed_64k(io, codec)),
             Self::Transport => sink_stream(task, BlockTransport::new(io, codec)),
             Self::Next => lent(task, BlockTransport::new(io, codec), false),
             Self::NextBatch => lent(task, BlockTransport::new(io, codec), true),
         }
     }
+}
+
+/// `Framed` that writes 64 KiB at a time instead of 8.
+fn framed_64k<T: Io, C>(io: T, codec: C) -> Framed<T, C> {
+    let mut framed = Framed::new(io, codec);
+    framed.set_backpressure_boundary(64 * 1024);
+    framed
 }
 
 /// What one end of a connection does.

@@ -23,28 +23,38 @@ const WRITE: usize = 60 * 1024;
 /// they take.
 const READ: usize = 64 * 1024;
 
+/// Bytes from which on tokio-util's `Framed` writes what it has, unless it is told otherwise.
+const FRAMED: usize = 8 * 1024;
+
 /// How a sender writes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Writes {
-    /// Blocks are copied into a buffer, and it is written when it is full.
-    Filled,
+    /// Blocks are copied into a buffer, and it is written when it has so many bytes.
+    Filled(usize),
     /// Blocks are kept, and slices of them written.
     Vectored,
 }
 
 impl Writes {
+    pub(crate) const FILLED: Self = Self::Filled(WRITE);
+
     /// The way that is usually the better for blocks of `size` bytes.
     pub(crate) fn for_size(size: usize) -> Self {
         match size < WRITE {
-            true => Self::Filled,
+            true => Self::FILLED,
             false => Self::Vectored,
         }
+    }
+
+    /// Whole blocks, as `Framed` has them in its buffer when it writes.
+    pub(crate) fn as_framed(load: &Load) -> Self {
+        Self::Filled(FRAMED.next_multiple_of(load.wire_len()))
     }
 }
 
 pub(crate) fn run(task: Task, io: impl Io, load: Load, writes: Writes) -> Running {
     match (task, writes) {
-        (Task::Send(source), Writes::Filled) => Box::pin(send_filled(io, load, source)),
+        (Task::Send(source), Writes::Filled(len)) => Box::pin(send_filled(io, load, source, len)),
         (Task::Send(source), Writes::Vectored) => Box::pin(send_vectored(io, load, source)),
         (Task::Receive, _) => Box::pin(receive(io, load)),
         (Task::Ask(source, micros), _) => Box::pin(ask(io, load, source, micros)),
@@ -52,9 +62,10 @@ pub(crate) fn run(task: Task, io: impl Io, load: Load, writes: Writes) -> Runnin
     }
 }
 
-async fn send_filled(mut io: impl Io, load: Load, source: Blocks) -> Moved {
+async fn send_filled(mut io: impl Io, load: Load, source: Blocks, len: usize) -> Moved {
     let mut pieces = Pieces {
-        filled: Vec::with_capacity(WRITE + load.header_len()),
+        len,
+        filled: Vec::with_capacity(len + load.header_len()),
         rest: Bytes::new(),
         source,
         load,
@@ -66,8 +77,9 @@ async fn send_filled(mut io: impl Io, load: Load, source: Blocks) -> Moved {
     Ok(load.blocks)
 }
 
-/// Blocks as pieces of [`WRITE`] bytes; only the last may be shorter.
+/// Blocks as pieces of `len` bytes; only the last may be shorter.
 struct Pieces {
+    len: usize,
     /// At most one piece, and what the last header has beyond it.
     filled: Vec<u8>,
     /// What the last block has beyond `filled`.
@@ -78,15 +90,15 @@ struct Pieces {
 
 impl Pieces {
     fn next(&mut self) -> Option<&[u8]> {
-        self.filled.drain(..self.filled.len().min(WRITE));
-        let first = self.rest.split_to(self.rest.len().min(WRITE));
+        self.filled.drain(..self.filled.len().min(self.len));
+        let first = self.rest.split_to(self.rest.len().min(self.len));
         self.filled.extend_from_slice(&first);
-        while self.filled.len() < WRITE {
+        while self.filled.len() < self.len {
             let Some(mut block) = self.source.next() else {
                 break;
             };
             self.load.put_header(block.len(), &mut self.filled);
-            let room = WRITE.saturating_sub(self.filled.len());
+            let room = self.len.saturating_sub(self.filled.len());
             if block.len() <= room {
                 self.filled.extend_from_slice(&block);
             } else {
@@ -96,7 +108,7 @@ impl Pieces {
                 break;
             }
         }
-        let piece = &self.filled[..self.filled.len().min(WRITE)];
+        let piece = &self.filled[..self.filled.len().min(self.len)];
         (!piece.is_empty()).then_some(piece)
     }
 }

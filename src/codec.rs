@@ -427,6 +427,9 @@ impl<F: Framing, E> BlockCodec<F, E> {
     #[cold]
     fn begin_write(&mut self, block_len: usize, dst: &mut BytesMut) {
         self.meter.pay(self.encoded);
+        // Back to the allocation's start, where the last write has left a view of its rest: else
+        // most of this write would have to be moved there.
+        let _moved = dst.try_reclaim(dst.capacity() + 1);
         let most = self.decoder.max_capacity().max(block_len + HEADER_SLACK);
         if reclaim_exceeds(dst, most) {
             *dst = BytesMut::new();

@@ -1,6 +1,6 @@
 //! Memory follows what arrived: how large the read buffer gets, and when.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures::{FutureExt, StreamExt};
 use proptest::prelude::*;
 use tokio_util::codec::{Decoder, Encoder, Framed, FramedParts, FramedRead};
@@ -518,6 +518,23 @@ fn a_write_buffer_begins_with_8_kib_and_takes_no_more_while_these_do() {
             .encode(Bytes::from_static(b"hello"), &mut buffer)
             .unwrap();
         assert_eq!(buffer.capacity(), 8 * KIB);
+    }
+}
+
+#[test]
+fn what_is_gathered_for_a_write_is_not_moved() {
+    let mut codec = BlockCodec::length_prefixed();
+    let mut buffer = BytesMut::with_capacity(8 * KIB);
+    for write in 0..10 {
+        let mut places = Vec::new();
+        while buffer.len() < 8 * KIB {
+            codec.encode(vec![7; 1_000].into(), &mut buffer).unwrap();
+            places.push(buffer.as_ptr());
+        }
+        places.dedup();
+        // In the first write the buffer grows, and may be moved.
+        assert!(places.len() == 1 || write == 0, "{write}: {places:?}");
+        buffer.advance(buffer.len()); // as `Framed` does
     }
 }
 

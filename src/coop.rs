@@ -3,8 +3,9 @@
 //!
 //! Reads and writes of a socket cost a unit each, but a single read can bring 16,384 empty blocks.
 //! So the blocks of each read are paid for before the next read, and those of each write before the
-//! write: at no cost to a single block, and a task yields at the latest after 8,192 blocks and what
-//! one buffer holds. Outside tokio there is no budget, and nothing of this has any effect.
+//! write, or in a `Framed` before the next: at no cost to a single block, and a task yields at the
+//! latest after 8,192 blocks and what one buffer holds. Outside tokio there is no budget, and nothing
+//! of this has any effect.
 
 use std::task::{Context, Poll, Waker, ready};
 

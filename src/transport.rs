@@ -68,10 +68,9 @@ use crate::{
 /// # Sending
 ///
 /// [`feed`](futures::SinkExt::feed) queues a block, and waits for the transport only while a full
-/// write, of 121,632 bytes, or more is queued: that, and one block, bound the queue. Blocks leave when
+/// write, of 124,528 bytes, or more is queued: that, and one block, bound the queue. Blocks leave when
 /// a full write has come together, at a flush, or when the transport is closed.
-/// [`send`](futures::SinkExt::send) flushes. Dropping
-/// the transport drops what is queued.
+/// [`send`](futures::SinkExt::send) flushes. Dropping the transport drops what is queued.
 ///
 /// # Receiving
 ///

@@ -31,9 +31,6 @@ pub(crate) const MIB: usize = 1024 * KIB;
 /// Bytes in a full write: the crate's constant of this name, which its users cannot see.
 pub(crate) const FULL_WRITE: usize = 86 * 1_448;
 
-/// Bytes in a write of what a large block has brought, by the crate's constant.
-pub(crate) const LONG_WRITE: usize = 2 * FULL_WRITE;
-
 /// Payload bytes from which on a block leaves without a copy, by the crate's constant.
 pub(crate) const CHAIN_FROM: usize = 4 * KIB;
 

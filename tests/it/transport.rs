@@ -13,8 +13,8 @@ use wholeblock::{
 };
 
 use crate::support::{
-    CHAIN_FROM, Case, FULL_WRITE, KIB, LONG_WRITE, MAX_SLICES, MIB, Magic, Scripted, blocks_for,
-    numbered, prefixed, ready, transport, wire, with_each_framing,
+    CHAIN_FROM, Case, FULL_WRITE, KIB, MAX_SLICES, MIB, Magic, Scripted, blocks_for, numbered,
+    prefixed, ready, transport, wire, with_each_framing,
 };
 
 const LENS: [usize; 10] = [
@@ -264,10 +264,9 @@ fn blocks_that_are_fed_leave_in_full_writes() {
             let (last, all_but_last) = io.gathered.split_last().unwrap();
             let long = len + 4 > FULL_WRITE;
             for (slices, bytes) in all_but_last {
-                assert!(
-                    *bytes == FULL_WRITE || long && *bytes == LONG_WRITE,
-                    "{len}"
-                );
+                let full = bytes / FULL_WRITE;
+                assert_eq!(*bytes, full * FULL_WRITE, "{len}");
+                assert!(full == 1 || long, "{len}");
                 assert!(*slices <= MAX_SLICES, "{len}");
             }
             assert!(last.1 <= FULL_WRITE, "{len}");
@@ -278,16 +277,16 @@ fn blocks_that_are_fed_leave_in_full_writes() {
 
 #[test]
 fn what_a_large_block_brings_leaves_in_longer_writes() {
-    let rest = MIB + 4 - 4 * LONG_WRITE;
+    let (one, two, four) = (FULL_WRITE, 2 * FULL_WRITE, 4 * FULL_WRITE);
     for (len, writes) in [
-        (FULL_WRITE, vec![FULL_WRITE, 4]),
-        (LONG_WRITE - 5, vec![FULL_WRITE, FULL_WRITE - 1]),
-        (LONG_WRITE - 4, vec![LONG_WRITE]),
-        (LONG_WRITE, vec![LONG_WRITE, 4]),
+        (one, &[one, 4][..]),
+        (two - 5, &[one, one - 1]),
+        (two - 4, &[two]),
         (
-            MIB,
-            vec![LONG_WRITE, LONG_WRITE, LONG_WRITE, LONG_WRITE, rest],
+            4 * four - 5,
+            &[two, two, two, two, two, two, two, one, one - 1],
         ),
+        (4 * four, &[four, two, two, two, two, two, two, 4]),
     ] {
         for vectored in [true, false] {
             let mut io = Scripted::default();

@@ -10,7 +10,7 @@ use wholeblock::{
 use crate::reference::{MAX_LIMIT, Reference};
 
 /// Lengths around which something in the crate changes.
-const EDGES: [usize; 8] = [128, 256, 4_096, 8_192, 16_384, 65_536, 121_632, 131_072];
+const EDGES: [usize; 8] = [128, 256, 4_096, 8_192, 16_384, 65_536, 124_528, 131_072];
 
 /// What a receiver keeps between blocks, unless told otherwise.
 const DEFAULT_MAX_RETAINED: usize = 1024 * 1024;

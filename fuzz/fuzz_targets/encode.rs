@@ -20,7 +20,7 @@ use wholeblock::{
     AsFramedWrite, BlockCodec, BlockError, BlockTransport, Framing, send_blocks, try_send_blocks,
 };
 use wholeblock_fuzz::{
-    config::{Config, Len, Settings, Visit},
+    config::{Config, FULL_WRITE, Len, Settings, Visit},
     memory::KIB,
     polls::Task,
     reference::{Reference, Refusal},
@@ -29,9 +29,6 @@ use wholeblock_fuzz::{
 
 /// The most bytes of all blocks: some full writes.
 const MAX_BYTES: usize = 400 * KIB;
-
-/// What a sink queues beyond the block that it was given last.
-const MAX_QUEUED: usize = 124_528;
 
 #[derive(Arbitrary, Debug)]
 struct Input {
@@ -91,7 +88,7 @@ impl Visit for &Input {
         sending.sink(
             BlockTransport::new(peer(), codec.clone()),
             BlockTransport::get_ref,
-            MAX_QUEUED,
+            FULL_WRITE,
         );
         sending.transfer(
             FramedWrite::new(peer(), codec.clone()),

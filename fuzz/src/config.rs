@@ -9,8 +9,11 @@ use wholeblock::{
 
 use crate::reference::{MAX_LIMIT, Reference};
 
+/// Bytes in a full write: the crate's constant of this name, which its users cannot see.
+pub const FULL_WRITE: usize = 86 * 1_448;
+
 /// Lengths around which something in the crate changes.
-const EDGES: [usize; 8] = [128, 256, 4_096, 8_192, 16_384, 65_536, 124_528, 131_072];
+const EDGES: [usize; 8] = [128, 256, 4_096, 8_192, 16_384, 65_536, FULL_WRITE, 131_072];
 
 /// What a receiver keeps between blocks, unless told otherwise.
 const DEFAULT_MAX_RETAINED: usize = 1024 * 1024;

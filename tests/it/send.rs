@@ -19,8 +19,8 @@ use wholeblock::{
 };
 
 use crate::support::{
-    CHAIN_FROM, Case, FULL_WRITE, KIB, MAX_SLICES, MIB, Scripted, blocks_for, numbered, prefixed,
-    ready, wire, with_each_framing,
+    CHAIN_FROM, Case, FULL_WRITE, KIB, MIB, Scripted, blocks_for, check_full_writes, numbered,
+    prefixed, ready, wire, with_each_framing,
 };
 
 /// Runs `$check` for each sender there is, with the far end of its pipe, which holds `$room` bytes.
@@ -106,15 +106,7 @@ fn every_write_is_a_full_one_while_there_is_more() {
             ready(send_blocks(&mut framed, stream::iter(blocks.clone()))).unwrap();
             let io = framed.get_ref();
             assert_eq!(io.written, wire(LengthPrefix::u32(), &blocks));
-            let (last, all_but_last) = io.gathered.split_last().unwrap();
-            let long = len + 4 > FULL_WRITE;
-            assert!(last.1 <= FULL_WRITE, "{len}: {last:?}");
-            for (slices, bytes) in all_but_last {
-                let full = bytes / FULL_WRITE;
-                assert_eq!(*bytes, full * FULL_WRITE, "{len}");
-                assert!(full == 1 || long, "{len}");
-                assert!(*slices <= MAX_SLICES, "{len}: {slices}");
-            }
+            check_full_writes(io, len);
         }
     }
 }

@@ -36,7 +36,19 @@ pub(crate) const CHAIN_FROM: usize = 4 * KIB;
 
 /// Slices in one write at most: all the payloads to refer to that fit it, and what is joined
 /// around them.
-pub(crate) const MAX_SLICES: usize = 2 * FULL_WRITE.div_ceil(CHAIN_FROM) + 1;
+const MAX_SLICES: usize = 2 * FULL_WRITE.div_ceil(CHAIN_FROM) + 1;
+
+/// Checks that blocks of `len` bytes, each with a header of 4, left in full writes, but for the end:
+/// in two at once only where one block can have brought as many.
+pub(crate) fn check_full_writes(io: &Scripted, len: usize) {
+    let (last, all_but_last) = io.gathered.split_last().unwrap();
+    assert!(last.1 <= FULL_WRITE, "{len}: {last:?}");
+    for (slices, bytes) in all_but_last {
+        let two = len + 4 > FULL_WRITE && *bytes == 2 * FULL_WRITE;
+        assert!(two || *bytes == FULL_WRITE, "{len}: {bytes}");
+        assert!(*slices <= MAX_SLICES, "{len}: {slices}");
+    }
+}
 
 /// A user's own header: `"WB"`, version 1, the payload's length as a big-endian u24.
 #[derive(Clone, Copy, Debug)]

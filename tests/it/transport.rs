@@ -13,8 +13,8 @@ use wholeblock::{
 };
 
 use crate::support::{
-    CHAIN_FROM, Case, FULL_WRITE, KIB, MAX_SLICES, MIB, Magic, Scripted, blocks_for, numbered,
-    prefixed, ready, transport, wire, with_each_framing,
+    CHAIN_FROM, Case, FULL_WRITE, KIB, MIB, Magic, Scripted, blocks_for, check_full_writes,
+    numbered, prefixed, ready, transport, wire, with_each_framing,
 };
 
 const LENS: [usize; 10] = [
@@ -261,15 +261,7 @@ fn blocks_that_are_fed_leave_in_full_writes() {
             }
             ready(transport.close()).unwrap();
             let io = transport.get_ref();
-            let (last, all_but_last) = io.gathered.split_last().unwrap();
-            let long = len + 4 > FULL_WRITE;
-            for (slices, bytes) in all_but_last {
-                let full = bytes / FULL_WRITE;
-                assert_eq!(*bytes, full * FULL_WRITE, "{len}");
-                assert!(full == 1 || long, "{len}");
-                assert!(*slices <= MAX_SLICES, "{len}");
-            }
-            assert!(last.1 <= FULL_WRITE, "{len}");
+            check_full_writes(io, len);
             assert_eq!(io.written, wire(LengthPrefix::u32(), &blocks), "{len}");
         }
     }

@@ -151,13 +151,16 @@ fn sink_stream<E: Failure>(task: Task, peer: impl Peer<E>) -> Running {
     }
 }
 
-pub(crate) async fn feed<E: Failure>(mut peer: impl Peer<E>, source: Blocks) -> Moved {
+pub(crate) async fn feed<E: Failure>(
+    mut sink: impl Sink<Bytes, Error = E> + Unpin,
+    source: Blocks,
+) -> Moved {
     let mut sent = 0;
     for block in source {
-        peer.feed(block).await?;
+        sink.feed(block).await?;
         sent += 1;
     }
-    peer.close().await?;
+    sink.close().await?;
     Ok(sent)
 }
 

@@ -28,8 +28,8 @@
 //!   `&[u8]`, without an allocation or a copy, and a whole stream of blocks is sent in full writes.
 //!   On a `BlockTransport` or a `Framed`.
 //! * **[`Framed`](tokio_util::codec::Framed)** with a [`BlockCodec`], wherever something asks for
-//!   exactly that. It copies each block into its write buffer, and writes every 8 KiB. More at a
-//!   time, `framed.set_backpressure_boundary(64 * 1024)`, is faster for blocks shorter than that.
+//!   exactly that. It copies each block into its write buffer, and writes every 8 KiB. For
+//!   blocks that are shorter, `framed.set_backpressure_boundary(64 * 1024)` is faster.
 //!
 //! They mix: each is as it was after either helper, and loses and repeats nothing.
 //!

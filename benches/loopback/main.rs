@@ -20,6 +20,7 @@
 //! | the same, `tokio-8k`     | tokio's socket, `Framed`'s writes  | `read_exact` of many blocks |
 //! | `ld`, `ld-64k`           | `LengthDelimitedCodec` in `Framed`: `feed`, `close` | `next`     |
 //! | `framed`, `framed-64k`   | `BlockCodec` in `Framed`: `feed`, `close`           | `next`     |
+//! | `transport`              | `BlockTransport`: `feed`, `close`  | `next`                      |
 //! | `next`, `next-batch`     | `send_blocks`                      | `recv_blocks`, lending      |
 //!
 //! The raw limit runs twice in each turn: blocks copied into a buffer of 60 KiB that is written

@@ -30,6 +30,7 @@ const COMMON_MSS: usize = 1_500 - 20 - 20 - 12;
 /// and a wake-up of its own. One segment a write does as well for blocks of 64 bytes, and moves those
 /// of 1 KiB and more at about 0.9 of the rate over loopback. Four bring up to a tenth more, but then
 /// a sender that waits would hold twice as much.
+///
 /// And whole packets, for while Nagle's algorithm is on, a packet that is not full is held back
 /// until all before it are acknowledged. Over an MTU of 1,500 with Nagle on, writes of 60,816 bytes
 /// move blocks of 51,200 bytes four times as fast as writes of 60 KiB, which are 624 bytes longer,

@@ -87,7 +87,7 @@ impl Contender {
 }
 
 /// `Framed` that writes 64 KiB at a time instead of 8.
-fn framed_64k<T: Io, C>(io: T, codec: C) -> Framed<T, C> {
+pub(crate) fn framed_64k<T: Io, C>(io: T, codec: C) -> Framed<T, C> {
     let mut framed = Framed::new(io, codec);
     framed.set_backpressure_boundary(64 * 1024);
     framed

@@ -105,7 +105,7 @@ const PAYLOAD: u8 = b'a';
 
 /// Bytes of the shared buffer, or one block if that is longer: more than the first-level cache
 /// holds, so that a sender that reads payloads pays for it, and less than the second.
-const SHARED: usize = 64 * 1024;
+pub(crate) const SHARED: usize = 64 * 1024;
 
 /// A sender's source of blocks.
 #[derive(Debug)]

@@ -1,0 +1,179 @@
+//! Requests and answers in the shapes that services have: how `BlockTransport` compares with what a
+//! service uses today.
+//!
+//! ```text
+//! cargo bench --bench services
+//! cargo bench --bench services -- --shapes rpc,feed --sizes 256,1024 --rounds 15
+//! cargo bench --bench services -- --in-flight 16 --connections 1,50
+//! cargo bench --bench services -- --threads 1
+//! ```
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use clap::{ArgAction, Parser, ValueEnum};
+
+use crate::{
+    payloads::{NUMBER_LEN, Payloads},
+    report::Figures,
+    shapes::{Job, Shape},
+    support::{
+        contenders::Contender,
+        load::Source,
+        run::{self, Schedule},
+        stats, system,
+    },
+};
+
+mod payloads;
+mod pipelined;
+mod report;
+mod rpc;
+mod shapes;
+mod sides;
+#[allow(dead_code, reason = "each benchmark uses a part of what they share")]
+#[path = "../support/mod.rs"]
+mod support;
+
+/// Descriptors that a process has open beside its connections, with room to spare.
+const OTHER_FILES: usize = 64;
+
+/// `cargo bench --bench services -- [OPTIONS]`
+#[derive(Debug, Parser)]
+#[command(about = "Requests and answers in the shapes that services have")]
+struct Args {
+    /// How often each contender has its turn with each load.
+    #[arg(long, default_value = "9", value_parser = run::parse_count)]
+    rounds: usize,
+    /// The shapes; all unless told.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    shapes: Vec<Shape>,
+    /// Payload bytes of a request, and of its answer.
+    #[arg(long, value_delimiter = ',', default_value = "64,256,512,1024,2048,4096,16384,65536",
+          value_parser = parse_size)]
+    sizes: Vec<usize>,
+    /// Requests without an answer at any time, on each connection.
+    #[arg(long, value_delimiter = ',', default_value = "1,64", value_parser = run::parse_count)]
+    in_flight: Vec<usize>,
+    /// Numbers of connections.
+    #[arg(long, value_delimiter = ',', default_value = "1", value_parser = run::parse_count)]
+    connections: Vec<usize>,
+    /// The contenders: ld, ld-64k, framed, framed-64k, transport. ld takes part in any case.
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "ld,framed,transport"
+    )]
+    only: Vec<Contender>,
+    /// How long ld's turn takes; the others move as many requests.
+    #[arg(long, default_value = "150", value_parser = run::parse_count)]
+    millis: usize,
+    /// 2: clients and servers have a thread each. 1: they share one.
+    #[arg(long, default_value = "2", value_parser = clap::value_parser!(u64).range(1..=2))]
+    threads: u64,
+    /// Where the clients' payloads come from: slices of a shared buffer, or a fresh Vec each.
+    #[arg(long, value_enum, default_value = "slices")]
+    source: Source,
+    /// Whether TCP_NODELAY is set at both ends: on or off.
+    #[arg(long, default_value = "on", action = ArgAction::Set, value_parser = parse_switch)]
+    nodelay: bool,
+    /// Print Markdown.
+    #[arg(long)]
+    markdown: bool,
+    /// Given by `cargo bench`.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn parse_switch(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("neither on nor off".to_owned()),
+    }
+}
+
+/// Up to 16 MiB, because the payloads in flight are kept in memory.
+fn parse_size(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(size) if (NUMBER_LEN..=16 << 20).contains(&size) => Ok(size),
+        _ => Err(format!("not a number from {NUMBER_LEN} to {}", 16 << 20)),
+    }
+}
+
+impl Args {
+    fn contenders(&self) -> Vec<Contender> {
+        let mut contenders = self.only.clone();
+        if !contenders.contains(&Contender::Ld) {
+            contenders.insert(0, Contender::Ld);
+        }
+        contenders
+    }
+
+    /// What is to be measured; what belongs into one table lies together.
+    fn jobs(&self) -> Vec<Job> {
+        let shapes = match &self.shapes[..] {
+            [] => Shape::value_variants(),
+            shapes => shapes,
+        };
+        let mut jobs = Vec::new();
+        for &shape in shapes {
+            for &connections in &self.connections {
+                for &in_flight in &self.in_flight {
+                    jobs.extend(self.sizes.iter().map(|&size| Job {
+                        shape,
+                        size,
+                        in_flight: in_flight as u64,
+                        connections,
+                        threads: self.threads as usize,
+                        nodelay: self.nodelay,
+                        payloads: Payloads::new(size, self.source, in_flight),
+                    }));
+                }
+            }
+        }
+        jobs
+    }
+}
+
+fn main() -> anyhow::Result<()> {
+    if !run::is_bench("services") {
+        return Ok(());
+    }
+    let args = Args::parse();
+    let most = args.connections.iter().max().copied().unwrap_or(1);
+    let needed = (2 * most + OTHER_FILES) as u64;
+    ensure!(
+        system::file_limit().is_none_or(|limit| limit >= needed),
+        "this takes {needed} open files, more than this process may have: ulimit -n {needed}"
+    );
+
+    let jobs = args.jobs();
+    let schedule = Schedule::new(args.contenders(), args.rounds, jobs.len());
+    let mut results = Vec::new();
+    for job in jobs {
+        let requests = job.requests_in(Duration::from_millis(args.millis as u64))?;
+        let all = requests as f64 * job.connections as f64;
+        let text = format!("{}, {}", job.describe(), stats::bytes(job.size));
+        let rounds = schedule.measure(&text, |contender| {
+            Ok(all / job.run(contender, requests)?.as_secs_f64())
+        })?;
+        results.push(Figures { job, rounds });
+    }
+    schedule.finish();
+    println!(
+        "requests and answers over 127.0.0.1, TCP_NODELAY {}, {}, {}; {} rounds of about {} ms a \
+         contender, after one to warm up\n",
+        if args.nodelay { "on" } else { "off" },
+        match args.threads {
+            1 => "both ends on one thread",
+            _ => "each end on its own thread",
+        },
+        args.source.name(),
+        args.rounds,
+        args.millis
+    );
+    report::print(&results, args.markdown);
+    Ok(())
+}

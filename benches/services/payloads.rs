@@ -1,0 +1,70 @@
+//! The requests: blocks with a number in them, by which their answers are told apart.
+
+use std::hint::black_box;
+
+use anyhow::{Context, ensure};
+use bytes::{Bytes, BytesMut};
+
+use crate::support::load::{SHARED, Source};
+
+/// Bytes of the number at the front of each payload.
+pub(crate) const NUMBER_LEN: usize = size_of::<u64>();
+
+/// Payloads of one size. Payload `n` differs from the ones before it, as far as the shared buffer
+/// reaches: then they start over.
+#[derive(Clone, Debug)]
+pub(crate) struct Payloads {
+    /// All payloads, one behind the other.
+    shared: Bytes,
+    size: usize,
+    source: Source,
+}
+
+impl Payloads {
+    /// At least `distinct` payloads, and a multiple of that: the payloads `n` and `n + distinct`
+    /// are sent by the same sender, which awaits the first answer before it sends the second.
+    pub(crate) fn new(size: usize, source: Source, distinct: usize) -> Self {
+        let count = (SHARED / size).max(1).next_multiple_of(distinct);
+        let mut shared = BytesMut::zeroed(count * size);
+        for (number, payload) in shared.chunks_exact_mut(size).enumerate() {
+            payload[..NUMBER_LEN].copy_from_slice(&(number as u64).to_be_bytes());
+        }
+        Self {
+            // As in `Load::source`: counted from the first payload on, unseen by the compiler.
+            shared: black_box(shared.freeze().slice(..)),
+            size,
+            source,
+        }
+    }
+
+    /// Payload `n`. Not inlined, for the reason that `Blocks::next` gives.
+    #[inline(never)]
+    pub(crate) fn payload(&self, n: u64) -> Bytes {
+        let start = self.number(n) as usize * self.size;
+        let place = start..start + self.size;
+        match self.source {
+            Source::Slices => self.shared.slice(place),
+            Source::Fresh => Bytes::from(self.shared[place].to_vec()),
+        }
+    }
+
+    /// The number that payload `n` carries.
+    pub(crate) fn number(&self, n: u64) -> u64 {
+        n % (self.shared.len() / self.size) as u64
+    }
+
+    /// The number in `block`, which is one of these payloads, or the answer to one.
+    pub(crate) fn number_in(&self, block: &[u8]) -> anyhow::Result<u64> {
+        let (len, size) = (block.len(), self.size);
+        ensure!(len == size, "a block of {len} bytes instead of {size}");
+        let number = block.first_chunk().context("a block without a number")?;
+        Ok(u64::from_be_bytes(*number))
+    }
+
+    /// Fails unless `block` is payload `n`.
+    pub(crate) fn check(&self, n: u64, block: &[u8]) -> anyhow::Result<()> {
+        let (number, expected) = (self.number_in(block)?, self.number(n));
+        ensure!(number == expected, "block {number} instead of {expected}");
+        Ok(())
+    }
+}

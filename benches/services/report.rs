@@ -1,0 +1,57 @@
+//! What was measured, in tables.
+
+use crate::{
+    shapes::Job,
+    support::{
+        contenders::Contender,
+        run::{Rounds, of},
+        stats::{self, Table, decimals},
+    },
+};
+
+/// The figures of one size.
+pub(crate) struct Figures {
+    pub(crate) job: Job,
+    /// Requests a second.
+    pub(crate) rounds: Rounds<f64>,
+}
+
+/// A table for each shape, number of connections and number of requests in flight.
+pub(crate) fn print(results: &[Figures], markdown: bool) {
+    for group in results.chunk_by(|a, b| a.job.describe() == b.job.describe()) {
+        let title = group[0].job.describe();
+        println!("{}{title}\n", if markdown { "## " } else { "" });
+        println!("{}", table(group).render(markdown));
+    }
+}
+
+/// A row for each size. The ratios are the median of those within each round, with the least and
+/// the greatest of them.
+fn table(group: &[Figures]) -> Table {
+    let others = || {
+        let names = group[0].rounds.iter().map(|(contender, _)| *contender);
+        names.filter(|&contender| contender != Contender::Ld)
+    };
+    let mut heading = vec!["size".to_owned(), "LengthDelimitedCodec /s".to_owned()];
+    for contender in others() {
+        heading.push(contender.name().to_owned());
+        heading.push("min-max".to_owned());
+    }
+    let heading: Vec<_> = heading.iter().map(String::as_str).collect();
+    let mut table = Table::new(1, &heading);
+    for figures in group {
+        let rates = |contender| of(&figures.rounds, contender).unwrap_or_default();
+        let ld = rates(Contender::Ld);
+        let rate = stats::median(ld).round() as usize;
+        let mut row = vec![stats::bytes(figures.job.size), stats::grouped(rate)];
+        for contender in others() {
+            let ratios = stats::ratios(rates(contender), ld);
+            let [least, median, most] =
+                [0.0, 0.5, 1.0].map(|share| decimals(stats::quantile(&ratios, share), 2));
+            row.push(median);
+            row.push(format!("{least}-{most}"));
+        }
+        table.row(row);
+    }
+    table
+}

@@ -1,12 +1,38 @@
-//! Requests and answers in the shapes that services have: how `BlockTransport` compares with what a
-//! service uses today.
+//! Requests and answers in the shapes that services have: how `BlockTransport` compares with
+//! tokio-util's `LengthDelimitedCodec` when requests are in flight in both directions.
 //!
 //! ```text
 //! cargo bench --bench services
 //! cargo bench --bench services -- --shapes rpc,feed --sizes 256,1024 --rounds 15
 //! cargo bench --bench services -- --in-flight 16 --connections 1,50
-//! cargo bench --bench services -- --threads 1
+//! cargo bench --bench services -- --threads 1 --nodelay off
 //! ```
+//!
+//! | `--shapes` | client, or sender                         | server, or receiver             |
+//! |------------|-------------------------------------------|---------------------------------|
+//! | `rpc`      | callers are tasks; one task polls both directions of the transport, as tarpc's does | handlers are tasks; the same |
+//! | `send`     | feeds requests while fewer than `--in-flight` wait, then flushes | sends each answer |
+//! | `feed`     | the same                                  | feeds answers while requests are ready, then flushes |
+//! | `forward`  | the same                                  | forwards the requests into the sink of the answers |
+//! | `channel`  | 8 producers and a channel of 64, which is forwarded into the sink | receives |
+//! | `proxy`    | the same as `feed`, over `LengthDelimitedCodec` | the proxy: feeds what is ready, then flushes; behind it is a server as in `feed` |
+//!
+//! A contender runs at both ends; of `proxy`, in the proxy only. Each end has a thread and a
+//! current-thread runtime of its own; the server behind the proxy shares the client's. With
+//! `--threads 1` they all share one.
+//!
+//! **Each end needs a core of its own.** A contender that makes the two ends take turns loses half
+//! of the machine. On a machine that is busy with other work this does not show, because the ends
+//! take turns there with every contender.
+//!
+//! A measurement is a fixed number of requests, which take `LengthDelimitedCodec` about `--millis`.
+//! It lasts until both ends have seen the end of the stream. Answers are as long as requests. The
+//! client checks the number that each answer carries.
+//!
+//! Contenders take turns, another one first in each round, after a round to warm up. The tables show
+//! the median of `LengthDelimitedCodec`'s requests a second, all connections together. For the other
+//! contenders they show the median of the ratios to it within a round, the lowest and the highest:
+//! more than 1 is faster.
 
 use std::time::Duration;
 
@@ -14,7 +40,7 @@ use anyhow::ensure;
 use clap::{ArgAction, Parser, ValueEnum};
 
 use crate::{
-    payloads::{NUMBER_LEN, Payloads},
+    payloads::NUMBER_LEN,
     report::Figures,
     shapes::{Job, Shape},
     support::{
@@ -25,8 +51,10 @@ use crate::{
     },
 };
 
+mod channel;
 mod payloads;
 mod pipelined;
+mod proxy;
 mod report;
 mod rpc;
 mod shapes;
@@ -119,16 +147,21 @@ impl Args {
         };
         let mut jobs = Vec::new();
         for &shape in shapes {
+            let in_flights = match shape {
+                // Its producers wait for the channel only.
+                Shape::Channel => &[channel::PRODUCERS as usize],
+                _ => &self.in_flight[..],
+            };
             for &connections in &self.connections {
-                for &in_flight in &self.in_flight {
+                for &in_flight in in_flights {
                     jobs.extend(self.sizes.iter().map(|&size| Job {
                         shape,
                         size,
+                        source: self.source,
                         in_flight: in_flight as u64,
                         connections,
                         threads: self.threads as usize,
                         nodelay: self.nodelay,
-                        payloads: Payloads::new(size, self.source, in_flight),
                     }));
                 }
             }
@@ -143,7 +176,7 @@ fn main() -> anyhow::Result<()> {
     }
     let args = Args::parse();
     let most = args.connections.iter().max().copied().unwrap_or(1);
-    let needed = (2 * most + OTHER_FILES) as u64;
+    let needed = (4 * most + OTHER_FILES) as u64;
     ensure!(
         system::file_limit().is_none_or(|limit| limit >= needed),
         "this takes {needed} open files, more than this process may have: ulimit -n {needed}"

@@ -3,9 +3,9 @@
 use std::hint::black_box;
 
 use anyhow::{Context, ensure};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
-use crate::support::load::{SHARED, Source};
+use crate::support::load::{PAYLOAD, SHARED, Source};
 
 /// Bytes of the number at the front of each payload.
 pub(crate) const NUMBER_LEN: usize = size_of::<u64>();
@@ -21,17 +21,16 @@ pub(crate) struct Payloads {
 }
 
 impl Payloads {
-    /// At least `distinct` payloads, and a multiple of that: the payloads `n` and `n + distinct`
-    /// are sent by the same sender, which awaits the first answer before it sends the second.
+    /// A multiple of `distinct` payloads, so that no two of as many in a row carry the same number.
     pub(crate) fn new(size: usize, source: Source, distinct: usize) -> Self {
         let count = (SHARED / size).max(1).next_multiple_of(distinct);
-        let mut shared = BytesMut::zeroed(count * size);
+        let mut shared = vec![PAYLOAD; count * size];
         for (number, payload) in shared.chunks_exact_mut(size).enumerate() {
             payload[..NUMBER_LEN].copy_from_slice(&(number as u64).to_be_bytes());
         }
         Self {
             // As in `Load::source`: counted from the first payload on, unseen by the compiler.
-            shared: black_box(shared.freeze().slice(..)),
+            shared: black_box(Bytes::from(shared).slice(..)),
             size,
             source,
         }
@@ -53,7 +52,11 @@ impl Payloads {
         n % (self.shared.len() / self.size) as u64
     }
 
-    /// The number in `block`, which is one of these payloads, or the answer to one.
+    pub(crate) fn size(&self) -> usize {
+        self.size
+    }
+
+    /// The number at the front of `block`.
     pub(crate) fn number_in(&self, block: &[u8]) -> anyhow::Result<u64> {
         let (len, size) = (block.len(), self.size);
         ensure!(len == size, "a block of {len} bytes instead of {size}");
@@ -61,7 +64,7 @@ impl Payloads {
         Ok(u64::from_be_bytes(*number))
     }
 
-    /// Fails unless `block` is payload `n`.
+    /// Fails unless `block` carries the number of payload `n` and is as long.
     pub(crate) fn check(&self, n: u64, block: &[u8]) -> anyhow::Result<()> {
         let (number, expected) = (self.number_in(block)?, self.number(n));
         ensure!(number == expected, "block {number} instead of {expected}");

@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, ensure};
 use bytes::{Bytes, BytesMut};
 use futures::{SinkExt, StreamExt};
 use tokio::{
@@ -16,17 +16,38 @@ use tokio::{
 };
 
 use crate::{
-    payloads::Payloads,
+    payloads::{NUMBER_LEN, Payloads},
     support::contenders::{Failure, Moved, Peer},
 };
 
 /// Calls, or answers, that wait for the task of the connection: as many as tarpc has by default.
 const CHANNEL: usize = 100;
 
-struct Call {
+/// A request or an answer. As with a serializer, it has its own memory: its block is made when it
+/// is sent, and dropped when it is received.
+struct Message {
     number: u64,
-    request: Bytes,
-    answer: oneshot::Sender<BytesMut>,
+    body: Vec<u8>,
+}
+
+impl Message {
+    fn encode(&self) -> Bytes {
+        let block = [&self.number.to_be_bytes(), &self.body[..]].concat();
+        Bytes::from(block)
+    }
+
+    fn decode(block: BytesMut) -> anyhow::Result<Self> {
+        let (number, body) = block.split_first_chunk().context("no number")?;
+        Ok(Self {
+            number: u64::from_be_bytes(*number),
+            body: body.to_vec(),
+        })
+    }
+}
+
+struct Call {
+    request: Message,
+    answer: oneshot::Sender<Message>,
 }
 
 /// `calls` calls, by `in_flight` callers.
@@ -44,13 +65,14 @@ pub(crate) async fn client<E: Failure>(
             let mut answered = 0;
             for n in (first..calls).step_by(in_flight as usize) {
                 let (answer, answered_by) = oneshot::channel();
-                let call = Call {
+                let request = Message {
                     number: payloads.number(n),
-                    request: payloads.payload(n),
-                    answer,
+                    body: payloads.payload(n)[NUMBER_LEN..].to_vec(),
                 };
+                let call = Call { request, answer };
                 to_connection.send(call).await.context("no connection")?;
-                payloads.check(n, &answered_by.await?)?;
+                let len = NUMBER_LEN + answered_by.await?.body.len();
+                ensure!(len == payloads.size(), "an answer of {len} bytes");
                 answered += 1;
             }
             anyhow::Ok(answered)
@@ -60,7 +82,6 @@ pub(crate) async fn client<E: Failure>(
 
     let mut connection = ClientEnd {
         peer,
-        payloads,
         calls: calls_waiting,
         waiting: HashMap::new(),
     };
@@ -79,9 +100,8 @@ pub(crate) async fn client<E: Failure>(
 
 struct ClientEnd<P> {
     peer: P,
-    payloads: Payloads,
     calls: mpsc::Receiver<Call>,
-    waiting: HashMap<u64, oneshot::Sender<BytesMut>>,
+    waiting: HashMap<u64, oneshot::Sender<Message>>,
 }
 
 impl<P> ClientEnd<P> {
@@ -106,9 +126,9 @@ impl<P> ClientEnd<P> {
         let Some(answer) = ready!(self.peer.poll_next_unpin(cx)?) else {
             return Poll::Ready(Err(anyhow!("the end instead of an answer")));
         };
-        let number = self.payloads.number_in(&answer)?;
-        let caller = self.waiting.remove(&number);
-        let caller = caller.with_context(|| format!("answer {number}, which nobody awaits"))?;
+        let answer = Message::decode(answer)?;
+        let caller = self.waiting.remove(&answer.number);
+        let caller = caller.context("an answer that nobody awaits")?;
         // The caller is gone only if another one has failed.
         let _ = caller.send(answer);
         Poll::Ready(Ok(()))
@@ -122,8 +142,8 @@ impl<P> ClientEnd<P> {
         ready!(self.peer.poll_ready_unpin(cx)?);
         match self.calls.poll_recv(cx) {
             Poll::Ready(Some(call)) => {
-                self.peer.start_send_unpin(call.request)?;
-                self.waiting.insert(call.number, call.answer);
+                self.peer.start_send_unpin(call.request.encode())?;
+                self.waiting.insert(call.request.number, call.answer);
                 Poll::Ready(Ok(Some(())))
             }
             Poll::Ready(None) => {
@@ -155,9 +175,9 @@ pub(crate) async fn server<E: Failure>(peer: impl Peer<E>) -> Moved {
 
 struct ServerEnd<P> {
     peer: P,
-    answers: mpsc::Receiver<Bytes>,
+    answers: mpsc::Receiver<Message>,
     /// For the handlers.
-    to_connection: mpsc::Sender<Bytes>,
+    to_connection: mpsc::Sender<Message>,
     /// True if the client has sent its last request.
     ended: bool,
     received: u64,
@@ -170,11 +190,10 @@ impl<P> ServerEnd<P> {
     where
         P: Peer<E>,
     {
-        loop {
-            match (self.poll_request(cx)?, self.poll_answer(cx)?) {
-                (Poll::Ready(()), _) | (_, Poll::Ready(())) => {}
-                (Poll::Pending, Poll::Pending) => break,
-            }
+        let mut moved = true;
+        while moved {
+            let (request, answer) = (self.poll_request(cx)?, self.poll_answer(cx)?);
+            moved = request.is_ready() || answer.is_ready();
         }
         if self.ended && self.answered == self.received {
             ready!(self.peer.poll_close_unpin(cx)?);
@@ -193,10 +212,11 @@ impl<P> ServerEnd<P> {
         match ready!(self.peer.poll_next_unpin(cx)?) {
             Some(request) => {
                 self.received += 1;
+                let request = Message::decode(request)?;
                 let to_connection = self.to_connection.clone();
                 tokio::spawn(async move {
                     // Nobody takes the answer if the connection has failed.
-                    let _ = to_connection.send(request.freeze()).await;
+                    let _ = to_connection.send(request).await;
                 });
             }
             None => self.ended = true,
@@ -211,7 +231,7 @@ impl<P> ServerEnd<P> {
         ready!(self.peer.poll_ready_unpin(cx)?);
         match self.answers.poll_recv(cx) {
             Poll::Ready(Some(answer)) => {
-                self.peer.start_send_unpin(answer)?;
+                self.peer.start_send_unpin(answer.encode())?;
                 self.answered += 1;
                 Poll::Ready(Ok(()))
             }

@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use anyhow::bail;
 use clap::ValueEnum;
+use futures::FutureExt;
 use tokio::net::TcpStream;
 use tokio_util::codec::Framed;
 use wholeblock::{BlockCodec, BlockTransport};
 
 use crate::{
+    channel,
     payloads::Payloads,
-    pipelined, rpc,
+    pipelined, proxy, rpc,
     sides::Sides,
     support::{
         contenders::{Contender, Failure, Peer, Running, framed_64k},
@@ -25,6 +27,8 @@ pub(crate) enum Shape {
     Send,
     Feed,
     Forward,
+    Channel,
+    Proxy,
 }
 
 impl Shape {
@@ -34,33 +38,34 @@ impl Shape {
             Self::Send => "send: a server that sends each answer",
             Self::Feed => "feed: a server that feeds answers, then flushes",
             Self::Forward => "forward: a server that forwards requests into its sink",
+            Self::Channel => {
+                "channel: 8 producers, a channel that is forwarded into the sink, one way"
+            }
+            Self::Proxy => "proxy: a proxy that feeds what it receives, then flushes",
         }
     }
 }
 
 /// What one measurement moves, and how.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Job {
     pub(crate) shape: Shape,
+    /// Payload bytes of a block.
     pub(crate) size: usize,
+    /// Where the clients' payloads come from.
+    pub(crate) source: Source,
     pub(crate) in_flight: u64,
     pub(crate) connections: usize,
     pub(crate) threads: usize,
     pub(crate) nodelay: bool,
-    pub(crate) payloads: Payloads,
 }
 
 impl Job {
     /// Answers `requests` requests on each connection.
     pub(crate) fn run(&self, contender: Contender, requests: u64) -> anyhow::Result<Duration> {
-        let load = Load {
-            size: self.size,
-            prefixed: true,
-            source: Source::Slices,
-            blocks: requests,
-        };
-        let codec = BlockCodec::new(load.length_prefix()?);
+        let load = self.load();
         let ld = || load.length_delimited();
+        let codec = BlockCodec::new(load.length_prefix()?);
         match contender {
             Contender::Ld => self.run_over(requests, |io| Framed::new(io, ld())),
             Contender::Ld64k => self.run_over(requests, |io| framed_64k(io, ld())),
@@ -88,11 +93,24 @@ impl Job {
         }
     }
 
+    /// For the codecs' settings.
+    fn load(&self) -> Load {
+        Load {
+            size: self.size,
+            prefixed: true,
+            source: self.source,
+            blocks: 1,
+        }
+    }
+
     /// The name of the table that this belongs into.
     pub(crate) fn describe(&self) -> String {
         let shape = self.shape.describe();
         let (in_flight, connections) = (self.in_flight, self.connections);
-        format!("{shape}; {in_flight} in flight, connections: {connections}")
+        match self.shape {
+            Shape::Channel => format!("{shape}; connections: {connections}"),
+            _ => format!("{shape}; {in_flight} in flight, connections: {connections}"),
+        }
     }
 
     fn run_over<P: Peer<E>, E: Failure>(
@@ -101,23 +119,58 @@ impl Job {
         over: impl Fn(TcpStream) -> P,
     ) -> anyhow::Result<Duration> {
         let mut sides = Sides::new(self.threads, self.nodelay)?;
+        let payloads = Payloads::new(self.size, self.source, self.in_flight as usize);
         for _ in 0..self.connections {
-            let (near, far) = sides.connect()?;
-            let (near, far) = (over(near), over(far));
-            let (payloads, in_flight) = (self.payloads.clone(), self.in_flight);
-            let client: Running = match self.shape {
-                Shape::Rpc => Box::pin(rpc::client(near, payloads, in_flight, requests)),
-                _ => Box::pin(pipelined::client(near, payloads, in_flight, requests)),
-            };
-            let server: Running = match self.shape {
-                Shape::Rpc => Box::pin(rpc::server(far)),
-                Shape::Send => Box::pin(pipelined::send(far)),
-                Shape::Feed => Box::pin(pipelined::feed(far)),
-                Shape::Forward => Box::pin(pipelined::forward(far)),
-            };
-            sides.spawn_near(client);
-            sides.spawn_far(server);
+            self.connect(&mut sides, &payloads, requests, &over)?;
         }
         sides.run(requests)
+    }
+
+    fn connect<P: Peer<E>, E: Failure>(
+        &self,
+        sides: &mut Sides,
+        payloads: &Payloads,
+        requests: u64,
+        over: impl Fn(TcpStream) -> P,
+    ) -> anyhow::Result<()> {
+        let (near, far) = sides.connect()?;
+        if self.shape == Shape::Proxy {
+            // The client and the server are the same for all: the proxy is what differs.
+            let over_ld = |io| Framed::new(io, self.load().length_delimited());
+            let (server, to_server) = sides.connect()?;
+            sides.spawn_near(self.client(over_ld(near), payloads, requests));
+            sides.spawn_near(self.server(over_ld(server), payloads));
+            sides.spawn_far(proxy::proxy(over(far), over(to_server)).boxed());
+            return Ok(());
+        }
+        sides.spawn_near(self.client(over(near), payloads, requests));
+        sides.spawn_far(self.server(over(far), payloads));
+        Ok(())
+    }
+
+    fn client<E: Failure>(
+        &self,
+        peer: impl Peer<E>,
+        payloads: &Payloads,
+        requests: u64,
+    ) -> Running {
+        let (payloads, in_flight) = (payloads.clone(), self.in_flight);
+        match self.shape {
+            Shape::Rpc => rpc::client(peer, payloads, in_flight, requests).boxed(),
+            Shape::Channel => channel::sender(peer, payloads, requests).boxed(),
+            Shape::Send | Shape::Feed | Shape::Forward | Shape::Proxy => {
+                pipelined::client(peer, payloads, in_flight, requests).boxed()
+            }
+        }
+    }
+
+    fn server<E: Failure>(&self, peer: impl Peer<E>, payloads: &Payloads) -> Running {
+        match self.shape {
+            Shape::Rpc => rpc::server(peer).boxed(),
+            Shape::Send => pipelined::send(peer).boxed(),
+            Shape::Feed | Shape::Proxy => pipelined::feed(peer).boxed(),
+            Shape::Forward => pipelined::forward(peer).boxed(),
+            Shape::Channel => channel::receiver(peer, payloads.clone()).boxed(),
+        }
     }
 }

@@ -101,7 +101,7 @@ impl Load {
 }
 
 /// Every byte of every payload: nothing that is measured depends on the content.
-const PAYLOAD: u8 = b'a';
+pub(crate) const PAYLOAD: u8 = b'a';
 
 /// Bytes of the shared buffer, or one block if that is longer: more than the first-level cache
 /// holds, so that a sender that reads payloads pays for it, and less than the second.

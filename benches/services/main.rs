@@ -8,14 +8,18 @@
 //! cargo bench --bench services -- --threads 1 --nodelay off
 //! ```
 //!
-//! | `--shapes` | client, or sender                         | server, or receiver             |
-//! |------------|-------------------------------------------|---------------------------------|
-//! | `rpc`      | callers are tasks; one task polls both directions of the transport, as tarpc's does | handlers are tasks; the same |
-//! | `send`     | feeds requests while fewer than `--in-flight` wait, then flushes | sends each answer |
-//! | `feed`     | the same                                  | feeds answers while requests are ready, then flushes |
-//! | `forward`  | the same                                  | forwards the requests into the sink of the answers |
-//! | `channel`  | 8 producers and a channel of 64, which is forwarded into the sink | receives |
-//! | `proxy`    | the same as `feed`, over `LengthDelimitedCodec` | the proxy: feeds what is ready, then flushes; behind it is a server as in `feed` |
+//! | `--shapes` | the server, or the receiver                                              |
+//! |------------|--------------------------------------------------------------------------|
+//! | `rpc`      | handlers are tasks; one task polls the stream and the sink, as tarpc's   |
+//! | `send`     | sends each answer                                                        |
+//! | `feed`     | feeds answers while requests are ready, then flushes                     |
+//! | `forward`  | forwards the stream of requests into the sink                            |
+//! | `channel`  | receives blocks, one way                                                 |
+//! | `proxy`    | a proxy, which feeds while blocks are ready, then flushes; behind it `feed` |
+//!
+//! In `rpc`, the callers are tasks too, and so is the client's end of the connection. In `channel`,
+//! 8 producers push blocks into a channel of 64, which is forwarded into the sink. Any other client
+//! feeds requests while fewer than `--in-flight` are without an answer, then flushes.
 //!
 //! A contender runs at both ends; of `proxy`, in the proxy only. Each end has a thread and a
 //! current-thread runtime of its own; the server behind the proxy shares the client's. With
@@ -36,7 +40,7 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use clap::{ArgAction, Parser, ValueEnum};
 
 use crate::{
@@ -186,9 +190,10 @@ fn main() -> anyhow::Result<()> {
     let schedule = Schedule::new(args.contenders(), args.rounds, jobs.len());
     let mut results = Vec::new();
     for job in jobs {
-        let requests = job.requests_in(Duration::from_millis(args.millis as u64))?;
-        let all = requests as f64 * job.connections as f64;
         let text = format!("{}, {}", job.describe(), stats::bytes(job.size));
+        let time = Duration::from_millis(args.millis as u64);
+        let requests = job.requests_in(time).with_context(|| text.clone())?;
+        let all = requests as f64 * job.connections as f64;
         let rounds = schedule.measure(&text, |contender| {
             Ok(all / job.run(contender, requests)?.as_secs_f64())
         })?;

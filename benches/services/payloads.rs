@@ -10,8 +10,7 @@ use crate::support::load::{PAYLOAD, SHARED, Source};
 /// Bytes of the number at the front of each payload.
 pub(crate) const NUMBER_LEN: usize = size_of::<u64>();
 
-/// Payloads of one size. Payload `n` differs from the ones before it, as far as the shared buffer
-/// reaches: then they start over.
+/// Payloads of one size. They start over where the shared buffer ends, their numbers too.
 #[derive(Clone, Debug)]
 pub(crate) struct Payloads {
     /// All payloads, one behind the other.

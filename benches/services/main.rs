@@ -33,10 +33,10 @@
 //! It lasts until both ends have seen the end of the stream. Answers are as long as requests. The
 //! client checks the number that each answer carries.
 //!
-//! Contenders take turns, another one first in each round, after a round to warm up. The tables show
-//! the median of `LengthDelimitedCodec`'s requests a second, all connections together. For the other
-//! contenders they show the median of the ratios to it within a round, the lowest and the highest:
-//! more than 1 is faster.
+//! Contenders take turns, another one first in each round, after a round to warm up. The tables
+//! show the median of `LengthDelimitedCodec`'s requests a second, all connections together. For the
+//! other contenders they show the median of the ratios to it within a round, the lowest and the
+//! highest: more than 1 is faster.
 
 use std::time::Duration;
 

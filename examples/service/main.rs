@@ -15,7 +15,7 @@
 //! The four requests are sent at once and worked on at once; the answers come in the order of the
 //! requests. Without any, `call` sends the lines of stdin. Its exit status is 0 only if each was
 //! answered, and none refused. The service logs each connection, and ends at Ctrl-C or SIGTERM: it
-//! accepts and reads no more, answers what is in flight, and has exit status 0.
+//! accepts and reads no more, ends open handshakes, answers what is in flight, and has exit status 0.
 //!
 //! ```text
 //! listening on tcp 127.0.0.1:8801

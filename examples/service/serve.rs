@@ -178,7 +178,13 @@ impl Connections {
             let _permit = permit;
             info!("open");
             let handshake = timeout(limits.block_deadline, security.handshake(io));
-            let io = match handshake.await {
+            let handshake = tokio::select! {
+                // First, because a connection without a handshake is ended without a reset below.
+                biased;
+                handshake = handshake => handshake,
+                () = stop.cancelled() => return info!("stopped within its handshake"),
+            };
+            let io = match handshake {
                 Ok(Ok(io)) => io,
                 Ok(Err(error)) => return warn!(%error, "no handshake"),
                 Err(_) => return warn!("no handshake within {:?}", limits.block_deadline),

@@ -67,6 +67,19 @@ fn clients_with_nothing_in_flight_are_told_at_once() {
 }
 
 #[test]
+fn open_handshake_ends_at_once() {
+    let folder = TempDir::new().unwrap();
+    let patient = ["--block-deadline", "60", "--grace", "60"];
+    let (mut service, address) = serve(&folder, "tls", &patient);
+    let mut silent = Peer::new(&address);
+    service.complaint_with(": open");
+    signal(&service, "TERM");
+    silent.ends();
+    let ended = service.end().ok();
+    assert!(!ended.stderr.contains("WARN"), "{}", ended.stderr);
+}
+
+#[test]
 fn what_takes_longer_than_the_grace_is_given_up_and_so_is_all_at_a_second_signal() {
     let folder = TempDir::new().unwrap();
     for (grace, error) in [

@@ -5,14 +5,16 @@
 //! cargo run --release --example file -- send Cargo.toml src
 //!
 //! listening on 127.0.0.1:8801, receiving into received
-//! sent 31 files, 0.2 MB in 0.11 s (...), 0 were there already, 0 reconnections
-//! received from 127.0.0.1:35656: 31 files, 0.2 MB, 0 resumed, 0 were there already
+//! sent 31 files, 0.2 MB in 0.11 s (...), 0 were there already, 0 refused, 0 reconnections
+//! received from 127.0.0.1:35656: 31 files, 0.2 MB, 0 resumed, 0 were there already, 0 refused
 //! ```
 //!
 //! Cut it wherever you like: unplug the network, or kill either end and start it again. It goes on
 //! with the byte where it was. A file is in its place only when all of it is there and its checksum
 //! is right; until then it grows beside it, in `NAME.….part`, and what was in its place stays.
-//! `--help` lists the options.
+//!
+//! A file that either end refuses, for its name, say, is named on stderr, and the others go on; the
+//! sender's exit status is then 1. `--help` lists the options.
 
 mod receive;
 mod send;
@@ -81,7 +83,7 @@ fn main() -> ExitCode {
     // A write that hangs must not keep this program from ending.
     runtime.shutdown_timeout(Duration::from_secs(1));
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
@@ -89,14 +91,14 @@ fn main() -> ExitCode {
     }
 }
 
-async fn start(command: Command) -> anyhow::Result<()> {
+async fn start(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Send {
             paths,
             connect,
             give_up,
         } => {
-            let items = list(&paths)?;
+            let (items, unlisted) = list(&paths)?;
             let (bar, started) = (bar(Some(total_len(&items))), Instant::now());
             let sent = send_all(&connect, &items, Duration::from_secs(give_up), &bar).await;
             bar.finish_and_clear();
@@ -105,20 +107,26 @@ async fn start(command: Command) -> anyhow::Result<()> {
                 there_already,
                 bytes,
                 reconnects,
+                refused,
             } = sent?;
+            let refused = refused + unlisted;
             let (megabytes, secs) = (bytes as f64 / 1e6, started.elapsed().as_secs_f64());
             println!(
                 "sent {files} files, {megabytes:.1} MB in {secs:.2} s ({:.0} MB/s), \
-                 {there_already} were there already, {reconnects} reconnections",
+                 {there_already} were there already, {refused} refused, {reconnects} reconnections",
                 megabytes / secs
             );
-            Ok(())
+            Ok(if refused == 0 {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            })
         }
         Command::Receive { listen, into } => receive(&listen, into).await,
     }
 }
 
-async fn receive(listen: &str, into: PathBuf) -> anyhow::Result<()> {
+async fn receive(listen: &str, into: PathBuf) -> anyhow::Result<ExitCode> {
     let cannot_listen = || format!("cannot listen on {listen}");
     let listener = TcpListener::bind(listen)
         .await
@@ -138,17 +146,18 @@ async fn receive(listen: &str, into: PathBuf) -> anyhow::Result<()> {
         };
         let (receiver, bar) = (receiver.clone(), bars.add(bar(None)));
         tokio::spawn(async move {
-            let (received, result) = receiver.receive(socket, &bar).await;
+            let (received, result) = receiver.receive(socket, peer, &bar).await;
             bar.finish_and_clear();
             let Received {
                 files,
                 there_already,
                 resumed,
                 bytes,
+                refused,
             } = received;
             println!(
                 "received from {peer}: {files} files, {:.1} MB, {resumed} resumed, \
-                 {there_already} were there already",
+                 {there_already} were there already, {refused} refused",
                 bytes as f64 / 1e6
             );
             if let Err(error) = result {

@@ -5,12 +5,12 @@
 use std::{
     collections::HashSet,
     io,
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
-use anyhow::{Context, bail, ensure};
-use futures::StreamExt;
+use anyhow::{Context, bail};
 use indicatif::ProgressBar;
 use sha2::{Digest, Sha256};
 use tokio::{fs, io::AsyncWriteExt, net::TcpStream};
@@ -25,6 +25,8 @@ pub(crate) struct Received {
     pub(crate) there_already: u64,
     pub(crate) resumed: u64,
     pub(crate) bytes: u64,
+    /// Files and folders, each of which has been named on stderr.
+    pub(crate) refused: u64,
 }
 
 /// A folder to receive into.
@@ -67,21 +69,12 @@ impl Receiver {
     pub(crate) async fn receive(
         &self,
         socket: TcpStream,
+        peer: SocketAddr,
         bar: &ProgressBar,
     ) -> (Received, anyhow::Result<()>) {
         let mut received = Received::default();
         let result = match Wire::new(socket) {
-            Ok(mut wire) => match self.receive_all(&mut wire, &mut received, bar).await {
-                Ok(()) => Ok(()),
-                Err(error) if error.is::<Refusal>() => {
-                    let refused = Answer::Refused(format!("{error:#}"));
-                    if wire.say(&refused).await.is_ok() {
-                        wire.linger().await;
-                    }
-                    Err(error)
-                }
-                Err(error) => Err(error),
-            },
+            Ok(wire) => self.receive_all(wire, peer, &mut received, bar).await,
             Err(error) => Err(error),
         };
         (received, result)
@@ -89,37 +82,60 @@ impl Receiver {
 
     async fn receive_all(
         &self,
-        wire: &mut Wire,
+        mut wire: Wire,
+        peer: SocketAddr,
         received: &mut Received,
         bar: &ProgressBar,
     ) -> anyhow::Result<()> {
         while let Some(offer) = wire.hear().await? {
-            let answer = match offer {
-                Offer::Folder { path } => {
-                    let path = self.place(&path)?;
-                    fs::create_dir_all(&path)
-                        .await
-                        .refuse(|| cannot("make", &path))?;
-                    Answer::Whole
-                }
-                Offer::File {
-                    path,
-                    len,
-                    modified,
-                } => {
-                    let path = self.place(&path)?;
-                    let _claim = self.claim(&path)?;
-                    let file = Incoming {
-                        path,
-                        len,
-                        modified,
-                    };
-                    file.receive(wire, received, bar).await?
+            let mut rest = Rest::default();
+            let taken = self.take(offer, &mut wire, &mut rest, received, bar).await;
+            let answer = match taken {
+                Ok(answer) => answer,
+                Err(error) => {
+                    let Refusal(why) = error.downcast()?;
+                    bar.suspend(|| eprintln!("error: {peer}: {why}"));
+                    received.refused += 1;
+                    Answer::Refused(why)
                 }
             };
             wire.say(&answer).await?;
+            rest.discard(&mut wire).await?;
         }
         Ok(())
+    }
+
+    /// Takes what is offered: what to answer in the end.
+    async fn take(
+        &self,
+        offer: Offer,
+        wire: &mut Wire,
+        rest: &mut Rest,
+        received: &mut Received,
+        bar: &ProgressBar,
+    ) -> anyhow::Result<Answer> {
+        match offer {
+            Offer::Folder { path } => {
+                let path = self.place(&path)?;
+                let made = fs::create_dir_all(&path).await;
+                made.refuse(|| cannot("make", &path))?;
+                Ok(Answer::Whole)
+            }
+            Offer::File {
+                path,
+                len,
+                modified,
+            } => {
+                let path = self.place(&path)?;
+                let _claim = self.claim(&path)?;
+                let file = Incoming {
+                    path,
+                    len,
+                    modified,
+                };
+                file.receive(wire, rest, received, bar).await
+            }
+        }
     }
 
     /// Where a path lies here: below the folder, whatever the peer says.
@@ -158,10 +174,49 @@ impl Receiver {
 
 const PARTIAL: &str = ".part";
 
+/// What is still to come of a file that has been asked for.
+#[derive(Default)]
+struct Rest {
+    /// Bytes before the checksum; none if nothing is to come.
+    left: Option<u64>,
+}
+
+enum Part {
+    Bytes,
+    Checksum,
+    Withdrawn,
+}
+
+impl Rest {
+    /// The meaning of the next block.
+    fn part(&mut self, block: &[u8]) -> anyhow::Result<Part> {
+        if block.is_empty() {
+            self.left = None;
+            return Ok(Part::Withdrawn);
+        }
+        let Some(left @ 1..) = self.left else {
+            self.left = None;
+            return Ok(Part::Checksum);
+        };
+        let left = left.checked_sub(block.len() as u64);
+        self.left = Some(left.context("the sender sent more than it announced")?);
+        Ok(Part::Bytes)
+    }
+
+    async fn discard(mut self, wire: &mut Wire) -> anyhow::Result<()> {
+        let mut blocks = recv_blocks(&mut wire.reader).stall_timeout(PATIENCE);
+        while self.left.is_some() {
+            self.part(blocks.next().await?.context(Gone)?)?;
+        }
+        Ok(())
+    }
+}
+
 impl Incoming {
     async fn receive(
         &self,
         wire: &mut Wire,
+        rest: &mut Rest,
         received: &mut Received,
         bar: &ProgressBar,
     ) -> anyhow::Result<Answer> {
@@ -177,27 +232,25 @@ impl Incoming {
         bar.set_position(from);
         bar.set_message(self.path.display().to_string());
         wire.say(&Answer::From(from)).await?;
+        rest.left = Some(self.len - from);
 
-        let mut reached = from;
         // Each block is written before the next one comes, so it can be lent.
         let mut blocks = recv_blocks(&mut wire.reader).stall_timeout(PATIENCE);
-        while reached < self.len {
+        let is_whole = loop {
             let block = blocks.next().await?.context(Gone)?;
-            digest.update(block);
-            file.write_all(block).await.refuse(cannot_write)?;
-            reached += block.len() as u64;
-            received.bytes += block.len() as u64;
-            bar.set_position(reached);
-        }
-        drop(blocks);
-        ensure!(
-            reached == self.len,
-            "the sender sent more than it announced"
-        );
+            match rest.part(block)? {
+                Part::Bytes => {
+                    digest.update(block);
+                    file.write_all(block).await.refuse(cannot_write)?;
+                    received.bytes += block.len() as u64;
+                    bar.inc(block.len() as u64);
+                }
+                Part::Checksum => break block == &digest.finalize()[..],
+                Part::Withdrawn => break false,
+            }
+        };
         file.flush().await.refuse(cannot_write)?;
-
-        let theirs = wire.reader.next().await.context(Gone)??;
-        if theirs[..] != digest.finalize()[..] {
+        if !is_whole {
             fs::remove_file(&partial).await.refuse(cannot_write)?;
             return Ok(Answer::Differs);
         }
@@ -268,7 +321,7 @@ impl Incoming {
     }
 }
 
-/// An error to tell the sender of: of this machine, and the same each time.
+/// Why one file or folder is refused, in words for the sender. Others can still come.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Refusal(String);

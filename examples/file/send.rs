@@ -13,8 +13,8 @@ use indicatif::ProgressBar;
 use sha2::Digest;
 use tokio::{io::AsyncReadExt, net::TcpStream};
 use tokio_util::io::ReaderStream;
-use walkdir::WalkDir;
-use wholeblock::try_send_blocks;
+use walkdir::{DirEntry, WalkDir};
+use wholeblock::{BlockError, try_send_blocks};
 
 use crate::wire::{
     Answer, BLOCK, Gone, Offer, PATIENCE, Wire, cannot, digest_front, hear, is_of_the_connection,
@@ -42,50 +42,65 @@ pub(crate) fn total_len(items: &[Item]) -> u64 {
     items.iter().map(Item::len).sum()
 }
 
-/// Everything that `paths` name, folders with all that is in them.
-pub(crate) fn list(paths: &[PathBuf]) -> anyhow::Result<Vec<Item>> {
-    let mut items = Vec::new();
+/// Everything that `paths` name, folders with all that is in them; and the number of files and
+/// folders that cannot be sent.
+pub(crate) fn list(paths: &[PathBuf]) -> anyhow::Result<(Vec<Item>, u64)> {
+    let (mut items, mut refused) = (Vec::new(), 0);
     for root in paths {
         // `.` and `..` have a name, too.
         let whole = root.canonicalize().with_context(|| cannot("read", root))?;
         let name = whole
             .file_name()
             .with_context(|| format!("{} has no name", root.display()))?;
-        for entry in WalkDir::new(&whole).sort_by_file_name() {
-            let entry = entry?;
-            let below = entry.path().strip_prefix(&whole)?;
-            let path = components(Path::new(name), below)?;
-            let data = entry.metadata()?;
-            let offer = if data.is_dir() {
-                Offer::Folder { path }
-            } else if data.is_file() {
-                let modified = data.modified()?.into();
-                Offer::File {
-                    path,
-                    len: data.len(),
-                    modified,
+        let mut walk = WalkDir::new(&whole).sort_by_file_name().into_iter();
+        while let Some(entry) = walk.next() {
+            let item = entry.map_err(anyhow::Error::from).and_then(|entry| {
+                let item = item(Path::new(name), &whole, &entry);
+                if item.is_err() && entry.file_type().is_dir() {
+                    // One line for a folder, not one for each file in it.
+                    walk.skip_current_dir();
                 }
-            } else {
-                eprintln!(
-                    "warning: {} is left out: it is neither a file nor a folder",
-                    entry.path().display()
-                );
-                continue;
-            };
-            items.push(Item {
-                source: entry.into_path(),
-                offer,
+                item
             });
+            match item {
+                Ok(item) => items.extend(item),
+                Err(error) => {
+                    eprintln!("error: {error:#}");
+                    refused += 1;
+                }
+            }
         }
     }
-    Ok(items)
+    Ok((items, refused))
 }
 
-fn components(name: &Path, below: &Path) -> anyhow::Result<Vec<String>> {
-    let parts = name.iter().chain(below.iter());
-    let texts = parts.map(|part| part.to_str().map(str::to_owned));
-    let texts: Option<Vec<String>> = texts.collect();
-    texts.with_context(|| format!("{}: a name that is not Unicode", below.display()))
+/// What is sent of `entry`, which lies in `whole`, under `name`; none of a device, say.
+fn item(name: &Path, whole: &Path, entry: &DirEntry) -> anyhow::Result<Option<Item>> {
+    let source = entry.path();
+    let data = entry.metadata()?;
+    if !data.is_dir() && !data.is_file() {
+        let source = source.display();
+        eprintln!("warning: {source} is left out: it is neither a file nor a folder");
+        return Ok(None);
+    }
+    let parts = name.iter().chain(source.strip_prefix(whole)?);
+    let path: Option<Vec<String>> = parts.map(|part| Some(part.to_str()?.to_owned())).collect();
+    let path = path
+        .context("its name is not Unicode")
+        .with_context(|| cannot("send", source))?;
+    let offer = if data.is_dir() {
+        Offer::Folder { path }
+    } else {
+        Offer::File {
+            path,
+            len: data.len(),
+            modified: data.modified()?.into(),
+        }
+    };
+    Ok(Some(Item {
+        source: source.to_owned(),
+        offer,
+    }))
 }
 
 /// What came of it.
@@ -96,6 +111,16 @@ pub(crate) struct Sent {
     /// Bytes of files that crossed, those again of a file that arrived wrong too.
     pub(crate) bytes: u64,
     pub(crate) reconnects: u64,
+    /// Files and folders that were not sent, each of which has been named on stderr.
+    pub(crate) refused: u64,
+}
+
+/// What the sending of one file or folder came to.
+enum Outcome {
+    Whole,
+    Differs,
+    /// This one is not sent, for this reason, and the next one can be.
+    Refused(String),
 }
 
 /// Sends all of `items`, over as many connections as it takes. Gives up when nothing has moved on
@@ -163,24 +188,25 @@ async fn send_from(
 ) -> anyhow::Result<()> {
     let socket = TcpStream::connect(server).await;
     let socket = socket
-        .map_err(|error| anyhow!(wholeblock::BlockError::from(error)))
+        .map_err(|error| anyhow!(BlockError::from(error)))
         .with_context(|| format!("cannot connect to {server}"))?;
     let mut wire = Wire::new(socket)?;
     while let Some(item) = items.get(progress.next) {
         bar.set_position(total_len(&items[..progress.next]));
         let mut differed = false;
-        loop {
-            let answer = send_item(&mut wire, item, progress, bar).await;
-            match answer.with_context(|| cannot("send", &item.source))? {
-                Answer::Whole => break,
+        let refused = loop {
+            let outcome = send_item(&mut wire, item, progress, bar).await;
+            match outcome.with_context(|| cannot("send", &item.source))? {
+                Outcome::Whole => break None,
                 // Its name told a version by time and length alone, or a disk lost what it had.
-                Answer::Differs if !differed => differed = true,
-                Answer::Differs => bail!("{} changes while it is sent", item.source.display()),
-                Answer::Refused(why) => {
-                    bail!("{}: the receiver says: {why}", item.source.display())
-                }
-                Answer::From(_) => bail!("the receiver asks for what it has been sent"),
+                Outcome::Differs if !differed => differed = true,
+                Outcome::Differs => break Some("what arrives is not what was sent".into()),
+                Outcome::Refused(why) => break Some(why),
             }
+        };
+        if let Some(why) = refused {
+            bar.suspend(|| eprintln!("error: {}: {why}", cannot("send", &item.source)));
+            progress.sent.refused += 1;
         }
         progress.done();
     }
@@ -188,57 +214,91 @@ async fn send_from(
     Ok(())
 }
 
-/// Offers `item`, and sends what is asked for of it; what the receiver says in the end.
+/// Offers `item`, and sends what the receiver asks for of it.
 async fn send_item(
     wire: &mut Wire,
     item: &Item,
     progress: &mut Progress,
     bar: &ProgressBar,
-) -> anyhow::Result<Answer> {
+) -> anyhow::Result<Outcome> {
     wire.say(&item.offer).await?;
     let Offer::File { len, .. } = item.offer else {
-        return answer(wire).await;
+        return outcome(answer(wire).await?);
     };
     let from = match answer(wire).await? {
         Answer::From(from) => from,
         Answer::Whole => {
             progress.sent.there_already += 1;
-            return Ok(Answer::Whole);
+            return Ok(Outcome::Whole);
         }
-        other => return Ok(other),
+        other => return outcome(other),
     };
     ensure!(from <= len, "the receiver asks for more than there is");
     progress.reach(from);
     bar.inc(from);
 
     let source = item.source.clone();
-    let (file, mut digest) = tokio::task::spawn_blocking(move || {
+    let opened = tokio::task::spawn_blocking(move || {
         let mut file = std::fs::File::open(source)?;
         let digest = digest_front(&mut file, from)?;
         Ok::<_, io::Error>((tokio::fs::File::from_std(file), digest))
-    })
-    .await??;
+    });
+    let (file, mut digest) = match opened.await? {
+        Ok(opened) => opened,
+        Err(error) => return give_up(wire, format!("cannot read it: {error}")).await,
+    };
 
     let rest = ReaderStream::with_capacity(file.take(len - from), BLOCK);
     let blocks = rest.inspect_ok(|bytes: &Bytes| {
         digest.update(bytes);
         bar.inc(bytes.len() as u64);
     });
-    // The receiver speaks in between only to say no, and would not be heard after the connection
-    // is broken off.
+    let sending = try_send_blocks(&mut wire.writer, blocks).stall_timeout(PATIENCE);
     let sent = tokio::select! {
-        sent = try_send_blocks(&mut wire.writer, blocks).stall_timeout(PATIENCE) => sent?,
-        said = hear::<Answer>(&mut wire.reader) => return said?.context(Gone),
+        sent = sending => sent,
+        // In between, the receiver says only that it does not want the rest. What has been queued
+        // of it is sent before what follows here.
+        said = hear::<Answer>(&mut wire.reader) => {
+            wire.withdraw().await?;
+            return outcome(said?.context(Gone)?);
+        }
     };
-    progress.sent.bytes += sent.payload_bytes;
-    ensure!(sent.payload_bytes == len - from, "it has become shorter");
+    let sent = match sent {
+        Ok(sent) => sent.payload_bytes,
+        Err(BlockError::Source(error)) => {
+            return give_up(wire, format!("cannot read it: {error}")).await;
+        }
+        Err(error) => return Err(error.into()),
+    };
+    progress.sent.bytes += sent;
+    if sent < len - from {
+        return give_up(wire, "it has become shorter".into()).await;
+    }
     wire.send(Bytes::copy_from_slice(&digest.finalize()))
         .await?;
-    let answer = answer(wire).await?;
-    progress.sent.files += u64::from(matches!(answer, Answer::Whole));
-    Ok(answer)
+    let outcome = outcome(answer(wire).await?)?;
+    progress.sent.files += u64::from(matches!(outcome, Outcome::Whole));
+    Ok(outcome)
+}
+
+/// Takes back what has been sent of a file that cannot be sent whole.
+async fn give_up(wire: &mut Wire, why: String) -> anyhow::Result<Outcome> {
+    wire.withdraw().await?;
+    match outcome(answer(wire).await?)? {
+        Outcome::Whole => bail!("the receiver took a part of a file for the whole"),
+        Outcome::Differs | Outcome::Refused(_) => Ok(Outcome::Refused(why)),
+    }
 }
 
 async fn answer(wire: &mut Wire) -> anyhow::Result<Answer> {
     wire.hear().await?.context(Gone)
+}
+
+fn outcome(answer: Answer) -> anyhow::Result<Outcome> {
+    match answer {
+        Answer::Whole => Ok(Outcome::Whole),
+        Answer::Differs => Ok(Outcome::Differs),
+        Answer::Refused(why) => Ok(Outcome::Refused(format!("the receiver says: {why}"))),
+        Answer::From(_) => bail!("the receiver asks for what it has been sent"),
+    }
 }

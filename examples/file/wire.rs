@@ -11,6 +11,11 @@
 //! ```
 //!
 //! and so on with the next file. The end of the stream between two files is the end.
+//!
+//! Either end can give up one file, and both go on with the next. The receiver answers `Refused`,
+//! at any time. The sender sends an empty block in place of the next one. After a `Refused` in the
+//! midst of a file, the receiver discards what comes of that file, up to the checksum or an empty
+//! block.
 
 use std::{
     fmt,
@@ -89,9 +94,9 @@ pub(crate) enum Answer {
     From(u64),
     /// It is here already, or has been received whole.
     Whole,
-    /// What came is not what the sender has, by the checksum. All of it has been thrown away.
+    /// The checksum is wrong, or the sender gave the file up. What came has been thrown away.
     Differs,
-    /// It is not wanted, or cannot be written. After this the receiver reads no more.
+    /// It is not wanted, or cannot be written.
     Refused(String),
 }
 
@@ -117,6 +122,11 @@ impl Wire {
     pub(crate) async fn say(&mut self, message: &impl Serialize) -> anyhow::Result<()> {
         let block = Bytes::from(serde_json::to_vec(message)?);
         self.send(block).await
+    }
+
+    /// Gives up the file that is being sent.
+    pub(crate) async fn withdraw(&mut self) -> anyhow::Result<()> {
+        self.send(Bytes::new()).await
     }
 
     /// Sends `block`. A peer that takes nothing is as one that is gone.

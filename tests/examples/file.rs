@@ -30,14 +30,54 @@ fn noise(len: usize) -> Vec<u8> {
 fn receiver(folder: &TempDir, listen: &str) -> (Running, SocketAddr) {
     let args = ["receive", "--listen", listen, "--into", "into"];
     let mut receiver = Running::start(folder, "file", &args);
+    let address = address_of(&mut receiver);
+    (receiver, address)
+}
+
+fn address_of(receiver: &mut Running) -> SocketAddr {
     let line = receiver.line_with("listening on ");
     let address = line.split([' ', ',']).nth(2).unwrap();
-    (receiver, address.parse().unwrap())
+    address.parse().unwrap()
 }
 
 fn sender(folder: &TempDir, receiver: SocketAddr, path: &str) -> Running {
     let receiver = receiver.to_string();
     Running::start(folder, "file", &["send", "--connect", &receiver, path])
+}
+
+/// The other end of a connection of the example, played by a test.
+struct Peer(TcpStream);
+
+impl Peer {
+    fn new(socket: TcpStream) -> Self {
+        socket.set_nodelay(true).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self(socket)
+    }
+
+    fn send(&mut self, block: &[u8]) {
+        let len = (block.len() as u32).to_be_bytes();
+        self.0.write_all(&[&len[..], block].concat()).unwrap();
+    }
+
+    fn receive(&mut self) -> Vec<u8> {
+        let mut len = [0; 4];
+        self.0.read_exact(&mut len).unwrap();
+        let mut block = vec![0; u32::from_be_bytes(len) as usize];
+        self.0.read_exact(&mut block).unwrap();
+        block
+    }
+
+    fn hear(&mut self) -> String {
+        String::from_utf8(self.receive()).unwrap()
+    }
+
+    /// Offers version `secs` of a file of ten bytes, whose path is `path` in JSON.
+    fn offer(&mut self, path: &str, secs: u64) {
+        let modified = format!(r#"{{"secs":{secs},"nanos":0}}"#);
+        let file = format!(r#"{{"path":{path},"len":10,"modified":{modified}}}"#);
+        self.send(format!(r#"{{"File":{file}}}"#).as_bytes());
+    }
 }
 
 /// What has come of a file that is not whole yet, if anything has.
@@ -177,6 +217,7 @@ fn a_part_that_went_bad_on_the_disk_is_thrown_away_and_sent_again() {
 fn a_name_that_leads_out_of_the_folder_is_refused() {
     let folder = TempDir::new().unwrap();
     let (_receiving, address) = receiver(&folder, "127.0.0.1:0");
+    let mut peer = Peer::new(TcpStream::connect(address).unwrap());
     for path in [
         r#"[".."]"#,
         r#"["..","x"]"#,
@@ -187,16 +228,8 @@ fn a_name_that_leads_out_of_the_folder_is_refused() {
         r#"[""]"#,
         "[]",
     ] {
-        let offer =
-            format!(r#"{{"File":{{"path":{path},"len":0,"modified":{{"secs":0,"nanos":0}}}}}}"#);
-        let mut socket = TcpStream::connect(address).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        socket
-            .write_all(&(offer.len() as u32).to_be_bytes())
-            .unwrap();
-        socket.write_all(offer.as_bytes()).unwrap();
-        let mut answer = String::new();
-        socket.take(4 + 200).read_to_string(&mut answer).unwrap();
+        peer.offer(path, 0);
+        let answer = peer.hear();
         assert!(answer.contains(r#"{"Refused":""#), "{path}: {answer:?}");
     }
     let left: Vec<_> = fs::read_dir(folder.path())
@@ -204,6 +237,87 @@ fn a_name_that_leads_out_of_the_folder_is_refused() {
         .map(|entry| entry.unwrap().file_name())
         .collect();
     assert_eq!(left, Vec::<std::ffi::OsString>::new());
+}
+
+#[test]
+fn refused_name_does_not_stop_the_others() {
+    let folder = TempDir::new().unwrap();
+    let from = folder.path().join("from");
+    fs::create_dir(&from).unwrap();
+    let long = "n".repeat(240);
+    // In the order in which they are sent.
+    let refused = [
+        "a.part",
+        #[cfg(unix)]
+        "b:c",
+        &long,
+    ];
+    for name in ["0", "z"].iter().chain(&refused) {
+        fs::write(from.join(name), "contents").unwrap();
+    }
+    let (mut receiving, address) = receiver(&folder, "127.0.0.1:0");
+    let sent = sender(&folder, address, "from").end();
+    assert_eq!(sent.status, FAILURE);
+    assert!(sent.stdout.starts_with("sent 2 files, "), "{}", sent.stdout);
+    let lines: Vec<&str> = sent.stderr.lines().collect();
+    assert_eq!(lines.len(), refused.len(), "{}", sent.stderr);
+    for name in refused {
+        let named = format!("{name}: the receiver says: ");
+        let is_named = lines.iter().any(|line| line.contains(&named));
+        assert!(is_named, "{name} is not named: {}", sent.stderr);
+        receiving.complaint_with(name);
+    }
+    for name in ["0", "z"] {
+        let arrived = fs::read(folder.path().join("into/from").join(name)).unwrap();
+        assert_eq!(arrived, b"contents");
+    }
+}
+
+#[cfg(target_os = "linux")] // elsewhere each name is Unicode
+#[test]
+fn name_that_is_not_unicode_does_not_stop_the_others() {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+
+    let folder = TempDir::new().unwrap();
+    let from = folder.path().join("from");
+    let odd = from.join(OsStr::from_bytes(b"folder\xff"));
+    fs::create_dir_all(&odd).unwrap();
+    fs::write(odd.join("below"), "contents").unwrap();
+    fs::write(from.join(OsStr::from_bytes(b"file\xff")), "contents").unwrap();
+    fs::write(from.join("z"), "contents").unwrap();
+    let (_receiving, address) = receiver(&folder, "127.0.0.1:0");
+    let sent = sender(&folder, address, "from").end();
+    assert_eq!(sent.status, FAILURE);
+    assert!(sent.stdout.starts_with("sent 1 files, "), "{}", sent.stdout);
+    let mut lines = sent.stderr.lines();
+    for part in ["file\u{fffd}: its name", "folder\u{fffd}: its name"] {
+        assert!(lines.next().unwrap().contains(part), "{}", sent.stderr);
+    }
+    assert_eq!(lines.next(), None);
+    let into = folder.path().join("into/from");
+    assert_eq!(fs::read(into.join("z")).unwrap(), b"contents");
+    assert_eq!(fs::read_dir(into).unwrap().count(), 1);
+}
+
+#[cfg(unix)] // elsewhere no such limit can be set for one process only
+#[test]
+fn file_that_does_not_fit_on_the_disk_does_not_stop_the_others() {
+    let folder = TempDir::new().unwrap();
+    let from = folder.path().join("from");
+    fs::create_dir(&from).unwrap();
+    fs::write(from.join("a-large"), noise(40 * MIB)).unwrap();
+    fs::write(from.join("small"), "contents").unwrap();
+    let args = ["receive", "--listen", "127.0.0.1:0", "--into", "into"];
+    // 1 or 2 MiB: shells differ in their unit.
+    let limit = "trap '' XFSZ && ulimit -f 2048";
+    let mut receiving = Running::start_after(&folder, limit, "file", &args);
+    let address = address_of(&mut receiving);
+    let sent = sender(&folder, address, "from").end();
+    let sent = sent.failed(&["a-large: the receiver says: cannot write"]);
+    assert!(sent.stdout.starts_with("sent 1 files, "), "{}", sent.stdout);
+    let into = folder.path().join("into/from");
+    assert_eq!(fs::read(into.join("small")).unwrap(), b"contents");
+    assert!(!into.join("a-large").exists());
 }
 
 #[test]

@@ -16,6 +16,7 @@
 //! A file that either end refuses, for its name, say, is named on stderr, and the others go on; the
 //! sender's exit status is then 1. `--help` lists the options.
 
+mod place;
 mod receive;
 mod send;
 mod wire;

@@ -89,6 +89,14 @@ fn partial(folder: &Path) -> Option<PathBuf> {
     partial.next()
 }
 
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<_> = names.collect();
+    names.sort();
+    names
+}
+
 fn partial_len(folder: &Path) -> Option<usize> {
     let data = fs::metadata(partial(folder)?).ok()?;
     Some(data.len() as usize)
@@ -318,6 +326,45 @@ fn file_that_does_not_fit_on_the_disk_does_not_stop_the_others() {
     let into = folder.path().join("into/from");
     assert_eq!(fs::read(into.join("small")).unwrap(), b"contents");
     assert!(!into.join("a-large").exists());
+}
+
+#[cfg(unix)] // elsewhere it takes a privilege to make a link
+#[test]
+fn links_in_the_folder_are_not_followed() {
+    use std::os::unix::fs::symlink;
+
+    let folder = TempDir::new().unwrap();
+    let (into, outside) = (folder.path().join("into"), folder.path().join("outside"));
+    fs::create_dir(&into).unwrap();
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("file"), "contents").unwrap();
+    symlink("../outside", into.join("folder")).unwrap();
+    symlink("../outside/file", into.join("file")).unwrap();
+    symlink("../outside/new", into.join("dangling")).unwrap();
+    symlink("../outside/file", into.join("f.10-1.000000000.part")).unwrap();
+    symlink("../outside/file", into.join("g.10-1.000000000.part")).unwrap();
+    let (_receiving, address) = receiver(&folder, "127.0.0.1:0");
+    let mut peer = Peer::new(TcpStream::connect(address).unwrap());
+    let is_refused = |answer: String| assert!(answer.contains("Refused"), "{answer}");
+    for path in [
+        r#"["folder","x"]"#,
+        r#"["folder","x","y"]"#,
+        r#"["file"]"#,
+        r#"["dangling"]"#,
+        r#"["f"]"#,
+    ] {
+        peer.offer(path, 1);
+        is_refused(peer.hear());
+    }
+    for path in [r#"["folder"]"#, r#"["folder","x"]"#] {
+        peer.send(format!(r#"{{"Folder":{{"path":{path}}}}}"#).as_bytes());
+        is_refused(peer.hear());
+    }
+    // The link of an old version is removed, and not what it leads to.
+    peer.offer(r#"["g"]"#, 2);
+    assert_eq!(peer.hear(), r#"{"From":0}"#);
+    assert_eq!(names(&outside), ["file"]);
+    assert_eq!(fs::read(outside.join("file")).unwrap(), b"contents");
 }
 
 #[test]

@@ -1,0 +1,134 @@
+//! Where a file lies here, and the part of it that grows beside its place.
+
+use std::{
+    io,
+    path::{Component, Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+use sha2::Sha256;
+use tokio::fs;
+
+use crate::wire::{Modified, cannot, digest_front};
+
+const PARTIAL: &str = ".part";
+
+/// Where `path` lies below `into`, whatever the peer says. A link would lead out of there: none may
+/// be on the way to a file or folder, or in its place.
+pub(crate) async fn place(into: &Path, path: &[String]) -> anyhow::Result<PathBuf> {
+    let mut place = into.to_owned();
+    for name in path {
+        let mut parts = Path::new(name).components();
+        let plain = matches!(
+            (parts.next(), parts.next()),
+            (Some(Component::Normal(part)), None) if part == name.as_str()
+        );
+        // `a:b` is a second stream of `a` to Windows, and `.part` is what this program needs.
+        if !plain || name.contains([':', '\\', '\0']) || name.ends_with(PARTIAL) {
+            bail!(Refusal(format!("{name:?} is no name for a file here")));
+        }
+        place.push(name);
+        match fs::symlink_metadata(&place).await {
+            Ok(data) if data.is_symlink() => {
+                bail!(Refusal(format!("{} is a link", place.display())))
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).refuse(|| cannot("write", &place));
+            }
+            _ => {}
+        }
+    }
+    if path.is_empty() {
+        bail!(Refusal("it has no name".into()));
+    }
+    Ok(place)
+}
+
+/// A file that comes.
+pub(crate) struct Incoming {
+    pub(crate) path: PathBuf,
+    pub(crate) len: u64,
+    pub(crate) modified: Modified,
+}
+
+impl Incoming {
+    /// Whether this version is here already: by length and time, as other programs tell it.
+    pub(crate) async fn is_here(&self) -> bool {
+        let Ok(data) = fs::symlink_metadata(&self.path).await else {
+            return false;
+        };
+        let modified = data.modified().ok();
+        data.is_file()
+            && data.len() == self.len
+            && modified.map(Modified::from) == Some(self.modified)
+    }
+
+    /// Beside its place, so that it is on the same disk, and named by its version, so that nothing
+    /// of another version is continued.
+    pub(crate) fn partial_path(&self) -> anyhow::Result<PathBuf> {
+        let mut name = self.path.file_name().context("it has no name")?.to_owned();
+        name.push(format!(".{}-{}{PARTIAL}", self.len, self.modified));
+        Ok(self.path.with_file_name(name))
+    }
+
+    /// Opens what there is of it, or makes it; with the checksum and the length of that.
+    pub(crate) async fn resume(&self, partial: &Path) -> io::Result<(fs::File, Sha256, u64)> {
+        let (partial, len) = (partial.to_owned(), self.len);
+        let folder = self.path.parent().map(Path::to_owned);
+        let opened = tokio::task::spawn_blocking(move || {
+            if let Some(folder) = folder {
+                std::fs::create_dir_all(folder)?;
+            }
+            // Nobody else makes this file while it is claimed, except who can write here anyway.
+            if std::fs::symlink_metadata(&partial).is_ok_and(|data| !data.is_file()) {
+                return Err(io::Error::other("there is something else than a file"));
+            }
+            let mut file = std::fs::OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(partial)?;
+            let from = file.metadata()?.len().min(len);
+            file.set_len(from)?;
+            let digest = digest_front(&mut file, from)?;
+            Ok((fs::File::from_std(file), digest, from))
+        });
+        opened.await?
+    }
+
+    pub(crate) async fn finish(&self, file: fs::File, partial: &Path) -> io::Result<()> {
+        let file = file.into_std().await;
+        let (partial, path, modified) = (partial.to_owned(), self.path.clone(), self.modified);
+        let finished = tokio::task::spawn_blocking(move || {
+            if let Some(time) = modified.time() {
+                file.set_modified(time)?;
+            }
+            file.sync_all()?;
+            drop(file);
+            std::fs::rename(&partial, &path)?;
+            // The name, too, has to be on the disk. Windows cannot open a folder for that.
+            #[cfg(unix)]
+            if let Some(folder) = path.parent() {
+                std::fs::File::open(folder)?.sync_all()?;
+            }
+            Ok(())
+        });
+        finished.await?
+    }
+}
+
+/// Why one file or folder is refused, in words for the sender. Others can still come.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Refusal(pub(crate) String);
+
+pub(crate) trait Refuse<T> {
+    fn refuse(self, cannot: impl FnOnce() -> String) -> anyhow::Result<T>;
+}
+
+impl<T> Refuse<T> for io::Result<T> {
+    fn refuse(self, cannot: impl FnOnce() -> String) -> anyhow::Result<T> {
+        self.map_err(|error| Refusal(format!("{}: {error}", cannot())).into())
+    }
+}

@@ -1,6 +1,7 @@
 //! Where a file lies here, and the part of it that grows beside its place.
 
 use std::{
+    collections::HashMap,
     io,
     path::{Component, Path, PathBuf},
 };
@@ -116,6 +117,69 @@ impl Incoming {
         });
         finished.await?
     }
+}
+
+/// The parts that earlier connections left, by folder. Each folder is read once a connection: read
+/// for each file, a folder of many files would take a time that grows with their number squared.
+#[derive(Default)]
+pub(crate) struct OldParts(HashMap<PathBuf, Vec<PathBuf>>);
+
+impl OldParts {
+    /// Removes the parts of other versions of `file`. Nobody continues them, and `file` may need
+    /// their space.
+    pub(crate) async fn remove(&mut self, file: &Incoming) -> anyhow::Result<()> {
+        let folder = file.path.parent().context("it lies in no folder")?;
+        if !self.0.contains_key(folder) {
+            let parts = list_parts(folder).await;
+            let parts = parts.refuse(|| cannot("read", folder))?;
+            self.0.insert(folder.to_owned(), parts);
+        }
+        let partial = file.partial_path()?;
+        for part in &self.0[folder] {
+            if *part == partial || !is_part_of(part, &file.path) {
+                continue;
+            }
+            match fs::remove_file(part).await {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(error).refuse(|| cannot("remove", part));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn list_parts(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut parts = Vec::new();
+    let mut entries = match fs::read_dir(folder).await {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(parts),
+        Err(error) => return Err(error),
+    };
+    while let Some(entry) = entries.next_entry().await? {
+        let name = entry.file_name();
+        if name.to_str().is_some_and(|name| name.ends_with(PARTIAL)) {
+            parts.push(entry.path());
+        }
+    }
+    Ok(parts)
+}
+
+/// Whether `part` is named as [`Incoming::partial_path`] names those of the file at `path`.
+fn is_part_of(part: &Path, path: &Path) -> bool {
+    let name = |path: &Path| Some(path.file_name()?.to_str()?.to_owned());
+    let (Some(part), Some(file)) = (name(part), name(path)) else {
+        return false;
+    };
+    let version = part
+        .strip_prefix(&file)
+        .and_then(|rest| rest.strip_prefix('.')?.strip_suffix(PARTIAL));
+    let numbers: Option<Vec<u64>> = version.and_then(|version| {
+        let numbers = version.split(['-', '.']);
+        numbers.map(|number| number.parse().ok()).collect()
+    });
+    numbers.is_some_and(|numbers| numbers.len() == 3)
 }
 
 /// Why one file or folder is refused, in words for the sender. Others can still come.

@@ -16,7 +16,7 @@ use tokio::{fs, io::AsyncWriteExt, net::TcpStream};
 use wholeblock::recv_blocks;
 
 use crate::{
-    place::{Incoming, Refusal, Refuse, place},
+    place::{Incoming, OldParts, Refusal, Refuse, place},
     wire::{Answer, Gone, Offer, PATIENCE, Wire, cannot},
 };
 
@@ -82,9 +82,10 @@ impl Receiver {
         received: &mut Received,
         bar: &ProgressBar,
     ) -> anyhow::Result<()> {
+        let mut old = OldParts::default();
         while let Some(offer) = wire.hear().await? {
             let mut rest = Rest::default();
-            let taken = self.take(offer, &mut wire, &mut rest, received, bar);
+            let taken = self.take(offer, &mut wire, &mut rest, &mut old, received, bar);
             let answer = match taken.await {
                 Ok(answer) => answer,
                 Err(error) => {
@@ -106,6 +107,7 @@ impl Receiver {
         offer: Offer,
         wire: &mut Wire,
         rest: &mut Rest,
+        old: &mut OldParts,
         received: &mut Received,
         bar: &ProgressBar,
     ) -> anyhow::Result<Answer> {
@@ -128,6 +130,7 @@ impl Receiver {
                     len,
                     modified,
                 };
+                old.remove(&file).await?;
                 file.receive(wire, rest, received, bar).await
             }
         }

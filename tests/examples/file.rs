@@ -328,6 +328,33 @@ fn file_that_does_not_fit_on_the_disk_does_not_stop_the_others() {
     assert!(!into.join("a-large").exists());
 }
 
+#[test]
+fn old_part_is_removed_before_another_version_is_stored() {
+    let folder = TempDir::new().unwrap();
+    let into = folder.path().join("into");
+    let (mut receiving, address) = receiver(&folder, "127.0.0.1:0");
+    let mut peer = Peer::new(TcpStream::connect(address).unwrap());
+    peer.offer(r#"["f"]"#, 1);
+    assert_eq!(peer.hear(), r#"{"From":0}"#);
+    peer.send(b"front");
+    drop(peer);
+    receiving.line_with("received from ");
+    assert_eq!(names(&into), ["f.10-1.000000000.part"]);
+    // Of another file, and of another program.
+    let others = ["f.10-1.000000000.10-1.000000000.part", "f.x.part"];
+    for other in others {
+        fs::write(into.join(other), "").unwrap();
+    }
+
+    let mut peer = Peer::new(TcpStream::connect(address).unwrap());
+    peer.offer(r#"["f"]"#, 2);
+    assert_eq!(peer.hear(), r#"{"From":0}"#);
+    assert_eq!(
+        names(&into),
+        [others[0], "f.10-2.000000000.part", others[1]]
+    );
+}
+
 #[cfg(unix)] // elsewhere it takes a privilege to make a link
 #[test]
 fn links_in_the_folder_are_not_followed() {

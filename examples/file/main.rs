@@ -13,9 +13,10 @@
 //! with the byte where it was. A file is in its place only when all of it is there and its checksum
 //! is right; until then it grows beside it, in `NAME.….part`, and what was in its place stays.
 //!
-//! A file that either end refuses, for its name, say, is named on stderr, and the others go on; the
-//! sender's exit status is then 1. `--help` lists the options.
+//! A file that either end refuses, for its name, say, or that changes while it is sent, is named on
+//! stderr, and the others go on; the sender's exit status is then 1. `--help` lists the options.
 
+mod list;
 mod place;
 mod receive;
 mod send;
@@ -33,8 +34,9 @@ use clap::{Parser, Subcommand};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tokio::net::TcpListener;
 
+use list::{list, total_len};
 use receive::{Received, Receiver};
-use send::{Sent, list, send_all, total_len};
+use send::{Sent, send_all};
 
 /// Sends files and folders, and receives them whole
 #[derive(Parser, Debug)]

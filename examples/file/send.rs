@@ -1,8 +1,8 @@
 //! The sending end.
 
 use std::{
+    fs::Metadata,
     io,
-    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -13,95 +13,18 @@ use indicatif::ProgressBar;
 use sha2::Digest;
 use tokio::{io::AsyncReadExt, net::TcpStream};
 use tokio_util::io::ReaderStream;
-use walkdir::{DirEntry, WalkDir};
 use wholeblock::{BlockError, try_send_blocks};
 
-use crate::wire::{
-    Answer, BLOCK, Gone, Offer, PATIENCE, Wire, cannot, digest_front, hear, is_of_the_connection,
+use crate::{
+    list::{Item, total_len},
+    wire::{
+        Answer, BLOCK, Gone, Modified, Offer, PATIENCE, Wire, cannot, digest_front, hear,
+        is_of_the_connection,
+    },
 };
 
 /// How often to try anew while nobody answers.
 const RETRY: Duration = Duration::from_millis(200);
-
-/// One thing to send, and where it lies here.
-pub(crate) struct Item {
-    source: PathBuf,
-    offer: Offer,
-}
-
-impl Item {
-    fn len(&self) -> u64 {
-        match self.offer {
-            Offer::Folder { .. } => 0,
-            Offer::File { len, .. } => len,
-        }
-    }
-}
-
-pub(crate) fn total_len(items: &[Item]) -> u64 {
-    items.iter().map(Item::len).sum()
-}
-
-/// Everything that `paths` name, folders with all that is in them; and the number of files and
-/// folders that cannot be sent.
-pub(crate) fn list(paths: &[PathBuf]) -> anyhow::Result<(Vec<Item>, u64)> {
-    let (mut items, mut refused) = (Vec::new(), 0);
-    for root in paths {
-        // `.` and `..` have a name, too.
-        let whole = root.canonicalize().with_context(|| cannot("read", root))?;
-        let name = whole
-            .file_name()
-            .with_context(|| format!("{} has no name", root.display()))?;
-        let mut walk = WalkDir::new(&whole).sort_by_file_name().into_iter();
-        while let Some(entry) = walk.next() {
-            let item = entry.map_err(anyhow::Error::from).and_then(|entry| {
-                let item = item(Path::new(name), &whole, &entry);
-                if item.is_err() && entry.file_type().is_dir() {
-                    // One line for a folder, not one for each file in it.
-                    walk.skip_current_dir();
-                }
-                item
-            });
-            match item {
-                Ok(item) => items.extend(item),
-                Err(error) => {
-                    eprintln!("error: {error:#}");
-                    refused += 1;
-                }
-            }
-        }
-    }
-    Ok((items, refused))
-}
-
-/// What is sent of `entry`, which lies in `whole`, under `name`; none of a device, say.
-fn item(name: &Path, whole: &Path, entry: &DirEntry) -> anyhow::Result<Option<Item>> {
-    let source = entry.path();
-    let data = entry.metadata()?;
-    if !data.is_dir() && !data.is_file() {
-        let source = source.display();
-        eprintln!("warning: {source} is left out: it is neither a file nor a folder");
-        return Ok(None);
-    }
-    let parts = name.iter().chain(source.strip_prefix(whole)?);
-    let path: Option<Vec<String>> = parts.map(|part| Some(part.to_str()?.to_owned())).collect();
-    let path = path
-        .context("its name is not Unicode")
-        .with_context(|| cannot("send", source))?;
-    let offer = if data.is_dir() {
-        Offer::Folder { path }
-    } else {
-        Offer::File {
-            path,
-            len: data.len(),
-            modified: data.modified()?.into(),
-        }
-    };
-    Ok(Some(Item {
-        source: source.to_owned(),
-        offer,
-    }))
-}
 
 /// What came of it.
 #[derive(Debug, Default)]
@@ -214,17 +137,46 @@ async fn send_from(
     Ok(())
 }
 
-/// Offers `item`, and sends what the receiver asks for of it.
 async fn send_item(
     wire: &mut Wire,
     item: &Item,
     progress: &mut Progress,
     bar: &ProgressBar,
 ) -> anyhow::Result<Outcome> {
-    wire.say(&item.offer).await?;
-    let Offer::File { len, .. } = item.offer else {
-        return outcome(answer(wire).await?);
+    if !item.is_folder {
+        return send_file(wire, item, progress, bar).await;
+    }
+    let path = item.path.clone();
+    wire.say(&Offer::Folder { path }).await?;
+    outcome(answer(wire).await?)
+}
+
+/// Offers a file as it is now, and sends what the receiver asks for of it.
+async fn send_file(
+    wire: &mut Wire,
+    item: &Item,
+    progress: &mut Progress,
+    bar: &ProgressBar,
+) -> anyhow::Result<Outcome> {
+    let cannot_read = |error: &dyn std::error::Error| format!("cannot read it: {error}");
+    let source = item.source.clone();
+    let opened = tokio::task::spawn_blocking(move || {
+        let file = std::fs::File::open(source)?;
+        let version = version(&file.metadata()?)?;
+        Ok::<_, io::Error>((file, version))
+    });
+    let (mut file, version) = match opened.await? {
+        Ok(opened) => opened,
+        Err(error) => return Ok(Outcome::Refused(cannot_read(&error))),
     };
+    let (len, modified) = version;
+    let path = item.path.clone();
+    wire.say(&Offer::File {
+        path,
+        len,
+        modified,
+    })
+    .await?;
     let from = match answer(wire).await? {
         Answer::From(from) => from,
         Answer::Whole => {
@@ -237,18 +189,15 @@ async fn send_item(
     progress.reach(from);
     bar.inc(from);
 
-    let source = item.source.clone();
-    let opened = tokio::task::spawn_blocking(move || {
-        let mut file = std::fs::File::open(source)?;
+    let front = tokio::task::spawn_blocking(move || {
         let digest = digest_front(&mut file, from)?;
         Ok::<_, io::Error>((tokio::fs::File::from_std(file), digest))
     });
-    let (file, mut digest) = match opened.await? {
-        Ok(opened) => opened,
-        Err(error) => return give_up(wire, format!("cannot read it: {error}")).await,
+    let (mut file, mut digest) = match front.await? {
+        Ok(front) => front,
+        Err(error) => return give_up(wire, cannot_read(&error)).await,
     };
-
-    let rest = ReaderStream::with_capacity(file.take(len - from), BLOCK);
+    let rest = ReaderStream::with_capacity((&mut file).take(len - from), BLOCK);
     let blocks = rest.inspect_ok(|bytes: &Bytes| {
         digest.update(bytes);
         bar.inc(bytes.len() as u64);
@@ -265,20 +214,26 @@ async fn send_item(
     };
     let sent = match sent {
         Ok(sent) => sent.payload_bytes,
-        Err(BlockError::Source(error)) => {
-            return give_up(wire, format!("cannot read it: {error}")).await;
-        }
+        Err(BlockError::Source(error)) => return give_up(wire, cannot_read(&*error)).await,
         Err(error) => return Err(error.into()),
     };
     progress.sent.bytes += sent;
-    if sent < len - from {
-        return give_up(wire, "it has become shorter".into()).await;
+    // A file that changes meanwhile arrives as a mixture, with the right checksum of it.
+    match file.metadata().await.and_then(|data| self::version(&data)) {
+        Ok(now) if sent == len - from && now == version => {}
+        Ok(_) => return give_up(wire, "it changed while it was sent".into()).await,
+        Err(error) => return give_up(wire, cannot_read(&error)).await,
     }
     wire.send(Bytes::copy_from_slice(&digest.finalize()))
         .await?;
     let outcome = outcome(answer(wire).await?)?;
     progress.sent.files += u64::from(matches!(outcome, Outcome::Whole));
     Ok(outcome)
+}
+
+/// Length and time, which differ after a change.
+fn version(data: &Metadata) -> io::Result<(u64, Modified)> {
+    Ok((data.len(), data.modified()?.into()))
 }
 
 /// Takes back what has been sent of a file that cannot be sent whole.

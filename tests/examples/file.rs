@@ -3,10 +3,10 @@
 use std::{
     fs,
     io::{Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     thread,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use tempfile::TempDir;
@@ -392,6 +392,94 @@ fn links_in_the_folder_are_not_followed() {
     assert_eq!(peer.hear(), r#"{"From":0}"#);
     assert_eq!(names(&outside), ["file"]);
     assert_eq!(fs::read(outside.join("file")).unwrap(), b"contents");
+}
+
+#[test]
+fn file_that_changes_while_it_is_sent_is_withdrawn() {
+    let folder = TempDir::new().unwrap();
+    let from = folder.path().join("from");
+    fs::create_dir(&from).unwrap();
+    // More than the buffers of a connection hold, so that most is read after the change.
+    let large = noise(40 * MIB);
+    for name in ["grows", "rewritten", "shrinks"] {
+        fs::write(from.join(name), &large).unwrap();
+    }
+    fs::write(from.join("stays"), "contents").unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let sending = sender(&folder, listener.local_addr().unwrap(), "from");
+    let mut peer = Peer::new(listener.accept().unwrap().0);
+    assert!(peer.hear().contains("Folder"));
+    peer.send(br#""Whole""#);
+    for name in ["grows", "rewritten", "shrinks"] {
+        assert!(peer.hear().contains(name));
+        peer.send(br#"{"From":0}"#);
+        assert!(!peer.receive().is_empty());
+        let mut options = fs::File::options();
+        let mut file = options.write(true).open(from.join(name)).unwrap();
+        match name {
+            "grows" => file.set_len(41 * MIB as u64).unwrap(),
+            "shrinks" => file.set_len(39 * MIB as u64).unwrap(),
+            _ => file.write_all(b"other contents").unwrap(),
+        }
+        // Two changes within a tick of the clock have the same time.
+        let later = SystemTime::now() + Duration::from_secs(10);
+        file.set_modified(later).unwrap();
+        while !peer.receive().is_empty() {}
+        peer.send(br#""Differs""#);
+    }
+    assert!(peer.hear().contains("stays"));
+    peer.send(br#"{"From":0}"#);
+    assert_eq!(peer.receive(), b"contents");
+    assert_eq!(peer.receive().len(), 32);
+    peer.send(br#""Whole""#);
+    drop(peer);
+    let ended = sending.end();
+    assert_eq!(ended.status, FAILURE);
+    let mut lines = ended.stderr.lines();
+    for name in ["grows", "rewritten", "shrinks"] {
+        let said = format!("{name}: it changed while it was sent");
+        assert!(lines.next().unwrap().contains(&said), "{}", ended.stderr);
+    }
+    assert_eq!(lines.next(), None);
+}
+
+#[test]
+fn file_that_has_changed_before_it_is_sent_is_sent_as_it_is() {
+    let folder = TempDir::new().unwrap();
+    let from = folder.path().join("from");
+    fs::create_dir(&from).unwrap();
+    for name in ["gone", "longer"] {
+        fs::write(from.join(name), "contents").unwrap();
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let sending = sender(&folder, listener.local_addr().unwrap(), "from");
+    let mut peer = Peer::new(listener.accept().unwrap().0);
+    assert!(peer.hear().contains("Folder"));
+    fs::remove_file(from.join("gone")).unwrap();
+    fs::write(from.join("longer"), "longer contents").unwrap();
+    peer.send(br#""Whole""#);
+    let offer = peer.hear();
+    assert!(offer.contains(r#"["from","longer"],"len":15,"#), "{offer}");
+    peer.send(br#""Whole""#);
+    drop(peer);
+    sending.end().failed(&["gone: cannot read it"]);
+}
+
+#[test]
+fn withdrawn_file_is_not_stored_and_does_not_stop_the_others() {
+    let folder = TempDir::new().unwrap();
+    let (_receiving, address) = receiver(&folder, "127.0.0.1:0");
+    let mut peer = Peer::new(TcpStream::connect(address).unwrap());
+    for sent in [&[][..], &["front"], &["front", "-back"]] {
+        peer.offer(r#"["f"]"#, 1);
+        assert_eq!(peer.hear(), r#"{"From":0}"#);
+        for block in sent {
+            peer.send(block.as_bytes());
+        }
+        peer.send(b"");
+        assert_eq!(peer.hear(), r#""Differs""#);
+        assert_eq!(names(&folder.path().join("into")), [""; 0]);
+    }
 }
 
 #[test]

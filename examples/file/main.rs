@@ -26,13 +26,14 @@ use std::{
     io::IsTerminal,
     path::PathBuf,
     process::ExitCode,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Semaphore};
 
 use list::{list, total_len};
 use receive::{Received, Receiver};
@@ -43,6 +44,11 @@ use send::{Sent, send_all};
 struct Args {
     #[command(subcommand)]
     command: Command,
+
+    /// Give up on another end that is silent, or takes for a block of 256 KiB, for this long
+    #[arg(long, value_name = "SECONDS", default_value = "30", global = true,
+          value_parser = clap::value_parser!(u64).range(1..))]
+    patience: u64,
 }
 
 #[derive(Subcommand, Debug)]
@@ -69,6 +75,10 @@ enum Command {
         /// The folder to write into
         #[arg(long, value_name = "FOLDER", default_value = ".")]
         into: PathBuf,
+
+        /// Senders served at once; further ones wait to be accepted
+        #[arg(long, default_value = "100", value_parser = clap::value_parser!(u32).range(1..))]
+        senders: u32,
     },
 }
 
@@ -77,7 +87,7 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let result = runtime.block_on(async {
         tokio::select! {
-            result = start(args.command) => result,
+            result = start(args) => result,
             _ = tokio::signal::ctrl_c() => {
                 Err(anyhow::anyhow!("stopped by Ctrl-C; what has come is kept: start it again to go on"))
             }
@@ -94,8 +104,9 @@ fn main() -> ExitCode {
     }
 }
 
-async fn start(command: Command) -> anyhow::Result<ExitCode> {
-    match command {
+async fn start(args: Args) -> anyhow::Result<ExitCode> {
+    let patience = Duration::from_secs(args.patience);
+    match args.command {
         Command::Send {
             paths,
             connect,
@@ -103,7 +114,8 @@ async fn start(command: Command) -> anyhow::Result<ExitCode> {
         } => {
             let (items, unlisted) = list(&paths)?;
             let (bar, started) = (bar(Some(total_len(&items))), Instant::now());
-            let sent = send_all(&connect, &items, Duration::from_secs(give_up), &bar).await;
+            let give_up = Duration::from_secs(give_up);
+            let sent = send_all(&connect, &items, give_up, patience, &bar).await;
             bar.finish_and_clear();
             let Sent {
                 files,
@@ -125,19 +137,29 @@ async fn start(command: Command) -> anyhow::Result<ExitCode> {
                 ExitCode::FAILURE
             })
         }
-        Command::Receive { listen, into } => receive(&listen, into).await,
+        Command::Receive {
+            listen,
+            into,
+            senders,
+        } => {
+            let receiver = Receiver::new(into, patience);
+            receive(&listen, receiver, senders as usize).await
+        }
     }
 }
 
-async fn receive(listen: &str, into: PathBuf) -> anyhow::Result<ExitCode> {
+async fn receive(listen: &str, receiver: Receiver, senders: usize) -> anyhow::Result<ExitCode> {
     let cannot_listen = || format!("cannot listen on {listen}");
     let listener = TcpListener::bind(listen)
         .await
         .with_context(cannot_listen)?;
     let address = listener.local_addr().with_context(cannot_listen)?;
-    println!("listening on {address}, receiving into {}", into.display());
-    let (receiver, bars) = (Receiver::new(into), MultiProgress::new());
+    let into = receiver.into.display();
+    println!("listening on {address}, receiving into {into}");
+    let (places, bars) = (Arc::new(Semaphore::new(senders)), MultiProgress::new());
     loop {
+        // Before a connection is accepted, so that the limit bounds open files, too.
+        let place = places.clone().acquire_owned().await?;
         let (socket, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -149,6 +171,7 @@ async fn receive(listen: &str, into: PathBuf) -> anyhow::Result<ExitCode> {
         };
         let (receiver, bar) = (receiver.clone(), bars.add(bar(None)));
         tokio::spawn(async move {
+            let _place = place;
             let (received, result) = receiver.receive(socket, peer, &bar).await;
             bar.finish_and_clear();
             let Received {

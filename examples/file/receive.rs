@@ -7,17 +7,17 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use anyhow::{Context, bail};
 use indicatif::ProgressBar;
 use sha2::Digest;
 use tokio::{fs, io::AsyncWriteExt, net::TcpStream};
-use wholeblock::recv_blocks;
 
 use crate::{
     place::{Incoming, OldParts, Refusal, Refuse, place},
-    wire::{Answer, Gone, Offer, PATIENCE, Wire, cannot},
+    wire::{Answer, Gone, Offer, Wire, cannot},
 };
 
 /// What came over one connection.
@@ -34,7 +34,8 @@ pub(crate) struct Received {
 /// A folder to receive into.
 #[derive(Clone)]
 pub(crate) struct Receiver {
-    into: PathBuf,
+    pub(crate) into: PathBuf,
+    patience: Duration,
     /// Files that are being received, each by one connection at a time.
     busy: Arc<Mutex<HashSet<PathBuf>>>,
 }
@@ -53,9 +54,10 @@ impl Drop for Claim {
 }
 
 impl Receiver {
-    pub(crate) fn new(into: PathBuf) -> Self {
+    pub(crate) fn new(into: PathBuf, patience: Duration) -> Self {
         Self {
             into,
+            patience,
             busy: Arc::default(),
         }
     }
@@ -68,7 +70,7 @@ impl Receiver {
         bar: &ProgressBar,
     ) -> (Received, anyhow::Result<()>) {
         let mut received = Received::default();
-        let result = match Wire::new(socket) {
+        let result = match Wire::new(socket, self.patience) {
             Ok(wire) => self.receive_all(wire, peer, &mut received, bar).await,
             Err(error) => Err(error),
         };
@@ -179,7 +181,7 @@ impl Rest {
     }
 
     async fn discard(mut self, wire: &mut Wire) -> anyhow::Result<()> {
-        let mut blocks = recv_blocks(&mut wire.reader).stall_timeout(PATIENCE);
+        let mut blocks = wire.blocks();
         while self.left.is_some() {
             self.piece(blocks.next().await?.context(Gone)?)?;
         }
@@ -209,8 +211,7 @@ impl Incoming {
         wire.say(&Answer::From(from)).await?;
         rest.left = Some(self.len - from);
 
-        // Each block is written before the next one comes, so it can be lent.
-        let mut blocks = recv_blocks(&mut wire.reader).stall_timeout(PATIENCE);
+        let mut blocks = wire.blocks();
         let is_whole = loop {
             let block = blocks.next().await?.context(Gone)?;
             match rest.piece(block)? {

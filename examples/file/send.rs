@@ -18,7 +18,7 @@ use wholeblock::{BlockError, try_send_blocks};
 use crate::{
     list::{Item, total_len},
     wire::{
-        Answer, BLOCK, Gone, Modified, Offer, PATIENCE, Wire, cannot, digest_front, hear,
+        Answer, BLOCK, Gone, Modified, Offer, Wire, cannot, digest_front, hear_between,
         is_of_the_connection,
     },
 };
@@ -52,6 +52,7 @@ pub(crate) async fn send_all(
     server: &str,
     items: &[Item],
     give_up: Duration,
+    patience: Duration,
     bar: &ProgressBar,
 ) -> anyhow::Result<Sent> {
     let mut progress = Progress {
@@ -61,7 +62,7 @@ pub(crate) async fn send_all(
         sent: Sent::default(),
     };
     loop {
-        let error = match send_from(server, items, &mut progress, bar).await {
+        let error = match send_from(server, items, patience, &mut progress, bar).await {
             Ok(()) => return Ok(progress.sent),
             Err(error) => error,
         };
@@ -106,6 +107,7 @@ impl Progress {
 async fn send_from(
     server: &str,
     items: &[Item],
+    patience: Duration,
     progress: &mut Progress,
     bar: &ProgressBar,
 ) -> anyhow::Result<()> {
@@ -113,7 +115,7 @@ async fn send_from(
     let socket = socket
         .map_err(|error| anyhow!(BlockError::from(error)))
         .with_context(|| format!("cannot connect to {server}"))?;
-    let mut wire = Wire::new(socket)?;
+    let mut wire = Wire::new(socket, patience)?;
     while let Some(item) = items.get(progress.next) {
         bar.set_position(total_len(&items[..progress.next]));
         let mut differed = false;
@@ -202,12 +204,12 @@ async fn send_file(
         digest.update(bytes);
         bar.inc(bytes.len() as u64);
     });
-    let sending = try_send_blocks(&mut wire.writer, blocks).stall_timeout(PATIENCE);
+    let sending = try_send_blocks(&mut wire.writer, blocks).stall_timeout(wire.patience);
     let sent = tokio::select! {
         sent = sending => sent,
         // In between, the receiver says only that it does not want the rest. What has been queued
         // of it is sent before what follows here.
-        said = hear::<Answer>(&mut wire.reader) => {
+        said = hear_between::<Answer>(&mut wire.reader) => {
             wire.withdraw().await?;
             return outcome(said?.context(Gone)?);
         }

@@ -36,13 +36,12 @@ use tokio::{
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
 };
-use wholeblock::{BlockCodec, BlockError, BlockTransport, ConfigError, LengthPrefix};
+use wholeblock::{
+    BlockCodec, BlockError, BlockTransport, ConfigError, LengthPrefix, RecvBlocks, recv_blocks,
+};
 
 /// Bytes of a file in a block: enough that a block's share of all other work does not matter.
 pub(crate) const BLOCK: usize = 256 * 1024;
-
-/// How long the other end may be silent, or not take anything, while it should not.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What the sender has.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -104,18 +103,21 @@ pub(crate) enum Answer {
 pub(crate) struct Wire {
     pub(crate) reader: BlockTransport<OwnedReadHalf, LengthPrefix>,
     pub(crate) writer: BlockTransport<OwnedWriteHalf, LengthPrefix>,
+    /// How long the other end may be silent, or take for a block, or not take anything.
+    pub(crate) patience: Duration,
 }
 
 impl Wire {
-    pub(crate) fn new(socket: TcpStream) -> anyhow::Result<Self> {
+    pub(crate) fn new(socket: TcpStream, patience: Duration) -> anyhow::Result<Self> {
         socket.set_nodelay(true)?;
         let (reader, writer) = socket.into_split();
         Ok(Self {
             // A peer that is gone, and one that sends a byte now and then.
             reader: BlockTransport::new(reader, codec()?)
-                .stall_timeout(PATIENCE)
-                .block_deadline(PATIENCE),
+                .stall_timeout(patience)
+                .block_deadline(patience),
             writer: BlockTransport::new(writer, codec()?),
+            patience,
         })
     }
 
@@ -131,7 +133,7 @@ impl Wire {
 
     /// Sends `block`. A peer that takes nothing is as one that is gone.
     pub(crate) async fn send(&mut self, block: Bytes) -> anyhow::Result<()> {
-        match tokio::time::timeout(PATIENCE, self.writer.send(block)).await {
+        match tokio::time::timeout(self.patience, self.writer.send(block)).await {
             Ok(sent) => Ok(sent?),
             Err(_) => bail!(Gone),
         }
@@ -142,9 +144,17 @@ impl Wire {
         hear(&mut self.reader).await
     }
 
+    /// The blocks of a file, lent: each is written before the next one comes.
+    pub(crate) fn blocks(&mut self) -> RecvBlocks<'_, BlockTransport<OwnedReadHalf, LengthPrefix>> {
+        recv_blocks(&mut self.reader)
+            .stall_timeout(self.patience)
+            .block_deadline(self.patience)
+    }
+
     /// Ends the connection so that what was sent last is still read: closing it with bytes unread
     /// would reset it, and throw away what has not arrived.
     pub(crate) async fn linger(mut self) {
+        let patience = self.patience;
         let rest = async {
             self.writer.close().await?;
             let mut unread = [0; 16 * 1024];
@@ -152,12 +162,12 @@ impl Wire {
             Ok::<(), BlockError>(())
         };
         // Whether that works or not, there is nothing left to do.
-        let _ = tokio::time::timeout(PATIENCE, rest).await;
+        let _ = tokio::time::timeout(patience, rest).await;
     }
 }
 
 /// What comes next from `reader`; none at the end.
-pub(crate) async fn hear<M: DeserializeOwned>(
+async fn hear<M: DeserializeOwned>(
     reader: &mut BlockTransport<OwnedReadHalf, LengthPrefix>,
 ) -> anyhow::Result<Option<M>> {
     let Some(block) = reader.next().await else {
@@ -167,6 +177,22 @@ pub(crate) async fn hear<M: DeserializeOwned>(
     message
         .map(Some)
         .context("the other end does not speak this program's protocol")
+}
+
+/// What comes next from `reader` while the other end owes nothing: silence is no fault then.
+pub(crate) async fn hear_between<M: DeserializeOwned>(
+    reader: &mut BlockTransport<OwnedReadHalf, LengthPrefix>,
+) -> anyhow::Result<Option<M>> {
+    loop {
+        match hear(reader).await {
+            Err(error) if is_silence(&error) => {}
+            heard => return heard,
+        }
+    }
+}
+
+fn is_silence(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(BlockError::Stalled { .. }))
 }
 
 fn codec() -> Result<BlockCodec<LengthPrefix>, ConfigError> {

@@ -6,7 +6,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     thread,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tempfile::TempDir;
@@ -28,7 +28,11 @@ fn noise(len: usize) -> Vec<u8> {
 }
 
 fn receiver(folder: &TempDir, listen: &str) -> (Running, SocketAddr) {
-    let args = ["receive", "--listen", listen, "--into", "into"];
+    receiver_with(folder, &["--listen", listen])
+}
+
+fn receiver_with(folder: &TempDir, args: &[&str]) -> (Running, SocketAddr) {
+    let args = [&["receive", "--into", "into"], args].concat();
     let mut receiver = Running::start(folder, "file", &args);
     let address = address_of(&mut receiver);
     (receiver, address)
@@ -480,6 +484,84 @@ fn withdrawn_file_is_not_stored_and_does_not_stop_the_others() {
         assert_eq!(peer.hear(), r#""Differs""#);
         assert_eq!(names(&folder.path().join("into")), [""; 0]);
     }
+}
+
+#[test]
+fn sender_over_the_limit_waits_until_a_silent_one_is_given_up() {
+    let folder = TempDir::new().unwrap();
+    let args = [
+        "--listen",
+        "127.0.0.1:0",
+        "--senders",
+        "2",
+        "--patience",
+        "1",
+    ];
+    let (_receiving, address) = receiver_with(&folder, &args);
+    let mut silent = Peer::new(TcpStream::connect(address).unwrap());
+    // One that sends a part of a block is silent, too, and so is one in the midst of a file.
+    let mut late = Peer::new(TcpStream::connect(address).unwrap());
+    late.offer(r#"["late"]"#, 1);
+    assert_eq!(late.hear(), r#"{"From":0}"#);
+    late.0.write_all(b"\0\0\0\x05l").unwrap();
+    let mut waiting = Peer::new(TcpStream::connect(address).unwrap());
+    waiting.offer(r#"["f"]"#, 1);
+    assert_eq!(waiting.hear(), r#"{"From":0}"#);
+    let ended = [&mut silent, &mut late].map(|peer| {
+        peer.0.set_nonblocking(true).unwrap();
+        matches!(peer.0.read(&mut [0]), Ok(0))
+    });
+    assert_ne!(ended, [false, false], "three were served at once");
+}
+
+#[test]
+fn dribbled_block_ends_the_connection() {
+    let folder = TempDir::new().unwrap();
+    let args = ["--listen", "127.0.0.1:0", "--patience", "1"];
+    let (mut receiving, address) = receiver_with(&folder, &args);
+    let mut peer = Peer::new(TcpStream::connect(address).unwrap());
+    peer.offer(r#"["f"]"#, 1);
+    assert_eq!(peer.hear(), r#"{"From":0}"#);
+    peer.0.write_all(b"\0\0\0\x0a").unwrap();
+    let started = Instant::now();
+    // A byte now and then, which is never silence.
+    while started.elapsed() < PATIENCE && peer.0.write_all(b"x").is_ok() {
+        thread::sleep(Duration::from_millis(300));
+    }
+    receiving.complaint_with("was not whole 1s after its first bytes");
+}
+
+#[test]
+fn file_may_take_longer_than_the_receiver_may_be_silent() {
+    const LEN: usize = 96 * MIB;
+    let folder = TempDir::new().unwrap();
+    fs::write(folder.path().join("large"), vec![7; LEN]).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let args = ["send", "--patience", "1", "--connect", &address, "large"];
+    let sending = Running::start(&folder, "file", &args);
+    let mut peer = Peer::new(listener.accept().unwrap().0);
+    assert!(peer.hear().contains("large"));
+    peer.send(br#"{"From":0}"#);
+    let started = Instant::now();
+    let mut left = LEN;
+    while left > 0 {
+        left -= peer.receive().len();
+        // Slow enough that the whole takes longer than a second, and each read far less.
+        if started.elapsed() < Duration::from_millis(1_500) {
+            thread::sleep(Duration::from_millis(8));
+        }
+    }
+    assert!(started.elapsed() > Duration::from_secs(1));
+    assert_eq!(peer.receive().len(), 32);
+    peer.send(br#""Whole""#);
+    drop(peer);
+    let ended = sending.end().ok();
+    assert!(
+        ended.stdout.ends_with(", 0 reconnections"),
+        "{}",
+        ended.stdout
+    );
 }
 
 #[test]

@@ -82,7 +82,7 @@ pub(crate) async fn send_all(
 struct Progress {
     /// The item that is being sent.
     next: usize,
-    /// How far into it the receiver has come.
+    /// How far into it the sending has come.
     reached: u64,
     moved: Instant,
     sent: Sent,
@@ -200,8 +200,11 @@ async fn send_file(
         Err(error) => return give_up(wire, cannot_read(&error)).await,
     };
     let rest = ReaderStream::with_capacity((&mut file).take(len - from), BLOCK);
+    let mut position = from;
     let blocks = rest.inspect_ok(|bytes: &Bytes| {
         digest.update(bytes);
+        position += bytes.len() as u64;
+        progress.reach(position);
         bar.inc(bytes.len() as u64);
     });
     let sending = try_send_blocks(&mut wire.writer, blocks).stall_timeout(wire.patience);

@@ -565,6 +565,30 @@ fn file_may_take_longer_than_the_receiver_may_be_silent() {
 }
 
 #[test]
+fn time_in_which_a_file_moved_on_is_no_reason_to_give_up() {
+    let folder = TempDir::new().unwrap();
+    fs::write(folder.path().join("large"), vec![7; 96 * MIB]).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let args = ["send", "--give-up", "1", "--connect", &address, "large"];
+    let mut sending = Running::start(&folder, "file", &args);
+    let mut peer = Peer::new(listener.accept().unwrap().0);
+    assert!(peer.hear().contains("large"));
+    peer.send(br#"{"From":0}"#);
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_millis(1_500) {
+        assert!(!peer.receive().is_empty());
+        thread::sleep(Duration::from_millis(8));
+    }
+    drop(peer);
+    listener.set_nonblocking(true).unwrap();
+    while listener.accept().is_err() {
+        assert!(!sending.has_ended(), "it does not try again");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
 fn what_cannot_be_sent_or_received_is_an_error_that_says_why() {
     let folder = TempDir::new().unwrap();
     fs::write(folder.path().join("small"), "contents").unwrap();

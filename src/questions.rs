@@ -77,70 +77,107 @@
 //!
 //! # How do I answer several requests at once?
 //!
-//! With `futures`' combinators between the two halves. At an error `forward` returns without a
-//! flush: lend it the sink and close that yourself, or the answers to the requests before the error
-//! are lost. (`try_buffered` gives up those that are still being made; `buffered` does not.)
-//!
-//! ```
-//! use bytes::Bytes;
-//! use futures::{SinkExt, StreamExt};
-//! use tokio::io::{AsyncRead, AsyncWrite};
-//! use wholeblock::{BlockCodec, BlockError, BlockTransport};
-//!
-//! async fn serve(socket: impl AsyncRead + AsyncWrite) -> Result<(), BlockError> {
-//!     let (reader, writer) = tokio::io::split(socket);
-//!     let requests = BlockTransport::new(reader, BlockCodec::length_prefixed());
-//!     let mut answers = BlockTransport::new(writer, BlockCodec::length_prefixed());
-//!     let answered = requests
-//!         .map(|request| async { Ok(Bytes::from(request?.to_ascii_uppercase())) })
-//!         .buffered(16) // at most 16 at once, and their answers in order
-//!         .forward(&mut answers)
-//!         .await;
-//!     answers.close().await?;
-//!     answered
-//! }
-//!
-//! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> Result<(), BlockError> {
-//! # use tokio::io::AsyncWriteExt;
-//! # let (mut near, far) = tokio::io::duplex(1024);
-//! near.write_all(b"\0\0\0\x02me\xff\xff\xff\xff").await?; // a request, and a bad header
-//! let error = serve(far).await.unwrap_err();
-//! assert!(matches!(error, BlockError::TooLarge { index: 1, .. }));
-//! let mut client = BlockTransport::new(near, BlockCodec::length_prefixed());
-//! assert_eq!(client.next().await.expect("an answer")?, "ME");
-//! assert!(client.next().await.is_none());
-//! # Ok(())
-//! # }
-//! ```
-//!
-//! # How do I end a connection so that the peer gets everything?
-//!
-//! `close` sends what is queued, and the end. Then read until the peer has ended too: a TCP socket
-//! that is dropped with bytes unread resets the connection, and the peer may lose what it has not
-//! read yet. Allow that a limited time. The example `service` ends so.
+//! Use `futures`' combinators between the two halves. At an error `forward` returns without a flush:
+//! lend it the sink and close the sink yourself, or the answers to the requests before the error are
+//! lost. (`try_buffered` drops the answers that are still being made; `buffered` does not.) After a
+//! framing error bytes may be left in the socket, so `serve` drains it: the next question says why.
 //!
 //! ```
 //! use std::time::Duration;
 //!
 //! use bytes::Bytes;
 //! use futures::{SinkExt, StreamExt};
-//! use tokio::time::timeout;
+//! use tokio::{
+//!     io::{self, AsyncRead, AsyncReadExt, AsyncWrite},
+//!     time::timeout,
+//! };
 //! use wholeblock::{BlockCodec, BlockError, BlockTransport};
 //!
+//! async fn serve(socket: impl AsyncRead + AsyncWrite) -> Result<(), BlockError> {
+//!     let (reader, writer) = io::split(socket);
+//!     let mut requests = BlockTransport::new(reader, BlockCodec::length_prefixed());
+//!     let mut answers = BlockTransport::new(writer, BlockCodec::length_prefixed());
+//!     let answered = (&mut requests)
+//!         .map(|request| async { Ok(Bytes::from(request?.to_ascii_uppercase())) })
+//!         .buffered(16) // at most 16 at once, and their answers in order
+//!         .forward(&mut answers)
+//!         .await;
+//!     answers.close().await?;
+//!     let mut unread = requests.into_inner().take(64 << 20);
+//!     let _ = timeout(Duration::from_secs(5), io::copy(&mut unread, &mut io::sink())).await;
+//!     answered
+//! }
+//!
 //! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> Result<(), BlockError> {
-//! # let (near, far) = tokio::io::duplex(1024);
-//! # let mut blocks = BlockTransport::new(near, BlockCodec::length_prefixed());
-//! # let mut peer = BlockTransport::new(far, BlockCodec::length_prefixed());
-//! # peer.send(Bytes::from("one more request")).await?;
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # use tokio::{io::AsyncWriteExt, net::{TcpListener, TcpStream}};
+//! # let listener = TcpListener::bind("127.0.0.1:0").await?;
+//! # let mut near = TcpStream::connect(listener.local_addr()?).await?;
+//! # let (far, _) = listener.accept().await?;
+//! let serving = tokio::spawn(serve(far)); // over TCP
+//! near.write_all(b"\0\0\0\x02me\xff\xff\xff\xff").await?; // a request, and a bad header
+//! near.write_all(&[0xff; 16 << 20]).await?; // and much that nobody will read
+//! let mut client = BlockTransport::new(near, BlockCodec::length_prefixed());
+//! client.close().await?;
+//! assert_eq!(client.next().await.expect("an answer")?, "ME");
+//! assert!(client.next().await.is_none());
+//! let error = serving.await?.unwrap_err();
+//! assert!(matches!(error, BlockError::TooLarge { index: 1, .. }));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # How do I end a connection so that the peer gets everything?
+//!
+//! Call `close`, which sends what is queued and then the end. Then read until the peer has ended,
+//! too: a TCP socket that is dropped with bytes unread resets the connection, and the peer may lose
+//! what it has not read yet. Read from the socket below, not from the transport, because a transport
+//! yields nothing more after a framing error. Limit the time and the bytes, because the peer may
+//! never end. The example `service` ends its connections so.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use bytes::Bytes;
+//! use futures::SinkExt;
+//! use tokio::{
+//!     io::{self, AsyncRead, AsyncReadExt, AsyncWrite},
+//!     time::timeout,
+//! };
+//! use wholeblock::{BlockCodec, BlockError, BlockTransport, Framing};
+//!
+//! async fn end<T, F>(mut blocks: BlockTransport<T, F>) -> Result<(), BlockError>
+//! where
+//!     T: AsyncRead + AsyncWrite + Unpin,
+//!     F: Framing,
+//! {
+//!     blocks.close().await?;
+//!     let mut unread = blocks.get_mut().take(64 << 20); // bytes
+//!     // Everything is on its way, even if this fails.
+//!     let _ = timeout(Duration::from_secs(5), io::copy(&mut unread, &mut io::sink())).await;
+//!     Ok(())
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # use futures::StreamExt;
+//! # use tokio::{io::AsyncWriteExt, net::{TcpListener, TcpStream}};
+//! # let listener = TcpListener::bind("127.0.0.1:0").await?;
+//! # let mut near = TcpStream::connect(listener.local_addr()?).await?;
+//! # let (far, _) = listener.accept().await?;
+//! # let answering = tokio::spawn(async move {
+//! let mut blocks = BlockTransport::new(far, BlockCodec::length_prefixed());
+//! let error = blocks.next().await.expect("an error").unwrap_err();
+//! blocks.send(Bytes::from(error.to_string())).await?;
+//! end(blocks).await?;
+//! # Ok::<_, BlockError>(())
+//! # });
+//! # near.write_all(&[0xff; 16 << 20]).await?;
+//! # let mut peer = BlockTransport::new(near, BlockCodec::length_prefixed());
 //! # peer.close().await?;
-//! blocks.send(Bytes::from("the last answer")).await?;
-//! blocks.close().await?;
-//! let unread = async { while let Some(Ok(_unanswered)) = blocks.next().await {} };
-//! timeout(Duration::from_secs(5), unread).await.expect("the peer's end");
-//! # assert_eq!(peer.next().await.expect("an answer")?, "the last answer");
+//! # assert!(peer.next().await.expect("an answer")?.starts_with(b"block 0"));
 //! # assert!(peer.next().await.is_none());
+//! # answering.await??;
 //! # Ok(())
 //! # }
 //! ```

@@ -10,7 +10,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use futures::{SinkExt, Stream, StreamExt, stream};
 use tokio::{
-    io::{self, AsyncRead, AsyncWrite},
+    io::{self, AsyncRead, AsyncReadExt, AsyncWrite},
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -24,6 +24,9 @@ pub(crate) const MAX_REQUEST: usize = 1 << 20;
 
 /// How long a client may take to end its side once it has all of its answers.
 const LINGER: Duration = Duration::from_secs(2);
+
+/// How much it may still send meanwhile, unread.
+const LINGER_BYTES: u64 = 64 << 20;
 
 /// What a client may ask of the service.
 #[derive(Clone, Copy, Debug)]
@@ -145,7 +148,7 @@ where
         Ok(closed) => closed?,
         Err(_) => return Err(io::Error::from(io::ErrorKind::TimedOut).into()),
     }
-    let mut unread = requests.into_inner();
+    let mut unread = requests.into_inner().take(LINGER_BYTES);
     // Whatever comes of it: all answers are on their way.
     let _ = timeout(LINGER, io::copy(&mut unread, &mut io::sink())).await;
     Ok(())

@@ -1,6 +1,6 @@
 //! tokio-util's `LengthDelimitedCodec`, which is run on the same bytes.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 
 use bytes::{Bytes, BytesMut};
 use futures::{FutureExt, StreamExt};
@@ -8,10 +8,12 @@ use tokio_util::codec::{
     Decoder, Encoder, FramedRead, LengthDelimitedCodec, length_delimited::Builder,
 };
 use wholeblock::{
-    BlockCodec, BlockError, Framing, LengthField, LengthFieldConfig, LengthPrefix, Limit,
+    BlockCodec, BlockError, BlockTransport, Framing, LengthField, LengthFieldConfig, LengthPrefix,
+    Limit,
 };
 
 use super::Row;
+use crate::support::Scripted;
 
 /// The examples of its documentation, and how it is configured for each.
 fn rows() -> Vec<(Row, Builder)> {
@@ -338,4 +340,39 @@ fn an_end_after_a_header_is_clean_for_length_delimited_and_an_error_here() {
     let codec = BlockCodec::length_prefixed().err_into::<std::io::Error>();
     let error = FramedRead::new(cut, codec).next().now_or_never().unwrap();
     assert_eq!(error.unwrap().unwrap_err().kind(), ErrorKind::UnexpectedEof);
+}
+
+/// A reader that forgives an end without a goodbye, as h2's server does, with the lines of the page.
+fn forgive(error: io::Error) -> io::Result<()> {
+    let cut = error
+        .get_ref()
+        .is_some_and(|inner| inner.is::<BlockError>());
+    if error.kind() == ErrorKind::UnexpectedEof && !cut {
+        return Ok(());
+    }
+    Err(error)
+}
+
+#[test]
+fn cut_block_is_not_forgiven_as_an_end() {
+    let whole = b"\0\0\0\x05hello";
+    for len in 1..whole.len() {
+        let codec = BlockCodec::length_prefixed().err_into::<io::Error>();
+        let mut ours = BlockTransport::new(&whole[..len], codec);
+        let error = ours.next().now_or_never().unwrap().unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::UnexpectedEof, "{len}");
+        assert!(forgive(error).is_err(), "{len}");
+
+        // Theirs has a kind that nobody forgives, or is a clean end.
+        let mut theirs = FramedRead::new(&whole[..len], LengthDelimitedCodec::new());
+        let end = theirs.next().now_or_never().unwrap();
+        let kind = end.map(|error| error.unwrap_err().kind());
+        assert!(matches!(kind, None | Some(ErrorKind::Other)), "{kind:?}");
+    }
+
+    let io = Scripted::default().fail(ErrorKind::UnexpectedEof);
+    let codec = BlockCodec::length_prefixed().err_into::<io::Error>();
+    let mut silent = BlockTransport::new(io, codec);
+    let error = silent.next().now_or_never().unwrap().unwrap().unwrap_err();
+    assert!(forgive(error).is_ok());
 }

@@ -114,8 +114,8 @@
 //! # Questions
 //!
 //! [`questions`] has what new users asked: headers of one's own, another framing in mid-stream, a
-//! codec inside another, several requests at once, how to end a connection, TLS, peers that are gone,
-//! timeouts that never fire.
+//! codec inside another, several requests at once, how to end a connection, blocking code, TLS, peers
+//! that are gone, timeouts that never fire.
 
 // A map of the modules. Bytes come in at the bottom and blocks go out at the top; a module uses
 // those below it only.

@@ -182,6 +182,91 @@
 //! # }
 //! ```
 //!
+//! # How do I use it from blocking code?
+//!
+//! On a thread that belongs to no runtime, call tokio's
+//! [`Handle::block_on`](tokio::runtime::Handle::block_on). Do not block a thread of a runtime with
+//! `futures::executor::block_on`: it hangs once tokio's task budget is spent, after at most 128 reads.
+//!
+//! ```
+//! use std::thread;
+//!
+//! use futures::StreamExt;
+//! use tokio::{io::AsyncWriteExt, runtime::Handle};
+//! use wholeblock::{BlockCodec, BlockTransport};
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let (mut near, far) = tokio::io::duplex(5); // a block, and no more, in each read
+//! let handle = Handle::current();
+//! let blocking = thread::spawn(move || {
+//!     let mut blocks = BlockTransport::new(far, BlockCodec::length_prefixed());
+//!     let mut received = 0;
+//!     while let Some(block) = handle.block_on(blocks.next()) {
+//!         assert_eq!(block?, "x"); // and work that takes long
+//!         received += 1;
+//!     }
+//!     Ok::<_, wholeblock::BlockError>(received)
+//! });
+//! for _ in 0..1_000 {
+//!     near.write_all(b"\0\0\0\x01x").await?;
+//! }
+//! drop(near);
+//! assert_eq!(tokio::task::spawn_blocking(|| blocking.join()).await?.unwrap()?, 1_000);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A program without a runtime reads and writes by itself. The codec's `decode` and `encode` need no
+//! runtime:
+//!
+//! ```
+//! use std::{
+//!     io::{Read, Write},
+//!     net::{Shutdown, TcpListener, TcpStream},
+//! };
+//!
+//! use bytes::{Bytes, BytesMut};
+//! use tokio_util::codec::{Decoder, Encoder};
+//! use wholeblock::{BlockCodec, BlockError, LengthPrefix};
+//!
+//! /// The next block; none at the end.
+//! fn next(
+//!     socket: &mut TcpStream,
+//!     codec: &mut BlockCodec<LengthPrefix>,
+//!     arrived: &mut BytesMut,
+//! ) -> Result<Option<BytesMut>, BlockError> {
+//!     let mut chunk = [0; 8 * 1024];
+//!     loop {
+//!         if let Some(block) = codec.decode(arrived)? {
+//!             return Ok(Some(block));
+//!         }
+//!         match socket.read(&mut chunk)? {
+//!             0 => return codec.decode_eof(arrived),
+//!             read => arrived.extend_from_slice(&chunk[..read]),
+//!         }
+//!     }
+//! }
+//!
+//! # fn main() -> Result<(), BlockError> {
+//! # let listener = TcpListener::bind("127.0.0.1:0")?;
+//! # let mut near = TcpStream::connect(listener.local_addr()?)?;
+//! # let (mut far, _) = listener.accept()?;
+//! let mut codec = BlockCodec::length_prefixed();
+//! let mut queued = BytesMut::new();
+//! codec.encode(Bytes::from("hello"), &mut queued)?;
+//! codec.encode(Bytes::from("world"), &mut queued)?;
+//! near.write_all(&queued)?;
+//! near.shutdown(Shutdown::Write)?;
+//!
+//! let (mut codec, mut arrived) = (BlockCodec::length_prefixed(), BytesMut::new());
+//! assert_eq!(next(&mut far, &mut codec, &mut arrived)?.unwrap(), "hello");
+//! assert_eq!(next(&mut far, &mut codec, &mut arrived)?.unwrap(), "world");
+//! assert!(next(&mut far, &mut codec, &mut arrived)?.is_none());
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # What is different over TLS?
 //!
 //! Only the end. `close` sends TLS's `close_notify`; a peer that goes without one is, with rustls, an

@@ -79,12 +79,22 @@ use crate::{
 /// stays at its end. It waits without a limit, unless a [`stall_timeout`](Self::stall_timeout) or a
 /// [`block_deadline`](Self::block_deadline) is set; after an error of these it goes on.
 ///
+/// # Blocking
+///
+/// Do not wait for a transport with `futures::executor::block_on`, or another executor than tokio's,
+/// on a thread that runs a tokio runtime: it hangs. After at most 128 reads tokio's task budget is
+/// spent, and the transport yields. Tokio wakes it in the next turn of the scheduler, which the
+/// blocked thread never runs. Use [`Handle::block_on`] on a thread of no runtime, as
+/// [`questions`](crate::questions#how-do-i-use-it-from-blocking-code) shows.
+///
 /// # Cancel safety
 ///
 /// Everything is kept in the transport itself, so any future over it can be dropped, or leaked, at
 /// any time: a block that was not returned is returned by the next call, one that was queued stays
 /// queued. (futures' own `send` and `feed` hold a block before it is queued, and drop it with
 /// themselves.)
+///
+/// [`Handle::block_on`]: tokio::runtime::Handle::block_on
 #[doc(alias = "Framed")]
 #[doc(alias = "Connection")]
 pub struct BlockTransport<T, F, E = BlockError> {

@@ -29,7 +29,7 @@ trait Typed: Sink<Reading, Error = io::Error> + Stream<Item = io::Result<Reading
 impl<T: Sink<Reading, Error = io::Error> + Stream<Item = io::Result<Reading>> + Unpin> Typed for T {}
 
 fn json(io: DuplexStream) -> impl Typed {
-    // tokio-serde, and much else, wants a transport that fails with `io::Error`.
+    // tokio-serde's JSON, and much else, wants a transport that fails with `io::Error`.
     let codec = BlockCodec::length_prefixed().err_into::<io::Error>();
     SymmetricallyFramed::new(BlockTransport::new(io, codec), SymmetricalJson::default())
 }

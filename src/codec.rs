@@ -129,7 +129,9 @@ impl<F: Framing, E> BlockCodec<F, E> {
     /// transport to fail with an [`io::Error`](std::io::Error). The [`BlockError`] is inside, and
     /// `error.downcast::<BlockError>()` gives it back.
     ///
-    /// tokio-serde's `Framed` is a `Stream` and a `Sink` only with such a codec.
+    /// tokio-serde's `Json` needs such a codec, because its errors become an `io::Error` and no
+    /// `BlockError`. Its `Bincode`, `MessagePack` and `Cbor` fail with `io::Error`s, which become
+    /// either, so they take a codec as it comes, too.
     ///
     /// ```
     /// use std::io;

@@ -1,7 +1,7 @@
 //! A codec and a transport that fail with `io::Error`, for whatever expects that: tokio-serde, RPC
 //! crates, a user's own error type.
 
-use std::{error::Error, fmt, io, time::Duration};
+use std::{error::Error, fmt, io, pin::Pin, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use futures::{FutureExt, Sink, SinkExt, Stream, StreamExt, stream};
@@ -366,6 +366,38 @@ fn a_message_that_does_not_parse_is_an_io_error_and_the_next_one_comes() {
     assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     assert_eq!(ready(typed.next()).unwrap().unwrap().id, 1);
     assert!(ready(typed.next()).is_none());
+}
+
+/// Fails with `io::Error`s, as tokio-serde's Bincode, MessagePack and Cbor do.
+struct Text;
+
+impl Serializer<String> for Text {
+    type Error = io::Error;
+
+    fn serialize(self: Pin<&mut Self>, text: &String) -> io::Result<Bytes> {
+        Ok(text.clone().into())
+    }
+}
+
+impl Deserializer<String> for Text {
+    type Error = io::Error;
+
+    fn deserialize(self: Pin<&mut Self>, block: &BytesMut) -> io::Result<String> {
+        let text = String::from_utf8(block.to_vec());
+        text.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    }
+}
+
+#[test]
+fn serializer_with_io_errors_fits_a_transport_with_block_errors() {
+    let blocks = [&b"\xff"[..], b"text"].map(Bytes::from_static);
+    let io = Scripted::default().send(&wire(LengthPrefix::u32(), &blocks));
+    let transport = BlockTransport::new(io, BlockCodec::length_prefixed());
+    let mut typed = tokio_serde::Framed::<_, String, String, _>::new(transport, Text);
+    let error: BlockError = ready(typed.next()).unwrap().unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    assert_eq!(ready(typed.next()).unwrap().unwrap(), "text");
+    ready(typed.send("text".to_owned())).unwrap();
 }
 
 /// What tarpc 0.38 asks of a transport. The bounds are those on the impls of `Stream` and `Sink`

@@ -5,14 +5,10 @@ use std::ops::Range;
 
 use crate::{
     Framing, Header, InvalidHeader,
-    framing::{MAX_LIMIT, Proven},
+    framing::{MAX_HEADER_LEN, MAX_LIMIT, Proven},
 };
 
-/// The longest header, in bytes: a framing that waits for a longer one, or for ever, would have a
-/// peer fill the memory.
-const MAX_HEADER_LEN: usize = 64 * 1024;
-
-const HEADER_TOO_LONG: InvalidHeader = InvalidHeader("it is longer than 64 KiB");
+const HEADER_TOO_LONG: InvalidHeader = InvalidHeader("it is longer than its framing allows");
 
 /// What stands at the front of a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,11 +98,11 @@ impl<F: Framing> FrameParser<F> {
                 header_len,
                 payload_len,
             }) => (header_len, payload_len),
-            Ok(Header::Incomplete { at_least }) => return partial_header(at_least, front),
+            Ok(Header::Incomplete { at_least }) => return self.partial_header(at_least, front),
             Err(invalid) => return Parsed::Invalid(invalid),
         };
         let sound = self.framing.is_sound(Proven);
-        if !sound && header_len > MAX_HEADER_LEN {
+        if !sound && header_len > self.max_header_len() {
             return Parsed::Invalid(HEADER_TOO_LONG);
         }
         let payload_len = usize::try_from(announced).unwrap_or(usize::MAX);
@@ -126,7 +122,7 @@ impl<F: Framing> FrameParser<F> {
         }
         let Some(arrived) = front.len().checked_sub(header_len) else {
             // The framing knew all it announces from the header's first bytes.
-            return partial_header(header_len, front);
+            return self.partial_header(header_len, front);
         };
         if payload_len <= arrived {
             Parsed::Complete(FrameLen {
@@ -140,20 +136,25 @@ impl<F: Framing> FrameParser<F> {
             })
         }
     }
+
+    /// A header of which no more than `front` has come, whatever its framing asks for.
+    #[inline]
+    fn partial_header(&self, at_least: usize, front: &[u8]) -> Parsed {
+        let at_least = at_least.max(front.len() + 1);
+        if at_least > self.max_header_len() {
+            return Parsed::Invalid(HEADER_TOO_LONG);
+        }
+        Parsed::PartialHeader { at_least }
+    }
+
+    fn max_header_len(&self) -> usize {
+        self.framing.max_header_len().min(MAX_HEADER_LEN)
+    }
 }
 
 /// The longest payload that `framing` carries, as far as an allocation can hold it.
 pub(crate) fn longest<F: Framing>(framing: &F) -> usize {
     (*framing.block_lens().end()).min(MAX_LIMIT)
-}
-
-/// A header of which no more than `front` is there, whatever its framing asks for.
-#[inline]
-fn partial_header(at_least: usize, front: &[u8]) -> Parsed {
-    match at_least.max(front.len() + 1) {
-        at_least @ ..=MAX_HEADER_LEN => Parsed::PartialHeader { at_least },
-        _ => Parsed::Invalid(HEADER_TOO_LONG),
-    }
 }
 
 #[cfg(test)]

@@ -30,6 +30,10 @@ pub(crate) const DEFAULT_MAX_BLOCK_LEN: usize = 8 * 1024 * 1024;
 /// header, and sums of the two never overflow.
 pub(crate) const MAX_LIMIT: usize = isize::MAX as usize / 2;
 
+/// The longest header of any framing, in bytes. A peer can make the read buffer grow that far before a
+/// block's length is known.
+pub(crate) const MAX_HEADER_LEN: usize = 64 * 1024;
+
 /// How a block is delimited on the wire: which header goes before its payload.
 ///
 /// Implement this trait to support your own header. Everything else in this crate is generic over
@@ -44,7 +48,7 @@ pub(crate) const MAX_LIMIT: usize = isize::MAX as usize / 2;
 ///   it.
 /// * `Header::Incomplete` asks for more bytes than are there, and never for more than it takes;
 ///   `Header::Complete` waits for the whole header.
-/// * A header has at most 64 KiB. (Beyond 64 bytes, a block of exactly
+/// * A header has at most [`max_header_len`](Self::max_header_len) bytes. (Beyond 64 bytes, a block of exactly
 ///   [`max_retained`](crate::BlockCodec::max_retained) bytes costs an allocation.)
 ///
 /// [`check_framing`] checks one for a test. A framing that breaks the contract does no harm: what
@@ -112,12 +116,62 @@ pub trait Framing: Clone {
     /// Parses the header at the front of `front`, which holds what has arrived: nothing, a part of
     /// the header, or the header and any number of bytes after it.
     ///
-    /// A limit need not be checked here: the codec checks [`block_lens`](Self::block_lens).
+    /// The codec checks the announced length against [`block_lens`](Self::block_lens), and the bytes
+    /// that have come of an unfinished header against [`max_header_len`](Self::max_header_len).
+    /// Neither need be checked here.
     ///
     /// # Errors
     ///
     /// [`InvalidHeader`] as soon as no further byte could make this header valid.
     fn decode_header(&self, front: &[u8]) -> Result<Header, InvalidHeader>;
+
+    /// The longest header, in bytes: all that [`decode_header`](Self::decode_header) must see to know
+    /// the block's length, whether it is stripped or kept. 64 KiB by default, and at most.
+    ///
+    /// A peer that sends more without completing a header gets
+    /// [`BlockError::InvalidHeader`](crate::BlockError::InvalidHeader). Return less where headers are
+    /// shorter, above all for a header that ends at a delimiter.
+    ///
+    /// ```
+    /// use bytes::{BufMut, BytesMut};
+    /// use tokio_util::codec::Decoder;
+    /// use wholeblock::{BlockCodec, BlockError, Framing, Header, InvalidHeader};
+    ///
+    /// /// A line of up to 80 bytes, `\n` included, which is kept.
+    /// #[derive(Clone)]
+    /// struct Line;
+    ///
+    /// impl Framing for Line {
+    ///     fn block_lens(&self) -> std::ops::RangeInclusive<usize> {
+    ///         1..=80
+    ///     }
+    ///
+    ///     fn max_header_len(&self) -> usize {
+    ///         80
+    ///     }
+    ///
+    ///     fn decode_header(&self, front: &[u8]) -> Result<Header, InvalidHeader> {
+    ///         Ok(match front.iter().position(|byte| *byte == b'\n') {
+    ///             Some(at) => Header::Complete { header_len: 0, payload_len: at as u64 + 1 },
+    ///             None => Header::Incomplete { at_least: front.len() + 1 },
+    ///         })
+    ///     }
+    ///
+    ///     fn encode_header(&self, _payload_len: usize, _dst: &mut impl BufMut) {}
+    /// }
+    ///
+    /// let mut codec = BlockCodec::new(Line);
+    /// let mut arrived = BytesMut::from(&b"one\ntwo"[..]);
+    /// assert_eq!(codec.decode(&mut arrived)?.unwrap(), "one\n");
+    /// assert_eq!(codec.decode(&mut arrived)?, None); // the line has no end yet
+    /// arrived.put_bytes(b'o', 77);
+    /// assert!(matches!(codec.decode(&mut arrived), Err(BlockError::InvalidHeader { index: 1, .. })));
+    /// # Ok::<(), BlockError>(())
+    /// ```
+    #[inline]
+    fn max_header_len(&self) -> usize {
+        MAX_HEADER_LEN
+    }
 
     /// Appends the header of a payload of `payload_len` bytes to `dst`.
     ///

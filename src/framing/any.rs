@@ -81,6 +81,16 @@ impl Framing for AnyFraming {
     }
 
     #[inline]
+    fn max_header_len(&self) -> usize {
+        match self {
+            Self::Exact(framing) => framing.max_header_len(),
+            Self::LengthPrefix(framing) => framing.max_header_len(),
+            Self::Varint(framing) => framing.max_header_len(),
+            Self::LengthField(framing) => framing.max_header_len(),
+        }
+    }
+
+    #[inline]
     fn decode_header(&self, front: &[u8]) -> Result<Header, InvalidHeader> {
         match self {
             Self::Exact(framing) => framing.decode_header(front),

@@ -61,6 +61,11 @@ impl Framing for Exact {
     }
 
     #[inline]
+    fn max_header_len(&self) -> usize {
+        0
+    }
+
+    #[inline]
     fn decode_header(&self, _front: &[u8]) -> Result<Header, InvalidHeader> {
         Ok(Header::Complete {
             header_len: 0,

@@ -183,6 +183,11 @@ impl Framing for LengthField {
     }
 
     #[inline]
+    fn max_header_len(&self) -> usize {
+        self.front_len
+    }
+
+    #[inline]
     fn decode_header(&self, front: &[u8]) -> Result<Header, InvalidHeader> {
         // From the field's end, which takes fewer tests than from its start.
         let last_four = front

@@ -185,6 +185,11 @@ impl Framing for LengthPrefix {
     }
 
     #[inline]
+    fn max_header_len(&self) -> usize {
+        usize::from(self.uint.width)
+    }
+
+    #[inline]
     fn decode_header(&self, front: &[u8]) -> Result<Header, InvalidHeader> {
         if self.is_plain_u32_be {
             return Ok(match front.first_chunk::<4>() {

@@ -78,6 +78,11 @@ impl Framing for Varint {
     }
 
     #[inline]
+    fn max_header_len(&self) -> usize {
+        MAX_VARINT_LEN
+    }
+
+    #[inline]
     fn decode_header(&self, front: &[u8]) -> Result<Header, InvalidHeader> {
         let mut payload_len = 0;
         for (i, &byte) in front.iter().take(MAX_VARINT_LEN).enumerate() {

@@ -424,11 +424,11 @@ impl<F: Framing, E> BlockCodec<F, E> {
         &mut self.decoder
     }
 
-    /// What an empty write buffer is the occasion for, so that no other block has to look: pays for
-    /// the blocks of the last write, and gives a buffer away that is too large to keep.
+    /// Housekeeping when the write buffer is empty: charges the budget for the blocks of the last
+    /// write, and drops a buffer that is too large to keep.
     #[cold]
     fn begin_write(&mut self, block_len: usize, dst: &mut BytesMut) {
-        self.meter.pay(self.encoded);
+        self.meter.charge(self.encoded);
         // Back to the allocation's start, where the last write has left a view of its rest: else
         // most of this write would have to be moved there.
         let _moved = dst.try_reclaim(dst.capacity() + 1);
@@ -441,10 +441,10 @@ impl<F: Framing, E> BlockCodec<F, E> {
         }
     }
 
-    /// Pays for the blocks encoded since the last call; pending, to let other tasks run, where no
-    /// budget is left.
-    pub(crate) fn poll_pay(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.meter.poll_pay(cx, self.encoded)
+    /// Charges the task's budget for the blocks encoded since the last charge. Pending once if the
+    /// budget runs out.
+    pub(crate) fn poll_charge(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.meter.poll_charge(cx, self.encoded)
     }
 }
 
@@ -456,7 +456,7 @@ impl<F: Framing, E: CodecError> Decoder for BlockCodec<F, E> {
     // the call would cost a block of 64 bytes 3 of its 65 ns.
     #[inline(always)]
     fn decode(&mut self, src: &mut BytesMut) -> Result<Option<BytesMut>, E> {
-        self.decoder.decode(src).map_err(E::from)
+        self.decoder.decode_charged(src).map_err(E::from)
     }
 
     fn decode_eof(&mut self, src: &mut BytesMut) -> Result<Option<BytesMut>, E> {

@@ -3,14 +3,14 @@
 mod slow;
 mod state;
 
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
 
 use self::state::State;
 use crate::{
     BlockError, Framing, Part,
-    coop::Meter,
+    coop::{BLOCKS_PER_CHARGE, Meter},
     frame::{FrameLen, FrameParser, Parsed},
     read_buf::ReadBufPolicy,
 };
@@ -29,10 +29,10 @@ pub(crate) struct BlockDecoder<F> {
     skip_too_large: bool,
     /// Answer that a whole block is there, and leave it in the buffer.
     peek: bool,
-    /// Whether there is but to take the next small block: `Draining`, no `peek`, none `peeked` and no
-    /// `next_max`, in one flag that costs each block one test. Set where any of these is, by
-    /// [`update_fast`](Self::update_fast).
-    fast: bool,
+    /// Index of the first block that the fast path does not take, 0 if it takes none. One comparison a
+    /// block stands for all conditions of [`is_fast`](Self::is_fast), and for the charge that falls
+    /// due every [`BLOCKS_PER_CHARGE`] blocks.
+    fast_until: u64,
     /// Whether the stream has ended between two blocks, and nothing has been read since.
     ended: bool,
     position: Position,
@@ -71,7 +71,7 @@ impl<F: Framing> BlockDecoder<F> {
             state: State::AwaitingRead { buffered: 0 },
             skip_too_large: false,
             peek: false,
-            fast: false,
+            fast_until: 0,
             ended: false,
             position: Position::default(),
             stats: ReadStats::default(),
@@ -103,7 +103,7 @@ impl<F: Framing> BlockDecoder<F> {
             state,
             skip_too_large: self.skip_too_large,
             peek: self.peek,
-            fast: self.fast,
+            fast_until: 0,
             ended: self.ended,
             position: self.position,
             stats: self.stats,
@@ -170,10 +170,16 @@ impl<F: Framing> BlockDecoder<F> {
         self.update_fast();
     }
 
+    /// Sets how many blocks the fast path may take from here, after something that it depends on has
+    /// changed.
     fn update_fast(&mut self) {
-        self.fast = self.is_fast();
+        self.fast_until = match self.is_fast() {
+            true => self.position.index + BLOCKS_PER_CHARGE,
+            false => 0,
+        };
     }
 
+    /// True if there is nothing else to do for a small block that is whole than to take it.
     fn is_fast(&self) -> bool {
         matches!(self.state, State::Draining)
             && !self.peek
@@ -248,13 +254,34 @@ impl<F: Framing> BlockDecoder<F> {
         block
     }
 
+    /// Takes a small block out of an allocation that is larger than a batch: copied, so that a block
+    /// that is kept does not keep the allocation alive.
+    fn take_copied(&mut self, frame: FrameLen, src: &mut BytesMut) -> BytesMut {
+        let block = BytesMut::from(&src[frame.payload_at(0)]);
+        self.advance(1, frame.wire_len);
+        src.advance(frame.wire_len);
+        block
+    }
+
     /// Takes the block at the front of `src`, if it is whole; otherwise reserves capacity for the
-    /// rest of it.
+    /// rest of it. The caller charges the task's budget with [`poll_charge`](Self::poll_charge).
     #[inline]
     pub(crate) fn decode(&mut self, src: &mut BytesMut) -> Result<Option<BytesMut>, BlockError> {
         match self.next_small(src) {
             Some(frame) => Ok(Some(self.take(frame, src))),
-            None => self.decode_slow(src, self.peek),
+            None => self.decode_slow(src, false),
+        }
+    }
+
+    /// As [`decode`](Self::decode), for a caller that has no task to charge for the blocks.
+    #[inline]
+    pub(crate) fn decode_charged(
+        &mut self,
+        src: &mut BytesMut,
+    ) -> Result<Option<BytesMut>, BlockError> {
+        match self.next_small(src) {
+            Some(frame) => Ok(Some(self.take(frame, src))),
+            None => self.decode_slow_charged(src),
         }
     }
 
@@ -262,8 +289,11 @@ impl<F: Framing> BlockDecoder<F> {
     /// [`take`](Self::take) it: most often, and the fast path.
     #[inline]
     pub(crate) fn next_small(&self, src: &BytesMut) -> Option<FrameLen> {
-        debug_assert_eq!(self.fast, self.is_fast(), "updated with what it is made of");
-        if !self.fast {
+        debug_assert!(
+            self.fast_until == 0 || self.is_fast(),
+            "updated with all it depends on"
+        );
+        if self.position.index >= self.fast_until {
             return None;
         }
         let frame = self.parser.parse(src).complete()?;
@@ -328,10 +358,12 @@ impl<F: Framing> BlockDecoder<F> {
         (skipping || !buffer.is_empty()).then_some(self.position.index)
     }
 
-    /// Pays for the blocks taken since the last call; pending, to let other tasks run, where no
-    /// budget is left.
-    pub(crate) fn poll_pay(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.meter.poll_pay(cx, self.position.index)
+    /// Charges the task's budget for the blocks taken since the last charge, and the `lent` ones that
+    /// are still in the buffer. Pending once if the budget runs out.
+    pub(crate) fn poll_charge(&mut self, cx: &mut Context<'_>, lent: u64) -> Poll<()> {
+        ready!(self.meter.poll_charge(cx, self.position.index + lent));
+        self.update_fast();
+        Poll::Ready(())
     }
 
     /// Why there are no more blocks, if there are none.

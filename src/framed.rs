@@ -15,7 +15,7 @@ use futures::{Sink, Stream};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::codec::{Framed, FramedRead, FramedWrite};
 
-use crate::{BlockCodec, CodecError, Framing, decoder::BlockDecoder, write::BlockWriter};
+use crate::{BlockCodec, CodecError, Framing, coop, decoder::BlockDecoder, write::BlockWriter};
 
 /// What [`recv_blocks`](crate::recv_blocks) receives from:
 /// [`BlockTransport`](crate::BlockTransport), or [`Framed`] or [`FramedRead`] with a [`BlockCodec`].
@@ -184,7 +184,7 @@ fn poll_peek_framed<R: AsFramedRead>(
         decoder.unpark(buffer);
     });
     let peeking = Peeking::new(framed);
-    let mut polled = Pin::new(&mut *peeking.0).poll_next(cx);
+    let mut polled = coop::poll_operation(cx, |cx| Pin::new(&mut *peeking.0).poll_next(cx));
     if matches!(polled, Poll::Ready(None)) && !peeking.0.codec().decoder().has_ended() {
         // The one `None` that follows an error which the stream itself has returned.
         polled = Pin::new(&mut *peeking.0).poll_next(cx);

@@ -16,7 +16,8 @@ use tracing::{Span, debug, debug_span};
 use self::next::WaitForBlock;
 pub use self::{batch::Batch, next::Next};
 use crate::{
-    AsFramedRead, BlockCodec, BlockError, Framing, TransferStats, coop,
+    AsFramedRead, BlockCodec, BlockError, Framing, TransferStats,
+    coop::BLOCKS_PER_CHARGE,
     decoder::{Position, ReadStats},
     frame::FrameLen,
     framed::Arrival,
@@ -55,6 +56,7 @@ pub fn recv_blocks<R: AsFramedRead>(framed: &mut R) -> RecvBlocks<'_, R> {
             pos: 0,
             blocks: 0,
             payload_bytes: 0,
+            granted: 0,
             lend_until: 0,
             stop_after: u64::MAX,
         },
@@ -122,7 +124,9 @@ struct Cursor {
     blocks: u64,
     /// Bytes of their payloads.
     payload_bytes: u64,
-    /// Blocks that may be lent before [`RecvBlocks::poll_block`] is asked again.
+    /// Blocks that may be lent by a look at the buffer alone.
+    granted: u64,
+    /// Blocks that may be lent before the next charge: at most `granted`.
     lend_until: u64,
     /// Blocks to lend in all.
     stop_after: u64,
@@ -140,6 +144,12 @@ impl Cursor {
             .parser()
             .parse(buffer.get(self.pos..)?)
             .complete()
+    }
+
+    /// Allows as many blocks as may be lent before the next charge.
+    fn renew(&mut self) {
+        let charged = self.blocks.saturating_add(BLOCKS_PER_CHARGE);
+        self.lend_until = self.granted.min(charged);
     }
 
     /// Lends the next block, if [`peek`](Self::peek) sees one: where its payload lies in `buffer`.
@@ -185,6 +195,7 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
     pub fn stop_after(mut self, blocks: u64) -> Self {
         self.cursor.stop_after = blocks;
         // Blocks that were to be lent under the former number are asked for again.
+        self.cursor.granted = self.cursor.blocks;
         self.cursor.lend_until = self.cursor.blocks;
         self
     }
@@ -341,7 +352,7 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
         Ok(Some(Batch {
             parser: self.framed.codec().decoder().parser().clone(),
             unread: buffer.get(self.cursor.pos..).unwrap_or_default(),
-            remaining: self.cursor.lend_until - self.cursor.blocks,
+            remaining: self.cursor.granted - self.cursor.blocks,
             payload_bytes: 0,
             buffer_len: buffer.len(),
             cursor: &mut self.cursor,
@@ -393,8 +404,13 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
             return Poll::Ready(Ok(Arrival::End));
         }
         self.start();
-        // A socket spends a unit at each read; not every transport does.
-        ready!(coop::poll_spend(cx));
+        let lent = self.cursor.blocks - self.consumed_blocks;
+        ready!(self.framed.codec_mut().decoder_mut().poll_charge(cx, lent));
+        self.cursor.renew();
+        let (codec, buffer) = (self.framed.codec(), self.framed.read_buffer());
+        if self.cursor.peek(codec, buffer).is_some() {
+            return Poll::Ready(Ok(Arrival::Block));
+        }
         match ready!(self.poll_arrival(cx)) {
             Ok(Arrival::Block) => {
                 self.lend_more();
@@ -434,10 +450,11 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
     /// Allows blocks to be lent by a look at the buffer alone: all that are under the limit that
     /// the block at the front is under.
     fn lend_more(&mut self) {
-        self.cursor.lend_until = match self.framed.codec().decoder().limit_changes() {
+        self.cursor.granted = match self.framed.codec().decoder().limit_changes() {
             true => self.cursor.blocks + 1,
             false => self.cursor.stop_after,
         };
+        self.cursor.renew();
     }
 
     /// Waits until a whole block can be lent, or the stream has ended.
@@ -446,7 +463,6 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
         cx: &mut Context<'_>,
     ) -> Poll<Result<Arrival, Interrupted<R::Error>>> {
         self.consume_lent();
-        ready!(self.framed.codec_mut().decoder_mut().poll_pay(cx));
         let reads = self.framed.codec().decoder().read_stats().reads;
         let polled = self.framed.poll_peek(cx);
         if polled.is_ready() || self.framed.codec().decoder().read_stats().reads > reads {

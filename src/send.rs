@@ -198,7 +198,7 @@ where
             self.is_first = true;
         }
         loop {
-            ready!(self.poll_fill(cx));
+            self.fill(cx);
             if !self.framed.write_parts(&mut self.writer).1.is_empty() {
                 ready!(self.poll_write(cx))?;
                 continue;
@@ -229,9 +229,8 @@ where
         self.or_stalled(flushed, cx)
     }
 
-    /// Takes what the source has ready, as far as there is room for it. Pending only to let other
-    /// tasks run.
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Takes what the source has ready, as far as there is room for it.
+    fn fill(&mut self, cx: &mut Context<'_>) {
         let vectored = self
             .framed
             .write_parts(&mut self.writer)
@@ -241,7 +240,7 @@ where
         let lengths = &mut self.lengths;
         while let State::Ready | State::Pending = self.state {
             if !writer.has_capacity() || lengths.is_full() {
-                return codec.poll_pay(cx);
+                return;
             }
             let record = |payload_len, wire_len| lengths.push(payload_len, wire_len);
             let push = |block| writer.push(codec, block, vectored, record);
@@ -253,10 +252,10 @@ where
             };
             break;
         }
-        Poll::Ready(())
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ErrorOf<W>>> {
+        ready!(self.framed.encode_parts(&mut self.writer).0.poll_charge(cx));
         let (io, writer) = self.framed.write_parts(&mut self.writer);
         let polled = writer.poll_write(io, cx);
         let bytes = ready!(self.or_stalled(polled.map_err(From::from), cx))?;

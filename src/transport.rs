@@ -240,7 +240,9 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
         if self.read_buf.len() == self.read_buf.capacity() {
             self.read_buf.reserve(INITIAL_CAPACITY);
         }
-        let polled = poll_read_buf(Pin::new(&mut self.io), cx, &mut self.read_buf);
+        let polled = coop::poll_operation(cx, |cx| {
+            poll_read_buf(Pin::new(&mut self.io), cx, &mut self.read_buf)
+        });
         if polled.is_pending() {
             self.codec.decoder_mut().park(&mut self.read_buf);
         }
@@ -252,14 +254,13 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     where
         T: AsyncRead + Unpin,
     {
-        // A socket spends a unit at each read; not every transport does.
-        ready!(coop::poll_spend(cx));
-        ready!(self.codec.decoder_mut().poll_pay(cx));
+        ready!(self.codec.decoder_mut().poll_charge(cx, 0));
         self.codec.decoder_mut().unpark(&mut self.read_buf);
         loop {
             if let Some(block) = self.codec.decoder_mut().decode(&mut self.read_buf)? {
                 return Poll::Ready(Some(Ok(block)));
             }
+            ready!(self.codec.decoder_mut().poll_charge(cx, 0));
             if ready!(self.poll_read(cx))? == 0 {
                 self.codec.decoder_mut().end_of_stream(&self.read_buf)?;
                 return Poll::Ready(None);
@@ -299,9 +300,17 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
         T: AsyncWrite + Unpin,
     {
         while !self.writer.has_capacity() {
-            ready!(self.codec.poll_pay(cx));
-            ready!(self.writer.poll_write(&mut self.io, cx))?;
+            ready!(self.poll_write(cx))?;
         }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), E>>
+    where
+        T: AsyncWrite + Unpin,
+    {
+        ready!(self.codec.poll_charge(cx));
+        ready!(self.writer.poll_write(&mut self.io, cx))?;
         Poll::Ready(Ok(()))
     }
 }
@@ -425,7 +434,7 @@ where
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), E>> {
         let this = self.get_mut();
         while !this.writer.is_empty() {
-            ready!(this.writer.poll_write(&mut this.io, cx))?;
+            ready!(this.poll_write(cx))?;
         }
         this.writer.poll_flush(&mut this.io, cx).map_err(E::from)
     }
@@ -523,6 +532,7 @@ where
             if self.codec.decoder_mut().peek(&mut self.read_buf)? {
                 return Poll::Ready(Ok(Arrival::Block));
             }
+            ready!(self.codec.decoder_mut().poll_charge(cx, 0));
             if ready!(self.poll_read(cx))? == 0 {
                 self.codec.decoder_mut().end_of_stream(&self.read_buf)?;
                 return Poll::Ready(Ok(Arrival::End));

@@ -42,7 +42,6 @@ impl<F: Framing> BlockDecoder<F> {
                 }))
             }
             Parsed::PartialPayload(_) | Parsed::PartialHeader { .. } => {
-                self.meter.pay(self.position.index);
                 self.reserve(parsed, src);
                 let buffered = src.len();
                 self.set_state(State::AwaitingRead { buffered });
@@ -68,6 +67,20 @@ impl<F: Framing> BlockDecoder<F> {
                 })
             }
         }
+    }
+
+    /// As [`decode_slow`](Self::decode_slow), and charges the budget as far as that is possible without
+    /// a task's context.
+    #[cold]
+    pub(super) fn decode_slow_charged(
+        &mut self,
+        src: &mut BytesMut,
+    ) -> Result<Option<BytesMut>, BlockError> {
+        if !self.peek {
+            self.meter.charge(self.position.index);
+            self.update_fast();
+        }
+        self.decode_slow(src, self.peek)
     }
 
     /// Parses the block at the front, behind those that are skipped; none while the end of one of

@@ -61,7 +61,7 @@ impl<F> Drop for Batch<'_, F> {
     #[inline]
     fn drop(&mut self) {
         self.cursor.pos = self.buffer_len - self.unread.len();
-        self.cursor.blocks = self.cursor.lend_until - self.remaining;
+        self.cursor.blocks = self.cursor.granted - self.remaining;
         self.cursor.payload_bytes += self.payload_bytes;
     }
 }

@@ -11,7 +11,7 @@ use tokio::io::AsyncWrite;
 use tracing::trace;
 
 use super::queue::WriteQueue;
-use crate::{BlockCodec, BlockError, Framing, Payload};
+use crate::{BlockCodec, BlockError, Framing, Payload, coop};
 
 /// Blocks on their way to a transport.
 #[derive(Debug)]
@@ -78,7 +78,7 @@ impl BlockWriter {
         io: &mut T,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        let bytes = ready!(self.queue.poll_write(io, cx))?;
+        let bytes = ready!(coop::poll_operation(cx, |cx| self.queue.poll_write(io, cx)))?;
         trace!(bytes, "written");
         self.needs_flush = true;
         Poll::Ready(Ok(bytes))

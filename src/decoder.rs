@@ -185,6 +185,7 @@ impl<F: Framing> BlockDecoder<F> {
             && !self.peek
             && !self.peeked
             && self.next_max.is_none()
+            && !self.read_buf.is_large()
     }
 
     /// Takes note of whole blocks, of `wire_len` bytes altogether, that have left the buffer.
@@ -231,10 +232,13 @@ impl<F: Framing> BlockDecoder<F> {
 
     /// Takes a large allocation again, after such a wait and before the next read.
     pub(crate) fn unpark(&mut self, buffer: &mut BytesMut) {
-        if self.read_buf.unpark(buffer) {
-            let parsed = self.parser.parse(buffer);
-            self.reserve(parsed, buffer);
-        }
+        self.read_buf.unpark(buffer);
+    }
+
+    /// The buffer was not made here, so its allocation may be of any size.
+    pub(crate) fn adopt(&mut self, buffer: &BytesMut) {
+        self.read_buf.adopt(buffer);
+        self.update_fast();
     }
 
     /// Takes the whole block at the front out of the buffer.

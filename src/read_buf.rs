@@ -5,6 +5,8 @@ use std::{cell::Cell, mem};
 
 use bytes::{Bytes, BytesMut};
 
+use crate::framing::MAX_HEADER_LEN;
+
 /// Capacity with which a buffer begins, and the smallest worth keeping: what `Framed` begins with.
 pub(crate) const INITIAL_CAPACITY: usize = 8 * 1024;
 
@@ -25,6 +27,16 @@ const DEFAULT_MAX_RETAINED: usize = 1024 * 1024;
 /// parking the large one.
 const MAX_PARKED: usize = INITIAL_CAPACITY / 2;
 
+/// The block at the front of the buffer, as far as that is known when capacity is reserved for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Front {
+    /// It has this many bytes on the wire.
+    Known(usize),
+    /// Its header has not come, or not all of it. How long the header is at least tells nothing of
+    /// the block's length.
+    Unknown,
+}
+
 /// Decides the read buffer's capacity.
 ///
 /// A reader reads into whatever spare capacity there is, so the capacity decides how far a read
@@ -32,32 +44,37 @@ const MAX_PARKED: usize = INITIAL_CAPACITY / 2;
 /// of small ones. As in a slow start, `limit` rises to twice the buffer when a read fills it; an
 /// announced length never raises it.
 ///
-/// | needed by the block at the front | `limit` | last read filled the buffer | capacity reserved |
+/// | the block at the front | `limit` | last read filled the buffer | capacity reserved |
 /// |---|---|---|---|
-/// | 68 | 8 KiB | no | 8,160: whole blocks within 8 KiB |
-/// | 68 | 8 KiB | yes | 16,320: whole blocks within 16 KiB |
-/// | 68 | 64 KiB or more | either | 65,484: whole blocks within [`BATCH`] |
+/// | 68 bytes | 8 KiB | no | 8,160: whole blocks within 8 KiB |
+/// | 68 bytes | 8 KiB | yes | 16,320: whole blocks within 16 KiB |
+/// | 68 bytes | 64 KiB or more | either | 65,484: whole blocks within [`BATCH`] |
 /// | 1 MiB | 64 KiB | no | 64 KiB |
 /// | 1 MiB | 64 KiB | yes | 128 KiB |
 /// | 1 MiB | 1 MiB or more | either | 1 MiB: to the block's end and no further |
+/// | unknown | 1 MiB or more | either | a batch, of an allocation as long as the last block |
 ///
 /// Capacity that is there already is kept where it serves as well; see [`reserve`](Self::reserve).
 ///
-/// Invariant: `limit` is at most the largest of the initial capacity, a batch, twice what has
-/// filled a buffer, and the longest block that needed it.
+/// Invariants: `limit` is at most the largest of the initial capacity, a batch, a header, twice what
+/// has filled a buffer, and the longest block that needed it. Unless `large`, the buffer's allocation
+/// is at most a batch, or the header of a block in progress.
 #[derive(Debug)]
 pub(crate) struct ReadBufPolicy {
     /// The largest capacity to keep between blocks.
     max_capacity: usize,
     /// The largest capacity that arriving bytes have justified so far; 0 before any came.
     limit: usize,
-    /// Whether the last read filled the buffer.
-    filled: bool,
-    /// The capacity last reserved or parked with, which may be less than `limit`; 0 before any was.
-    reserved: usize,
+    /// Capacity of the buffer that the last read filled; 0 if it filled none.
+    filled: usize,
     /// Wire length of the block that the last read completed first: the best guess at the next
     /// one's, before its header has come.
     predicted_len: usize,
+    /// True if the buffer's allocation may be larger than a batch. The buffer itself cannot tell:
+    /// its capacity is that of a view.
+    large: bool,
+    /// The block at the front when capacity was last reserved.
+    front: Front,
     /// The small buffer to wait with, while a larger one is read into.
     small: BytesMut,
 }
@@ -67,9 +84,10 @@ impl Default for ReadBufPolicy {
         Self {
             max_capacity: DEFAULT_MAX_RETAINED + HEADER_SLACK,
             limit: 0,
-            filled: false,
-            reserved: 0,
+            filled: 0,
             predicted_len: 0,
+            large: false,
+            front: Front::Unknown,
             small: BytesMut::new(),
         }
     }
@@ -96,36 +114,51 @@ impl ReadBufPolicy {
         self.max_capacity
     }
 
-    /// Takes note of a read that brought bytes.
-    pub(crate) fn record_read(&mut self, buffer: &BytesMut) {
-        self.limit = self.limit.max(buffer.capacity());
-        self.filled = buffer.len() == buffer.capacity();
+    /// True if the buffer's allocation may be larger than a batch.
+    pub(crate) fn is_large(&self) -> bool {
+        self.large
     }
 
-    /// Takes note of the first block that a read completed.
+    /// Takes over a buffer that was made elsewhere, with an allocation of unknown size.
+    pub(crate) fn adopt(&mut self, buffer: &BytesMut) {
+        self.large |= buffer.capacity() > 0;
+    }
+
+    /// Records a read that brought bytes.
+    pub(crate) fn record_read(&mut self, buffer: &BytesMut) {
+        self.limit = self.limit.max(buffer.capacity()).max(INITIAL_CAPACITY);
+        self.filled = match buffer.len() == buffer.capacity() {
+            true => buffer.capacity(),
+            false => 0,
+        };
+        self.large |= buffer.capacity() > BATCH;
+    }
+
+    /// Records the first block that a read completed.
     pub(crate) fn record_block(&mut self, wire_len: usize) {
         self.predicted_len = wire_len;
     }
 
-    /// Reserves capacity for the next read to bring the block at the front, of at least `at_least`
-    /// bytes and otherwise unknown length.
-    pub(crate) fn reserve_unknown(&mut self, buffer: &mut BytesMut, at_least: usize) {
-        // Not more than may be kept: if the block turns out small, it is.
-        let predicted_len = match self.predicted_len > self.max_capacity {
-            true => self.batch_capacity(),
-            false => self.predicted_len,
+    /// Reserves capacity for the next read to bring the rest of the block at the front, as far as
+    /// `limit` lets it.
+    pub(crate) fn reserve(&mut self, buffer: &mut BytesMut, front: Front) {
+        self.front = front;
+        let block_len = match front {
+            Front::Known(wire_len) => wire_len,
+            Front::Unknown => self.predicted_len(),
         };
-        self.reserve(buffer, at_least.max(predicted_len));
-    }
-
-    /// Reserves capacity for the next read to bring the block at the front, of `needed` bytes on
-    /// the wire, as far as `limit` lets it.
-    pub(crate) fn reserve(&mut self, buffer: &mut BytesMut, needed: usize) {
-        let filled = mem::take(&mut self.filled);
-        if filled {
-            self.raise_limit(needed);
+        let mut filled = mem::take(&mut self.filled);
+        if buffer.len() == buffer.capacity() {
+            filled = filled.max(buffer.capacity());
         }
-        let mut target = self.target_capacity(needed);
+        if filled > 0 {
+            self.raise_limit(filled, block_len, buffer.len());
+        }
+        let mut target = self.target_capacity(block_len);
+        if target <= buffer.len() {
+            // A header that is longer than the block that was expected, or than a batch.
+            target = self.limit.min(MAX_HEADER_LEN);
+        }
         if buffer.is_empty() && target > self.max_capacity {
             // Between blocks nothing of the next one has come, so nothing is kept for it.
             target = self.batch_capacity();
@@ -133,40 +166,63 @@ impl ReadBufPolicy {
         if buffer.is_empty() && buffer.capacity() > self.max_capacity {
             *buffer = BytesMut::new();
         }
-        if !serves(buffer, needed, target, filled) {
+        let leaves_large = self.large && target <= BATCH && buffer.len() <= target;
+        if leaves_large {
+            // Small blocks that are kept would keep a larger allocation alive.
+            let mut fresh = BytesMut::with_capacity(target);
+            fresh.extend_from_slice(buffer);
+            *buffer = fresh;
+        } else if !serves(buffer, block_len, target, filled > 0) {
             reallocate(buffer, target);
         }
-        if target == needed && target > BATCH / 2 && buffer.capacity() > target {
-            // Shortens the view, so that no read runs past the block's end. The allocation stays,
-            // and `try_reclaim` makes the rest of it available again.
-            drop(buffer.split_off(target));
+        self.large = !leaves_large && (self.large || target > BATCH);
+
+        let mut end = buffer.capacity();
+        if target == block_len && target > BATCH / 2 {
+            // No read runs past the block's end, so that nothing has to be moved afterwards.
+            end = end.min(target);
         }
-        self.reserved = target.max(buffer.capacity());
-        debug_assert!(
-            buffer.is_empty() || buffer.capacity() > buffer.len() || needed <= buffer.len()
-        );
+        if front == Front::Unknown {
+            // The next block may turn out small, and a read should not bring more than a batch of
+            // small ones.
+            end = end.min(BATCH);
+        }
+        if buffer.len() < end && end < buffer.capacity() {
+            // Shortens the view. The allocation stays, and `try_reclaim` makes the rest of it
+            // available again.
+            drop(buffer.split_off(end));
+        }
     }
 
-    /// A read has filled the buffer: the limit is twice its capacity, up to what the block at the
-    /// front or a batch can use.
-    fn raise_limit(&mut self, needed: usize) {
-        let useful = needed.max(self.batch_capacity());
-        let filled = match self.reserved {
-            0 => self.limit,
-            reserved => reserved.min(self.limit),
+    /// The best guess at the length of a block of which nothing is known: no more than may be kept,
+    /// for if the block turns out small, the buffer is.
+    fn predicted_len(&self) -> usize {
+        match self.predicted_len > self.max_capacity {
+            true => self.batch_capacity(),
+            false => self.predicted_len,
+        }
+    }
+
+    /// A read has filled a buffer of `filled` bytes, of which `unread` are left: the limit is twice
+    /// its capacity, up to what the block at the front, its header or a batch can use.
+    fn raise_limit(&mut self, filled: usize, block_len: usize, unread: usize) {
+        let header = match unread >= self.batch_capacity() {
+            true => MAX_HEADER_LEN,
+            false => 0,
         };
+        let useful = block_len.max(self.batch_capacity()).max(header);
         let doubled = filled.saturating_mul(2).min(useful);
         self.limit = self.limit.max(doubled);
     }
 
-    /// The capacity to read into for blocks of `needed` bytes on the wire: one large block, or as
+    /// The capacity to read into for blocks of `block_len` bytes on the wire: one large block, or as
     /// many whole small ones as fit a batch, so that a full read leaves nothing over.
-    fn target_capacity(&self, needed: usize) -> usize {
+    fn target_capacity(&self, block_len: usize) -> usize {
         let batch = self.limit.min(self.batch_capacity());
-        if needed > batch {
-            needed.min(self.limit)
+        if block_len > batch {
+            block_len.min(self.limit)
         } else {
-            batch - batch % needed.max(1)
+            batch - batch % block_len.max(1)
         }
     }
 
@@ -178,30 +234,29 @@ impl ReadBufPolicy {
     /// Returns the batch buffer to this thread's pool while the connection is idle. Unread bytes
     /// move to a buffer of [`INITIAL_CAPACITY`].
     pub(crate) fn park(&mut self, buffer: &mut BytesMut) {
-        if buffer.len() > MAX_PARKED || buffer.capacity() > BATCH || is_small(buffer) {
+        if self.large || buffer.len() > MAX_PARKED || is_small(buffer) {
             return;
         }
         let mut small = mem::take(&mut self.small);
         small.clear();
         small.reserve(INITIAL_CAPACITY);
         small.extend_from_slice(buffer);
-        self.reserved = INITIAL_CAPACITY;
         BatchPool::put(mem::replace(buffer, small));
     }
 
     /// Takes a batch buffer from the pool before the next read, if there is one and arriving bytes
-    /// have justified its size. Returns whether it did.
-    pub(crate) fn unpark(&mut self, buffer: &mut BytesMut) -> bool {
+    /// have justified its size.
+    pub(crate) fn unpark(&mut self, buffer: &mut BytesMut) {
         let most = self.batch_capacity().min(self.limit);
-        if most <= INITIAL_CAPACITY || !is_small(buffer) {
-            return false;
+        if self.large || most <= INITIAL_CAPACITY || !is_small(buffer) {
+            return;
         }
         let Some(mut large) = BatchPool::take(most) else {
-            return false;
+            return;
         };
         large.extend_from_slice(buffer);
         self.small = mem::replace(buffer, large);
-        true
+        self.reserve(buffer, self.front);
     }
 }
 
@@ -290,18 +345,20 @@ mod tests {
     const KIB: usize = 1024;
     const MIB: usize = 1024 * KIB;
 
+    /// A policy whose last read has filled a buffer of `limit` bytes, or none.
     fn policy(limit: usize, filled: bool) -> ReadBufPolicy {
         ReadBufPolicy {
             limit,
-            filled,
+            filled: if filled { limit } else { 0 },
             ..ReadBufPolicy::default()
         }
     }
 
     /// The capacity of a small buffer after room was reserved in it, of which `len` bytes are used.
-    fn reserved(mut policy: ReadBufPolicy, len: usize, needed: usize) -> usize {
-        let mut buffer = BytesMut::from(&vec![0; len][..]);
-        policy.reserve(&mut buffer, needed);
+    fn reserved(mut policy: ReadBufPolicy, len: usize, front: Front) -> usize {
+        let mut buffer = BytesMut::with_capacity(len + 1);
+        buffer.resize(len, 0);
+        policy.reserve(&mut buffer, front);
         assert_eq!(buffer.len(), len, "what has arrived stays");
         buffer.capacity()
     }
@@ -319,7 +376,7 @@ mod tests {
             (MIB, MIB, false, MIB),
             (MIB, 4 * MIB, true, MIB),
         ] {
-            let got = reserved(policy(limit, filled), 10, needed);
+            let got = reserved(policy(limit, filled), 10, Front::Known(needed));
             assert_eq!(got, capacity, "{needed}, {limit}, {filled}");
         }
     }
@@ -329,7 +386,7 @@ mod tests {
         let mut policy = policy(8 * KIB, false);
         let mut buffer = BytesMut::with_capacity(8 * KIB);
         for _ in 0..10 {
-            policy.reserve(&mut buffer, 8 * MIB);
+            policy.reserve(&mut buffer, Front::Known(8 * MIB));
             assert_eq!((policy.limit, buffer.capacity()), (8 * KIB, 8 * KIB));
         }
     }
@@ -341,7 +398,7 @@ mod tests {
         policy.record_read(&full);
         for _ in 0..3 {
             let mut buffer = full.clone();
-            policy.reserve(&mut buffer, MIB);
+            policy.reserve(&mut buffer, Front::Known(MIB));
             assert_eq!(policy.limit, 16 * KIB);
         }
     }
@@ -349,10 +406,11 @@ mod tests {
     #[test]
     fn between_blocks_nothing_above_the_retained_capacity_is_reserved() {
         let larger = 4 * MIB;
-        assert_eq!(reserved(policy(larger, false), 0, larger), BATCH);
-        assert_eq!(reserved(policy(larger, false), 1, larger), larger);
+        let reserved = |len, block| reserved(policy(larger, false), len, Front::Known(block));
+        assert_eq!(reserved(0, larger), BATCH);
+        assert_eq!(reserved(1, larger), larger);
         let most = MIB + HEADER_SLACK;
-        assert_eq!(reserved(policy(larger, false), 0, most), most);
+        assert_eq!(reserved(0, most), most);
     }
 
     #[test]
@@ -360,20 +418,78 @@ mod tests {
         let most = MIB + HEADER_SLACK;
         for (capacity, left) in [(4 * MIB, 65_484), (most + 1, 65_484), (most, most)] {
             let mut buffer = BytesMut::with_capacity(capacity);
-            policy(4 * MIB, false).reserve(&mut buffer, 68);
+            policy(4 * MIB, false).reserve(&mut buffer, Front::Known(68));
             assert_eq!(buffer.capacity(), left, "{capacity}");
         }
     }
 
+    /// The allocation of `buffer`, which nothing else shares.
+    fn allocation(mut buffer: BytesMut) -> usize {
+        while buffer.try_reclaim(buffer.capacity() - buffer.len() + 1) {}
+        buffer.capacity()
+    }
+
     #[test]
-    fn a_guess_reserves_no_more_than_may_be_retained() {
+    fn unknown_block_reserves_a_guess_that_may_be_retained_and_reads_a_batch_of_it() {
         let most = MIB + HEADER_SLACK;
-        for (guess, capacity) in [(MIB, MIB), (most, most), (4 * MIB, BATCH)] {
+        for (guess, allocated) in [(MIB, MIB), (most, most), (4 * MIB, BATCH)] {
             let mut policy = policy(4 * MIB, false);
             policy.record_block(guess);
             let mut buffer = BytesMut::from(&b"he"[..]);
-            policy.reserve_unknown(&mut buffer, 4);
-            assert_eq!(buffer.capacity(), capacity, "{guess}");
+            policy.reserve(&mut buffer, Front::Unknown);
+            assert_eq!(buffer.capacity(), BATCH, "{guess}");
+            assert_eq!(allocation(buffer), allocated, "{guess}");
+        }
+    }
+
+    #[test]
+    fn small_block_after_a_large_one_leaves_the_large_allocation() {
+        let mut policy = policy(MIB, false);
+        let mut buffer = BytesMut::new();
+        policy.reserve(&mut buffer, Front::Known(MIB));
+        assert!(policy.is_large());
+        buffer.extend_from_slice(b"small");
+        policy.record_block(68);
+        policy.reserve(&mut buffer, Front::Unknown);
+        assert!(!policy.is_large());
+        assert_eq!(buffer, "small");
+        assert!(allocation(buffer) <= BATCH);
+    }
+
+    #[test]
+    fn header_of_unknown_length_doubles_the_buffer_up_to_the_longest_header() {
+        for max_retained in [MIB, 0] {
+            let mut policy = policy(0, false);
+            policy.set_max_retained(max_retained);
+            let mut buffer = BytesMut::with_capacity(INITIAL_CAPACITY);
+            let mut capacities = Vec::new();
+            while buffer.len() < MAX_HEADER_LEN {
+                buffer.resize(buffer.capacity(), 0);
+                policy.record_read(&buffer);
+                capacities.push(buffer.capacity() / KIB);
+                policy.reserve(&mut buffer, Front::Unknown);
+            }
+            assert_eq!(capacities, [8, 16, 32, 64], "{max_retained}");
+        }
+    }
+
+    #[test]
+    fn full_buffer_of_any_size_is_given_room() {
+        for capacity in [1, 10, 4_000, 8 * KIB, 100_000] {
+            for front in [
+                Front::Known(capacity + 1),
+                Front::Known(MIB),
+                Front::Unknown,
+            ] {
+                if front == Front::Unknown && capacity >= MAX_HEADER_LEN {
+                    continue;
+                }
+                let mut buffer = BytesMut::from(&vec![0; capacity][..]);
+                let mut policy = policy(0, false);
+                policy.adopt(&buffer);
+                policy.reserve(&mut buffer, front);
+                assert!(buffer.capacity() > capacity, "{capacity}, {front:?}");
+            }
         }
     }
 
@@ -381,12 +497,12 @@ mod tests {
     fn a_buffer_that_whole_blocks_do_not_fill_doubles_too() {
         let mut policy = policy(16 * KIB, false);
         let mut buffer = BytesMut::new();
-        policy.reserve(&mut buffer, 8_193);
+        policy.reserve(&mut buffer, Front::Known(8_193));
         assert_eq!(buffer.capacity(), 8_193);
         buffer.resize(8_193, 0);
         policy.record_read(&buffer);
         buffer.clear();
-        policy.reserve(&mut buffer, 8_193);
+        policy.reserve(&mut buffer, Front::Known(8_193));
         assert_eq!(buffer.capacity(), 2 * 8_193);
     }
 
@@ -396,7 +512,7 @@ mod tests {
         let mut buffer = BytesMut::with_capacity(40_000);
         buffer.extend_from_slice(&[0; 50]);
         let at = buffer.as_ptr();
-        policy.reserve(&mut buffer, 68);
+        policy.reserve(&mut buffer, Front::Known(68));
         assert_eq!((buffer.as_ptr(), buffer.capacity()), (at, 40_000));
     }
 
@@ -404,7 +520,7 @@ mod tests {
     fn a_small_block_that_is_alone_in_its_batch_shortens_no_buffer() {
         let mut policy = policy(8 * KIB, false);
         let mut buffer = BytesMut::with_capacity(8 * KIB);
-        policy.reserve(&mut buffer, 5_000);
+        policy.reserve(&mut buffer, Front::Known(5_000));
         assert_eq!(
             buffer.capacity(),
             8 * KIB,
@@ -432,7 +548,7 @@ mod tests {
             buffer.resize(buffer.capacity(), byte);
             seen.push((buffer.len(), byte));
             policy.record_read(&buffer);
-            policy.reserve(&mut buffer, needed);
+            policy.reserve(&mut buffer, Front::Known(needed));
         }
         let lens: Vec<_> = seen.iter().map(|(len, _)| *len).collect();
         assert_eq!(
@@ -462,10 +578,11 @@ mod tests {
 
         let mut second = policy(64 * KIB, false);
         let mut other = BytesMut::from(&b"other"[..]);
-        assert!(second.unpark(&mut other));
+        second.unpark(&mut other);
         assert_eq!((&other[..], other.as_ptr()), (&b"other"[..], at));
-        assert!(!first.unpark(&mut buffer), "there was one buffer");
+        first.unpark(&mut buffer);
         assert_eq!(buffer, "unread");
+        assert_eq!(buffer.capacity(), INITIAL_CAPACITY, "there was one buffer");
     }
 
     #[test]
@@ -485,7 +602,9 @@ mod tests {
         ] {
             let mut buffer = BytesMut::with_capacity(capacity);
             buffer.extend_from_slice(&vec![0; len]);
-            policy(64 * KIB, false).park(&mut buffer);
+            let mut policy = policy(64 * KIB, false);
+            policy.record_read(&buffer);
+            policy.park(&mut buffer);
             assert_eq!(buffer.capacity(), capacity);
         }
     }
@@ -497,7 +616,8 @@ mod tests {
         assert_eq!(large.capacity(), BATCH, "of a view");
         policy(MIB, false).park(&mut large);
         let mut buffer = BytesMut::new();
-        assert!(!policy(MIB, false).unpark(&mut buffer));
+        policy(MIB, false).unpark(&mut buffer);
+        assert_eq!(buffer.capacity(), 0, "there was none");
     }
 
     #[test]
@@ -518,11 +638,14 @@ mod tests {
     fn a_reader_without_a_limit_for_it_takes_no_batch_buffer() {
         BatchPool::put(BytesMut::with_capacity(BATCH));
         let mut buffer = BytesMut::new();
-        assert!(!policy(8 * KIB, true).unpark(&mut buffer));
+        policy(8 * KIB, true).unpark(&mut buffer);
+        assert_eq!(buffer.capacity(), 0);
         let mut low = policy(MIB, false);
         low.set_max_retained(32 * KIB);
-        assert!(!low.unpark(&mut buffer), "the spare one is above its bound");
-        assert!(policy(MIB, false).unpark(&mut buffer), "and is still there");
+        low.unpark(&mut buffer);
+        assert_eq!(buffer.capacity(), 0, "the spare one is above its bound");
+        policy(MIB, false).unpark(&mut buffer);
+        assert_eq!(buffer.capacity(), BATCH, "and is still there");
     }
 
     #[test]

@@ -453,6 +453,7 @@ where
     /// Takes over what has been read ahead and what has not been written.
     fn from(parts: FramedParts<T, BlockCodec<F, E>>) -> Self {
         let mut transport = Self::new(parts.io, parts.codec);
+        transport.codec.decoder_mut().adopt(&parts.read_buf);
         transport.read_buf = parts.read_buf;
         transport.writer.push_raw(&parts.write_buf);
         transport

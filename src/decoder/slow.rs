@@ -4,7 +4,11 @@ use bytes::{Buf, BytesMut};
 use tracing::{debug, trace};
 
 use super::{BlockDecoder, Position, state::State};
-use crate::{BlockError, Framing, frame::Parsed};
+use crate::{
+    BlockError, Framing,
+    frame::Parsed,
+    read_buf::{BATCH, Front},
+};
 
 impl<F: Framing> BlockDecoder<F> {
     /// The decoder's step in every case but one: that the next small block is whole and is to be
@@ -24,6 +28,12 @@ impl<F: Framing> BlockDecoder<F> {
             src.clear();
             return Err(error);
         }
+        if matches!(self.state, State::AwaitingRead { buffered } if buffered == src.len())
+            && !src.is_empty()
+        {
+            // Nothing has arrived since. A header is parsed once for each read.
+            return Ok(None);
+        }
         let Some(parsed) = self.parse_unskipped(src) else {
             return Ok(None);
         };
@@ -37,6 +47,8 @@ impl<F: Framing> BlockDecoder<F> {
                 self.leave_front();
                 Ok(Some(if frame.wire_len > self.read_buf.max_capacity() {
                     self.take_detached(frame, src)
+                } else if self.read_buf.is_large() && frame.wire_len <= BATCH {
+                    self.take_copied(frame, src)
                 } else {
                     self.take(frame, src)
                 }))
@@ -134,7 +146,7 @@ impl<F: Framing> BlockDecoder<F> {
         if *skipped < wire_len {
             src.clear();
             // Nothing of it is kept, so whatever its length, a batch at a time will do.
-            self.read_buf.reserve(src, 1);
+            self.read_buf.reserve(src, Front::Unknown);
             return None;
         }
         src.advance(arrived as usize);
@@ -169,8 +181,10 @@ impl<F: Framing> BlockDecoder<F> {
     /// Reserves capacity for a read that brings the rest of an unfinished block.
     pub(super) fn reserve(&mut self, parsed: Parsed, src: &mut BytesMut) {
         match parsed {
-            Parsed::PartialPayload(frame) => self.read_buf.reserve(src, frame.wire_len),
-            Parsed::PartialHeader { at_least } => self.read_buf.reserve_unknown(src, at_least),
+            Parsed::PartialPayload(frame) => {
+                self.read_buf.reserve(src, Front::Known(frame.wire_len));
+            }
+            Parsed::PartialHeader { .. } => self.read_buf.reserve(src, Front::Unknown),
             Parsed::Complete(_) | Parsed::TooLarge { .. } | Parsed::Invalid(_) => {}
         }
     }

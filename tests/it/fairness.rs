@@ -6,7 +6,7 @@
 
 use std::{
     future::poll_fn,
-    io::{self, IoSlice},
+    io::{self, Cursor, IoSlice},
     pin::Pin,
     sync::{
         Arc,
@@ -19,27 +19,49 @@ use std::{
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt, stream};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf, repeat, sink},
-    time::interval,
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, repeat, sink},
+    time::{interval, timeout},
 };
 use tokio_util::codec::{FramedRead, FramedWrite};
-use wholeblock::{AsFramedRead, BlockCodec, BlockError, BlockTransport, recv_blocks, send_blocks};
+use wholeblock::{
+    AsFramedRead, BlockCodec, BlockError, BlockTransport, LengthPrefix, recv_blocks, send_blocks,
+};
 
-use crate::support::FULL_WRITE;
+use crate::support::{FULL_WRITE, MIB, wire};
 
 /// Blocks in each test: many times what may pass at once.
 const BLOCKS: u64 = 200_000;
 
-/// Blocks between two yields: 64 for each unit of tokio's budget of 128, 64 begun before, and what
-/// one buffer holds, for they are paid for together: 64 KiB of headers.
-const FAIR: u64 = 64 * (128 + 1) + 64 * 1024 / 4;
+/// Blocks of one turn: 8 for each unit of tokio's budget of 128, and 256 more, because so many are
+/// taken from a buffer between two charges.
+const TURN: u64 = 8 * 128 + 256;
 
-/// As [`FAIR`], for a sender, whose buffer holds a full write.
-const FAIR_SENDER: u64 = 64 * (128 + 1) + FULL_WRITE as u64 / 4;
+/// As [`TURN`], if all blocks of a buffer are charged together: 64 KiB of headers.
+const TURN_OF_A_BUFFER: u64 = 8 * 128 + 64 * 1024 / 4;
 
-/// A peer that sends empty blocks without end, and takes everything, at once each time. Unlike
+/// As [`TURN`], for a sender of its own blocks, which are charged when they are written.
+const TURN_OF_A_SENDER: u64 = 8 * 128 + FULL_WRITE as u64 / 4;
+
+/// A peer that sends the same byte without end, and takes everything, at once each time. Unlike
 /// tokio's transports, it spends nothing of a task's budget.
-struct Endless;
+struct Endless {
+    /// Bytes before those without end.
+    first: Bytes,
+    byte: u8,
+}
+
+/// Empty blocks without end.
+fn empty_blocks() -> Endless {
+    empty_blocks_after(&[])
+}
+
+/// Empty blocks without end, after `first`.
+fn empty_blocks_after(first: &[Bytes]) -> Endless {
+    Endless {
+        first: wire(LengthPrefix::u32(), first).into(),
+        byte: 0,
+    }
+}
 
 impl AsyncRead for Endless {
     fn poll_read(
@@ -47,8 +69,11 @@ impl AsyncRead for Endless {
         _: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let byte = self.byte;
+        let of_first = self.first.len().min(buf.remaining());
+        buf.put_slice(&self.get_mut().first.split_to(of_first));
         let room = buf.remaining();
-        buf.initialize_unfilled().fill(0);
+        buf.initialize_unfilled().fill(byte);
         buf.advance(room);
         Poll::Ready(Ok(()))
     }
@@ -117,12 +142,12 @@ fn check<W: Future<Output = ()> + Send + 'static>(work: impl FnOnce(Passed) -> W
 }
 
 async fn owned(mut framed: impl AsFramedRead<Error = BlockError>, passed: Passed) {
-    while framed.next().await.unwrap().unwrap().is_empty() && passed.one() {}
+    while framed.next().await.unwrap().is_ok() && passed.one() {}
 }
 
 async fn lent(mut framed: impl AsFramedRead<Error = BlockError>, passed: Passed) {
     let mut receiving = recv_blocks(&mut framed);
-    while receiving.next().await.unwrap().unwrap().is_empty() && passed.one() {}
+    while receiving.next().await.unwrap().is_some() && passed.one() {}
 }
 
 async fn batched(mut framed: impl AsFramedRead<Error = BlockError>, passed: Passed) {
@@ -134,26 +159,83 @@ async fn batched(mut framed: impl AsFramedRead<Error = BlockError>, passed: Pass
     }
 }
 
-fn codec() -> BlockCodec<wholeblock::LengthPrefix> {
+fn codec() -> BlockCodec<LengthPrefix> {
     BlockCodec::length_prefixed()
+}
+
+/// No block, or blocks of the largest length whose buffer is kept, before the empty ones.
+fn beginnings() -> [Vec<Bytes>; 2] {
+    [vec![], vec![Bytes::from(vec![1; MIB]); 3]]
 }
 
 #[test]
 fn a_flood_of_empty_blocks_leaves_others_their_turn_on_a_transport() {
-    let transport = || BlockTransport::new(Endless, codec());
-    check(|passed| owned(transport(), passed), FAIR);
-    check(|passed| lent(transport(), passed), FAIR);
-    check(|passed| batched(transport(), passed), FAIR);
+    for first in beginnings() {
+        let transport = || BlockTransport::new(empty_blocks_after(&first), codec());
+        check(|passed| owned(transport(), passed), TURN);
+        check(|passed| lent(transport(), passed), TURN);
+        check(|passed| batched(transport(), passed), TURN_OF_A_BUFFER);
+    }
 }
 
 #[test]
 fn a_flood_of_empty_blocks_leaves_others_their_turn_on_a_framed() {
-    let framed = || FramedRead::new(Endless, codec());
-    check(|passed| lent(framed(), passed), FAIR);
-    check(|passed| batched(framed(), passed), FAIR);
-    // Here it is the read that yields, so it has to be one of tokio's.
-    let framed = FramedRead::new(repeat(0), codec());
-    check(|passed| owned(framed, passed), FAIR);
+    for first in beginnings() {
+        let framed = || FramedRead::new(empty_blocks_after(&first), codec());
+        check(|passed| lent(framed(), passed), TURN);
+        check(|passed| batched(framed(), passed), TURN_OF_A_BUFFER);
+        // Here it is the read that yields, so it has to be one of tokio's.
+        let first = Cursor::new(wire(LengthPrefix::u32(), &first));
+        let framed = FramedRead::new(first.chain(repeat(0)), codec());
+        check(|passed| owned(framed, passed), TURN_OF_A_BUFFER);
+    }
+}
+
+#[test]
+fn a_flood_after_a_buffer_of_8_mib_leaves_others_their_turn() {
+    let first = vec![Bytes::from(vec![1; 8 * MIB]); 2];
+    let transport =
+        || BlockTransport::new(empty_blocks_after(&first), codec().max_retained(8 * MIB));
+    check(|passed| owned(transport(), passed), TURN);
+    check(|passed| batched(transport(), passed), TURN_OF_A_BUFFER);
+}
+
+#[test]
+fn a_flood_of_blocks_that_are_skipped_leaves_others_their_turn() {
+    /// The most blocks that are skipped in one poll, in a task.
+    async fn most_skipped(limit: usize) -> u64 {
+        let framing = LengthPrefix::u8().max_block_len(limit).unwrap();
+        let codec = BlockCodec::new(framing).skip_too_large(true);
+        let first = Bytes::new();
+        let mut transport = BlockTransport::new(Endless { first, byte: 1 }, codec);
+        let (mut most, mut before) = (0, 0);
+        poll_fn(|cx| {
+            assert!(transport.poll_next_unpin(cx).is_pending());
+            let skipped = transport.codec().skipped_blocks();
+            most = most.max(skipped - before);
+            before = skipped;
+            match skipped < BLOCKS {
+                true => Poll::Pending,
+                false => Poll::Ready(most),
+            }
+        })
+        .await
+    }
+    // Blocks of one byte behind a header of one: half of each buffer's 64 KiB.
+    let most = runtime().block_on(async { tokio::spawn(most_skipped(0)).await.unwrap() });
+    assert!(most <= 8 * 128 + 64 * 1024 / 2, "{most} in one poll");
+}
+
+#[test]
+fn timeout_around_a_flood_that_is_skipped_comes() {
+    let framing = LengthPrefix::u8().max_block_len(0).unwrap();
+    let codec = BlockCodec::new(framing).skip_too_large(true);
+    let first = Bytes::new();
+    let mut transport = BlockTransport::new(Endless { first, byte: 1 }, codec);
+    runtime().block_on(async move {
+        let waited = timeout(Duration::from_millis(20), transport.next()).await;
+        assert!(waited.is_err());
+    });
 }
 
 #[test]
@@ -172,12 +254,12 @@ fn a_receiver_made_for_each_block_leaves_others_their_turn_too() {
         }
     }
     check(
-        |passed| one_by_one(BlockTransport::new(Endless, codec()), passed),
-        FAIR,
+        |passed| one_by_one(BlockTransport::new(empty_blocks(), codec()), passed),
+        TURN,
     );
     check(
-        |passed| one_by_one(FramedRead::new(Endless, codec()), passed),
-        FAIR,
+        |passed| one_by_one(FramedRead::new(empty_blocks(), codec()), passed),
+        TURN,
     );
 }
 
@@ -189,12 +271,12 @@ fn an_endless_source_of_empty_blocks_leaves_others_their_turn() {
         assert!(send_blocks(&mut framed, source).await.is_ok());
     }
     check(
-        |passed| transfer(BlockTransport::new(Endless, codec()), passed),
-        FAIR_SENDER,
+        |passed| transfer(BlockTransport::new(empty_blocks(), codec()), passed),
+        TURN_OF_A_SENDER,
     );
     check(
-        |passed| transfer(FramedWrite::new(Endless, codec()), passed),
-        FAIR_SENDER,
+        |passed| transfer(FramedWrite::new(empty_blocks(), codec()), passed),
+        TURN_OF_A_SENDER,
     );
 }
 
@@ -202,12 +284,12 @@ fn an_endless_source_of_empty_blocks_leaves_others_their_turn() {
 fn feeding_empty_blocks_leaves_others_their_turn() {
     check(
         |passed| async move {
-            let mut transport = BlockTransport::new(Endless, codec());
+            let mut transport = BlockTransport::new(empty_blocks(), codec());
             while passed.one() {
                 transport.feed(Bytes::new()).await.unwrap();
             }
         },
-        FAIR_SENDER,
+        TURN_OF_A_SENDER,
     );
     check(
         |passed| async move {
@@ -216,8 +298,80 @@ fn feeding_empty_blocks_leaves_others_their_turn() {
                 framed.feed(Bytes::new()).await.unwrap();
             }
         },
-        FAIR,
+        TURN_OF_A_BUFFER,
     );
+}
+
+#[test]
+fn sending_one_by_one_leaves_others_their_turn_whatever_the_transport_spends() {
+    check(
+        |passed| async move {
+            let mut transport = BlockTransport::new(empty_blocks(), codec());
+            while passed.one() {
+                transport.send(Bytes::new()).await.unwrap();
+            }
+        },
+        128,
+    );
+    check(
+        |passed| async move {
+            let mut transport = BlockTransport::new(empty_blocks(), codec());
+            loop {
+                let one = stream::iter([Bytes::new()]);
+                send_blocks(&mut transport, one).await.unwrap();
+                if !passed.one() {
+                    return;
+                }
+            }
+        },
+        128,
+    );
+}
+
+#[test]
+fn blocks_that_were_flushed_one_by_one_are_no_debt_of_a_full_queue() {
+    /// How often a task yields that sends `sent` blocks, and then feeds full queues.
+    async fn yields_after(sent: u64, by_source: bool) -> u32 {
+        let mut transport = BlockTransport::new(empty_blocks(), codec());
+        for _ in 0..sent / 100 {
+            match by_source {
+                true => drop(send_blocks(&mut transport, stream::iter([Bytes::new()])).await),
+                false => transport.send(Bytes::new()).await.unwrap(),
+            }
+        }
+        for _ in 0..sent {
+            transport.feed(Bytes::new()).await.unwrap();
+            if sent % 50 == 0 {
+                transport.flush().await.unwrap();
+            }
+        }
+        tokio::task::yield_now().await; // a budget of its own
+        let mut yields = 0;
+        {
+            let queue = async {
+                for _ in 0..FULL_WRITE {
+                    transport.feed(Bytes::new()).await.unwrap();
+                }
+                transport.flush().await.unwrap();
+            };
+            let mut queue = std::pin::pin!(queue);
+            poll_fn(|cx| {
+                let polled = queue.as_mut().poll(cx);
+                yields += u32::from(polled.is_pending());
+                polled
+            })
+            .await;
+        }
+        yields
+    }
+    let yields = |sent, by_source| {
+        let task = yields_after(sent, by_source);
+        runtime().block_on(async { tokio::spawn(task).await.unwrap() })
+    };
+    let without = yields(0, false);
+    for by_source in [false, true] {
+        assert!(yields(100_000, by_source) <= without, "{by_source}");
+    }
 }
 
 #[test]
@@ -236,25 +390,28 @@ fn a_timer_goes_on_ticking_beside_a_flood_that_takes_time() {
             }
         }
     }
-    let passed = Passed::default();
-    let flood = busy(BlockTransport::new(Endless, codec()), passed.clone());
-    let most = runtime().block_on(async {
-        let ticking = tokio::spawn(async move {
-            // What may pass between two yields takes many milliseconds, so that at each of them
-            // the timer is due.
-            let mut ticks = interval(Duration::from_millis(1));
-            let (mut most, mut before) = (0, 0);
-            while before < BLOCKS {
-                ticks.tick().await;
-                let now = passed.0.load(Relaxed);
-                most = most.max(now - before);
-                before = now;
-            }
-            most
+    for first in beginnings() {
+        let passed = Passed::default();
+        let transport = BlockTransport::new(empty_blocks_after(&first), codec());
+        let flood = busy(transport, passed.clone());
+        let most = runtime().block_on(async {
+            let ticking = tokio::spawn(async move {
+                // What may pass between two yields takes more than a millisecond, so that at each
+                // of them the timer is due.
+                let mut ticks = interval(Duration::from_millis(1));
+                let (mut most, mut before) = (0, 0);
+                while before < BLOCKS {
+                    ticks.tick().await;
+                    let now = passed.0.load(Relaxed);
+                    most = most.max(now - before);
+                    before = now;
+                }
+                most
+            });
+            tokio::spawn(flood).await.unwrap();
+            ticking.await.unwrap()
         });
-        tokio::spawn(flood).await.unwrap();
-        ticking.await.unwrap()
-    });
-    // Tokio may run those that have yielded in either order: two turns in a row.
-    assert!(most <= 2 * FAIR, "{most} blocks between two ticks");
+        // Tokio may run those that have yielded in either order: two turns in a row.
+        assert!(most <= 2 * TURN, "{most} blocks between two ticks");
+    }
 }

@@ -14,21 +14,9 @@ use super::queue::WriteQueue;
 use crate::{BlockCodec, BlockError, Framing, Payload, coop};
 
 /// Blocks on their way to a transport.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct BlockWriter {
     queue: WriteQueue,
-    /// Whether the transport may hold bytes that it has not passed on.
-    needs_flush: bool,
-}
-
-impl Default for BlockWriter {
-    fn default() -> Self {
-        Self {
-            queue: WriteQueue::default(),
-            // Whoever wrote to the transport before may not have flushed it.
-            needs_flush: true,
-        }
-    }
 }
 
 impl BlockWriter {
@@ -80,21 +68,19 @@ impl BlockWriter {
     ) -> Poll<io::Result<usize>> {
         let bytes = ready!(coop::poll_operation(cx, |cx| self.queue.poll_write(io, cx)))?;
         trace!(bytes, "written");
-        self.needs_flush = true;
         Poll::Ready(Ok(bytes))
     }
 
-    /// Flushes the transport, unless it has been since the last write, and gives up the buffer: there
-    /// is nothing more to write for now.
+    /// Flushes the transport and returns the empty buffer to the pool.
+    ///
+    /// The transport is flushed even if nothing was written here: it may hold bytes of its own (an
+    /// answer to a ping, a TLS key update), or bytes that the caller wrote to it directly.
     pub(crate) fn poll_flush<T: AsyncWrite + Unpin>(
         &mut self,
         io: &mut T,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.needs_flush {
-            ready!(Pin::new(io).poll_flush(cx))?;
-            self.needs_flush = false;
-        }
+        ready!(Pin::new(io).poll_flush(cx))?;
         self.queue.release();
         Poll::Ready(Ok(()))
     }

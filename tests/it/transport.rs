@@ -6,7 +6,8 @@
 use std::io;
 
 use bytes::Bytes;
-use futures::{FutureExt, SinkExt, StreamExt};
+use futures::{FutureExt, SinkExt, StreamExt, stream};
+use tokio::io::{AsyncWriteExt, BufWriter};
 use tokio_util::codec::{Framed, FramedParts};
 use wholeblock::{
     BlockCodec, BlockError, BlockTransport, Framing, LengthPrefix, recv_blocks, send_blocks,
@@ -476,6 +477,45 @@ fn every_flush_of_something_flushes_the_transport() {
     assert_eq!(transport.get_ref().flushes, before);
     ready(SinkExt::<Bytes>::flush(&mut transport)).unwrap();
     assert_eq!(transport.get_ref().flushes, before + 1);
+}
+
+/// A peer behind a buffer of its own, which it fills while it is read, as TLS or a WebSocket does.
+fn answering_below() -> BlockTransport<BufWriter<Scripted>, LengthPrefix> {
+    transport(BufWriter::new(Scripted::default()))
+}
+
+#[test]
+fn flush_passes_on_what_the_caller_has_written_below() {
+    let mut transport = answering_below();
+    ready(transport.send(Bytes::from_static(b"one"))).unwrap();
+    ready(transport.get_mut().write_all(b"pong")).unwrap();
+    ready(SinkExt::<Bytes>::flush(&mut transport)).unwrap();
+    assert_eq!(transport.get_ref().get_ref().written, b"\0\0\0\x03onepong");
+
+    ready(transport.get_mut().write_all(b"again")).unwrap();
+    ready(send_blocks(&mut transport, stream::empty::<Bytes>())).unwrap();
+    let written = &transport.get_ref().get_ref().written;
+    assert!(written.ends_with(b"pongagain"), "{written:?}");
+
+    ready(transport.get_mut().write_all(b"bye")).unwrap();
+    ready(SinkExt::<Bytes>::close(&mut transport)).unwrap();
+    let written = &transport.get_ref().get_ref().written;
+    assert!(written.ends_with(b"againbye"), "{written:?}");
+}
+
+#[test]
+fn transfer_whose_source_waits_passes_on_what_is_written_below() {
+    let mut framed = Framed::new(
+        BufWriter::new(Scripted::default()),
+        BlockCodec::length_prefixed(),
+    );
+    for pong in [&b"ping"[..], b"pong"] {
+        ready(framed.get_mut().write_all(pong)).unwrap();
+        let waiting = send_blocks(&mut framed, stream::pending::<Bytes>());
+        assert!(waiting.now_or_never().is_none());
+        let written = &framed.get_ref().get_ref().written;
+        assert!(written.ends_with(pong), "{written:?}");
+    }
 }
 
 #[test]

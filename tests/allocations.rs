@@ -33,7 +33,7 @@ macro_rules! rules {
     ($($rule:ident,)*) => { [$((stringify!($rule), $rule as fn())),*] };
 }
 
-const RULES: [(&str, fn()); 14] = rules![
+const RULES: [(&str, fn()); 17] = rules![
     no_allocation_per_lent_block_in_steady_state,
     no_allocation_per_owned_block_dropped_before_the_next_read,
     no_allocation_where_a_transport_waits_for_each_read,
@@ -48,6 +48,9 @@ const RULES: [(&str, fn()); 14] = rules![
     blocks_of_ever_other_lengths_cost_a_sender_little_more_than_their_bytes,
     a_thousand_peers_that_announce_8_mib_and_say_nothing_cost_nothing,
     after_a_16_mib_block_at_most_1_mib_is_kept,
+    small_block_that_is_kept_holds_64_kib_at_most_whatever_came_before,
+    buffer_left_to_the_thread_is_64_kib_at_most_whatever_was_kept,
+    sender_that_has_copied_a_large_payload_gives_its_room_up_with_the_next_write,
 ];
 
 fn main() -> ExitCode {
@@ -491,7 +494,7 @@ fn a_sender_whose_source_has_nothing_keeps_little() {
     let mut earlier = BlockTransport::new(sink(), BlockCodec::length_prefixed());
     done(send_blocks(
         &mut earlier,
-        stream::iter(vec![[7; 1_000]; 122]),
+        stream::iter(vec![[7; 1_000]; 2_000]),
     ))
     .unwrap();
     let mut framed = FramedWrite::new(sink(), BlockCodec::length_prefixed());
@@ -584,4 +587,109 @@ fn after_a_16_mib_block_at_most_1_mib_is_kept() {
     done(send_blocks(&mut framed, stream::iter([block]))).unwrap();
     let joined = held_since(&before);
     assert!(joined <= MIB, "joined: {joined} bytes kept");
+}
+
+/// The wire of blocks of `lens` bytes, told once, in reads of up to `per_read` bytes, and then silence.
+fn told_once(lens: &[usize], per_read: usize) -> Repeating {
+    let mut wire = BytesMut::new();
+    let mut codec = BlockCodec::length_prefixed();
+    for len in lens {
+        codec.encode(vec![7; *len].into(), &mut wire).unwrap();
+    }
+    Repeating {
+        wire: wire.freeze(),
+        per_read,
+        then_silent: true,
+        ..Repeating::new(LengthPrefix::u32(), 0, 1)
+    }
+}
+
+/// Large blocks and small ones, in turn and in runs: small blocks share a buffer with large ones, and
+/// take turns with them in being the first of a read.
+fn large_and_small() -> Vec<Vec<usize>> {
+    [(1, 1), (1, 50), (3, 3_000), (2, 20_000)]
+        .map(|(large, small)| {
+            let run = [vec![MIB; large], vec![20; small]].concat();
+            run.repeat(5)
+        })
+        .to_vec()
+}
+
+fn small_block_that_is_kept_holds_64_kib_at_most_whatever_came_before() {
+    fn check<R: AsFramedRead<Error = BlockError>>(
+        make: impl Fn(Repeating, BlockCodec<LengthPrefix>) -> R,
+    ) {
+        for lens in large_and_small() {
+            for (per_read, step) in [
+                (usize::MAX, 1),
+                (70_000, 1),
+                (1_460, 7),
+                (usize::MAX, 3_000),
+            ] {
+                let peer = told_once(&lens, per_read);
+                let _not_freed_in_between = peer.wire.clone();
+                let before = GLOBAL.stats();
+                let mut framed = make(peer, BlockCodec::length_prefixed());
+                let mut kept = Vec::with_capacity(lens.len());
+                let mut seen = 0;
+                while let Some(block) = framed.next().now_or_never() {
+                    let block = block.unwrap().unwrap();
+                    seen += usize::from(block.len() < 100);
+                    if block.len() < 100 && seen % step == 0 {
+                        kept.push(block);
+                    }
+                }
+                assert!(kept.len() >= lens.len() / step / 2, "{} kept", kept.len());
+                drop(framed);
+                let vec = kept.capacity() * size_of::<BytesMut>();
+                let held = held_since(&before).saturating_sub(vec);
+                let most = (kept.len() + 1) * (64 * KIB + 128);
+                assert!(
+                    held <= most,
+                    "{per_read}, {step}: {held} bytes by {}",
+                    kept.len()
+                );
+            }
+        }
+    }
+    check(BlockTransport::new);
+    check(FramedRead::new);
+}
+
+fn buffer_left_to_the_thread_is_64_kib_at_most_whatever_was_kept() {
+    // From one block of the buffer's end to another, so that every view of its rest is tried.
+    for small in (0..60_000).step_by(3_701) {
+        for large in [MIB, 300_000] {
+            let lens = [vec![large], vec![20; small]].concat();
+            let peer = told_once(&lens, usize::MAX);
+            let _not_freed_in_between = peer.wire.clone();
+            let before = GLOBAL.stats();
+            let mut transport = BlockTransport::new(peer, BlockCodec::length_prefixed());
+            let mut kept = BytesMut::new();
+            while let Some(block) = transport.next().now_or_never() {
+                kept = block.unwrap().unwrap();
+            }
+            drop(transport);
+            drop(kept);
+            let held = held_since(&before);
+            assert!(held <= 64 * KIB + 128, "{large}, {small}: {held} bytes");
+        }
+    }
+}
+
+fn sender_that_has_copied_a_large_payload_gives_its_room_up_with_the_next_write() {
+    const LARGE: usize = 7 * MIB;
+    let large: &'static [u8] = Vec::leak(vec![7; LARGE]);
+    let mut transport = BlockTransport::new(sink(), BlockCodec::length_prefixed());
+    let before = GLOBAL.stats();
+    let mut most = 0;
+    let small = (0..10_000).map(|n| {
+        if n > 1_000 {
+            most = most.max(held_since(&before));
+        }
+        &large[..1_000]
+    });
+    let source = stream::iter(std::iter::once(large).chain(small));
+    done(send_blocks(&mut transport, source)).unwrap();
+    assert!(most <= 128 * KIB + 1_100, "{most} bytes");
 }

@@ -37,6 +37,15 @@ const COMMON_MSS: usize = 1_500 - 20 - 20 - 12;
 /// and blocks of 1 MiB twice as fast; with Nagle off, and over loopback, the two are alike.
 pub(crate) const FULL_WRITE: usize = 86 * COMMON_MSS;
 
+/// Bytes in the first write after a flush, if more blocks follow it: what `Framed` writes at once.
+/// The peer works on them while this end queues the rest of its answers. If the queue gathered a full
+/// write first, the two ends would take turns.
+const FIRST_WRITE: usize = 8 * 1024;
+
+/// The part of each write by which the next one is longer, up to a full one: a quarter. A burst of
+/// answers of 32 KiB leaves in four writes, and a full write is reached after about 500 KiB.
+const RAMP: usize = 4;
+
 /// Slices in one vectored write: enough for all payloads that fit one, and the bytes around them.
 const MAX_SLICES: usize = 2 * FULL_WRITE.div_ceil(CHAIN_THRESHOLD) + 1;
 
@@ -62,7 +71,7 @@ thread_local! {
 ///
 /// Invariants: the gaps are the bytes of `flat` from `written` to `tail_start`, and `chained_len`
 /// is the length of all chained payloads. [`check`](Self::check) asserts both in debug builds.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct WriteQueue {
     flat: Vec<u8>,
     /// Bytes of `flat` that have been written.
@@ -73,6 +82,21 @@ pub(crate) struct WriteQueue {
     chained_len: usize,
     /// Where in `flat` the bytes after the last of `chained` begin.
     tail_start: usize,
+    /// Bytes from which on the queue is full: from [`FIRST_WRITE`] to [`FULL_WRITE`].
+    limit: usize,
+}
+
+impl Default for WriteQueue {
+    fn default() -> Self {
+        Self {
+            flat: Vec::new(),
+            written: 0,
+            chained: VecDeque::new(),
+            chained_len: 0,
+            tail_start: 0,
+            limit: FIRST_WRITE,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -93,10 +117,10 @@ impl WriteQueue {
         self.len() == 0
     }
 
-    /// Whether a whole write is queued.
+    /// True if so much is queued that it should be written before more is queued.
     #[inline]
     pub(crate) fn is_full(&self) -> bool {
-        self.len() >= FULL_WRITE
+        self.len() >= self.limit
     }
 
     /// Queues a payload after its header, which `encode` appends for it. Nothing is queued if `encode` fails.
@@ -108,7 +132,7 @@ impl WriteQueue {
         encode: impl FnOnce(&[u8], &mut Vec<u8>) -> Result<(), E>,
     ) -> Result<(), E> {
         if self.written > 0 || self.flat.capacity() == 0 {
-            self.make_room();
+            self.make_room(payload.as_ref().len());
         }
         if vectored && payload.as_ref().len() >= CHAIN_THRESHOLD {
             self.push_large(payload, encode)
@@ -175,6 +199,7 @@ impl WriteQueue {
         polled.map(|result| match result {
             Ok(0) => Err(io::ErrorKind::WriteZero.into()),
             Ok(bytes) => {
+                self.limit = FULL_WRITE.min(self.limit + bytes / RAMP);
                 self.advance(bytes);
                 Ok(bytes)
             }
@@ -255,21 +280,27 @@ impl WriteQueue {
         self.check();
     }
 
-    /// Moves what is left of `flat` to its start, so that there is room behind it: at most one
-    /// write where something is pushed, and most often nothing. Takes the thread's spare buffer if
-    /// there is none.
+    /// Moves what is left of `flat` to its start, so that there is room behind it for a payload of
+    /// `payload_len` bytes: less than one write is left, and most often nothing. Takes the thread's
+    /// spare buffer if there is none, and gives up what only a longer payload needed.
     #[cold]
-    fn make_room(&mut self) {
+    fn make_room(&mut self, payload_len: usize) {
         self.flat.drain(..self.written);
         self.tail_start = self.tail_start.saturating_sub(self.written);
         self.written = 0;
         if self.flat.capacity() == 0 {
             self.flat = SPARE.try_with(Cell::take).unwrap_or_default();
         }
+        let needed = self.flat.len() + payload_len;
+        if self.flat.capacity() > MAX_SPARE.max(2 * needed) {
+            self.flat.shrink_to(MAX_SPARE.max(needed));
+        }
     }
 
-    /// Leaves an empty queue's buffer to the next writer on this thread: who waits holds nothing.
+    /// Returns an empty queue's buffer to the thread's pool, so that idle writers hold no memory. The
+    /// next write is a [`FIRST_WRITE`] again.
     pub(crate) fn release(&mut self) {
+        self.limit = FIRST_WRITE;
         if self.is_empty() && self.flat.capacity() > INITIAL_CAPACITY {
             let spare = mem::take(&mut self.flat);
             if spare.capacity() <= MAX_SPARE {

@@ -38,15 +38,25 @@ pub(crate) const CHAIN_FROM: usize = 4 * KIB;
 /// around them.
 const MAX_SLICES: usize = 2 * FULL_WRITE.div_ceil(CHAIN_FROM) + 1;
 
-/// Checks that blocks of `len` bytes, each with a header of 4, left in full writes, but for the end:
-/// in two at once only where one block can have brought as many.
+/// Bytes in the first write after a flush, by the crate's constant.
+pub(crate) const FIRST_WRITE: usize = 8 * KIB;
+
+/// Checks that blocks of `len` bytes, each with a header of 4, left in writes that grow from the
+/// first one up to full ones, except the last: in two full ones at once only if one block can have
+/// brought as many.
 pub(crate) fn check_full_writes(io: &Scripted, len: usize) {
     let (last, all_but_last) = io.gathered.split_last().unwrap();
     assert!(last.1 <= FULL_WRITE, "{len}: {last:?}");
+    let mut least = FIRST_WRITE;
     for (slices, bytes) in all_but_last {
         let two = len + 4 > FULL_WRITE && *bytes == 2 * FULL_WRITE;
-        assert!(two || *bytes == FULL_WRITE, "{len}: {bytes}");
+        let grown = (least..least + len + 4).contains(bytes) && *bytes <= FULL_WRITE;
+        assert!(
+            two || grown || *bytes == FULL_WRITE,
+            "{len}: {bytes}, {least}"
+        );
         assert!(*slices <= MAX_SLICES, "{len}: {slices}");
+        least = FULL_WRITE.min(least + bytes / 4);
     }
 }
 

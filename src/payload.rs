@@ -38,6 +38,9 @@ use bytes::{Bytes, BytesMut};
 pub trait Payload: AsRef<[u8]> + Sized {
     /// Turns the payload into `Bytes`, if that needs no copy; otherwise gives it back.
     ///
+    /// They must be the bytes of [`as_ref`](AsRef::as_ref). If they are not, either are sent as the
+    /// block, with a header that fits them.
+    ///
     /// # Errors
     ///
     /// The payload itself, where its bytes would have to be copied.

@@ -257,14 +257,15 @@ where
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ErrorOf<W>>> {
         ready!(self.framed.encode_parts(&mut self.writer).0.poll_charge(cx));
         let (io, writer) = self.framed.write_parts(&mut self.writer);
-        let polled = writer.poll_write(io, cx);
-        let bytes = ready!(self.or_stalled(polled.map_err(From::from), cx))?;
-        let written = self.lengths.complete(bytes);
-        self.stats.writes += 1;
-        self.stats.blocks += written.blocks;
-        self.stats.payload_bytes += written.payload_bytes;
-        self.stats.wire_bytes += written.wire_bytes;
-        Poll::Ready(Ok(()))
+        let (lengths, stats) = (&mut self.lengths, &mut self.stats);
+        let polled = writer.poll_write_and(io, cx, |bytes| {
+            let written = lengths.complete(bytes);
+            stats.writes += 1;
+            stats.blocks += written.blocks;
+            stats.payload_bytes += written.payload_bytes;
+            stats.wire_bytes += written.wire_bytes;
+        });
+        self.or_stalled(polled.map_err(From::from), cx)
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ErrorOf<W>>> {

@@ -69,8 +69,9 @@ thread_local! {
 ///
 /// A small block changes nothing here but `flat`, so all else is derived from its length.
 ///
-/// Invariants: the gaps are the bytes of `flat` from `written` to `tail_start`, and `chained_len`
-/// is the length of all chained payloads. [`check`](Self::check) asserts both in debug builds.
+/// Invariants: no payload is empty before it is written, the gaps are the bytes of `flat` from
+/// `written` to `tail_start`, and `chained_len` is the length of all chained payloads.
+/// [`check`](Self::check) asserts the last two in debug builds.
 #[derive(Debug)]
 pub(crate) struct WriteQueue {
     flat: Vec<u8>,
@@ -148,7 +149,9 @@ impl WriteQueue {
         encode: impl FnOnce(&[u8], &mut Vec<u8>) -> Result<(), E>,
     ) -> Result<(), E> {
         match payload.into_bytes() {
-            Ok(bytes) => self.push_chained(bytes, encode),
+            Ok(bytes) if bytes.len() >= CHAIN_THRESHOLD => self.push_chained(bytes, encode),
+            // A payload of the user's may be shorter than it said.
+            Ok(bytes) => self.push_copied(&bytes, encode),
             Err(payload) => self.push_copied(payload.as_ref(), encode),
         }
     }
@@ -182,12 +185,14 @@ impl WriteQueue {
         self.flat.extend_from_slice(bytes);
     }
 
-    /// Writes once, and returns how many bytes the transport took.
+    /// Writes once, and tells `record` how many bytes the transport took. Payloads that are written
+    /// are dropped at the end, because the user's `Drop` may panic.
     pub(crate) fn poll_write<T: AsyncWrite + Unpin>(
         &mut self,
         io: &mut T,
         cx: &mut Context<'_>,
-    ) -> Poll<io::Result<usize>> {
+        record: impl FnOnce(usize),
+    ) -> Poll<io::Result<()>> {
         let io = Pin::new(io);
         let polled = if self.chained.is_empty() {
             let flat = &self.flat[self.written..];
@@ -201,7 +206,9 @@ impl WriteQueue {
             Ok(bytes) => {
                 self.limit = FULL_WRITE.min(self.limit + bytes / RAMP);
                 self.advance(bytes);
-                Ok(bytes)
+                record(bytes);
+                self.drop_written();
+                Ok(())
             }
             Err(error) => Err(error),
         })
@@ -254,23 +261,23 @@ impl WriteQueue {
         chained.flatten().chain([tail])
     }
 
-    /// Removes `bytes` bytes from the front.
+    /// Removes `bytes` bytes from the front. Payloads that are written stay, empty, until
+    /// [`drop_written`](Self::drop_written).
     fn advance(&mut self, mut bytes: usize) {
-        while let Some(first) = self.chained.front_mut() {
-            let of_gap = first.gap.min(bytes);
-            first.gap -= of_gap;
+        for chained in &mut self.chained {
+            let of_gap = chained.gap.min(bytes);
+            chained.gap -= of_gap;
             self.written += of_gap;
             bytes -= of_gap;
 
-            let of_payload = first.payload.len().min(bytes);
-            first.payload.advance(of_payload);
+            let of_payload = chained.payload.len().min(bytes);
+            chained.payload.advance(of_payload);
             self.chained_len -= of_payload;
             bytes -= of_payload;
 
-            if !first.payload.is_empty() {
+            if !chained.payload.is_empty() {
                 break;
             }
-            self.chained.pop_front();
         }
         self.written += bytes;
         if self.is_empty() {
@@ -278,6 +285,13 @@ impl WriteQueue {
             (self.written, self.tail_start) = (0, 0);
         }
         self.check();
+    }
+
+    fn drop_written(&mut self) {
+        // One by one: with two that panic in one drop, the process would abort.
+        while matches!(self.chained.front(), Some(first) if first.payload.is_empty()) {
+            self.chained.pop_front();
+        }
     }
 
     /// Moves what is left of `flat` to its start, so that there is room behind it for a payload of
@@ -301,6 +315,7 @@ impl WriteQueue {
     /// next write is a [`FIRST_WRITE`] again.
     pub(crate) fn release(&mut self) {
         self.limit = FIRST_WRITE;
+        self.drop_written();
         if self.is_empty() && self.flat.capacity() > INITIAL_CAPACITY {
             let spare = mem::take(&mut self.flat);
             if spare.capacity() <= MAX_SPARE {

@@ -60,15 +60,29 @@ impl BlockWriter {
         self.queue.push_raw(bytes);
     }
 
-    /// Writes once, and returns how many bytes the transport took.
+    /// Writes once.
     pub(crate) fn poll_write<T: AsyncWrite + Unpin>(
         &mut self,
         io: &mut T,
         cx: &mut Context<'_>,
-    ) -> Poll<io::Result<usize>> {
-        let bytes = ready!(coop::poll_operation(cx, |cx| self.queue.poll_write(io, cx)))?;
-        trace!(bytes, "written");
-        Poll::Ready(Ok(bytes))
+    ) -> Poll<io::Result<()>> {
+        self.poll_write_and(io, cx, |_| {})
+    }
+
+    /// Writes once, and tells `record` how many bytes the transport took, before a payload is dropped:
+    /// the user's `Drop` may panic.
+    pub(crate) fn poll_write_and<T: AsyncWrite + Unpin>(
+        &mut self,
+        io: &mut T,
+        cx: &mut Context<'_>,
+        record: impl FnOnce(usize),
+    ) -> Poll<io::Result<()>> {
+        coop::poll_operation(cx, |cx| {
+            self.queue.poll_write(io, cx, |bytes| {
+                trace!(bytes, "written");
+                record(bytes);
+            })
+        })
     }
 
     /// Flushes the transport and returns the empty buffer to the pool.

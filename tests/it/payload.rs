@@ -3,8 +3,10 @@
 use std::iter::once;
 
 use bytes::{Bytes, BytesMut};
-use futures::stream;
-use wholeblock::{AsFramedWrite, LengthPrefix, Payload, send_blocks, try_send_blocks};
+use futures::{SinkExt, StreamExt, stream};
+use wholeblock::{
+    AsFramedWrite, BlockCodec, BlockTransport, LengthPrefix, Payload, send_blocks, try_send_blocks,
+};
 
 use crate::support::{CHAIN_FROM, Scripted, numbered, prefixed, ready, transport, wire};
 
@@ -161,4 +163,111 @@ fn a_large_payload_that_is_refused_is_neither_taken_over_nor_queued() {
     assert!(ready(send_blocks(&mut transport, stream::iter(blocks))).is_err());
     ready(send_blocks(&mut transport, stream::iter(["after"]))).unwrap();
     assert_eq!(transport.get_ref().written, b"\0\x05after");
+}
+
+/// Is as long as the first, and turns into the second.
+struct Fickle(Bytes, Bytes);
+
+impl AsRef<[u8]> for Fickle {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Payload for Fickle {
+    fn into_bytes(self) -> Result<Bytes, Self> {
+        Ok(self.1)
+    }
+}
+
+#[test]
+fn payload_that_turns_into_another_length_has_the_header_of_what_is_sent() {
+    let lens = [0, 1, CHAIN_FROM - 1, CHAIN_FROM, 3 * CHAIN_FROM];
+    for (said, is) in lens.into_iter().flat_map(|said| lens.map(|is| (said, is))) {
+        let [first, said, is, last] = numbered(&[5, said, is, 7])
+            .try_into()
+            .unwrap_or_else(|_| unreachable!());
+        let sent = if said.len() < CHAIN_FROM { &said } else { &is };
+        let expected = wire(
+            LengthPrefix::u32(),
+            &[first.clone(), sent.clone(), last.clone()],
+        );
+        for step in [1, 3, usize::MAX] {
+            // Up to the end of the second header, byte by byte.
+            let io = (0..expected.len().min(20)).fold(Scripted::default(), |io, _| io.take(step));
+            let mut transport = transport(io);
+            let fickle = [
+                Fickle(first.clone(), first.clone()),
+                Fickle(said.clone(), is.clone()),
+                Fickle(last.clone(), last.clone()),
+            ];
+            ready(send_blocks(&mut transport, stream::iter(fickle))).unwrap();
+            let lens = (said.len(), is.len());
+            assert_eq!(transport.get_ref().written, expected, "{lens:?}, {step}");
+        }
+    }
+}
+
+/// Panics when it is dropped.
+struct Bomb(Vec<u8>);
+
+impl AsRef<[u8]> for Bomb {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("dropped");
+    }
+}
+
+#[test]
+fn payload_whose_drop_panics_is_not_sent_twice() {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    let len = 2 * CHAIN_FROM;
+    let blocks = numbered(&[10, len, 20, len, 30]);
+    let expected = wire(LengthPrefix::u32(), &blocks);
+    for first_write in [
+        expected.len(),
+        14 + 4 + len,
+        14 + 4 + len + 3,
+        24 + 8 + 2 * len + 1,
+    ] {
+        let source = || {
+            let bombs = blocks.iter().map(|block| match block.len() {
+                8_192 => Bytes::from_owner(Bomb(block.to_vec())),
+                _ => block.clone(),
+            });
+            stream::iter(bombs.collect::<Vec<_>>())
+        };
+        let io = || Scripted::default().take(first_write);
+        let mut by_transfer = BlockTransport::new(io(), BlockCodec::length_prefixed());
+        let mut sending = send_blocks(&mut by_transfer, source());
+        let mut panics = 0;
+        let sent = loop {
+            match catch_unwind(AssertUnwindSafe(|| ready(&mut sending))) {
+                Ok(sent) => break sent.unwrap(),
+                Err(_) => panics += 1,
+            }
+        };
+        assert!((1..=2).contains(&panics), "{first_write}: {panics}");
+        assert_eq!(
+            (sent.blocks, sent.payload_bytes),
+            (5, 2 * len as u64 + 60),
+            "{first_write}"
+        );
+        drop(sending);
+        assert_eq!(by_transfer.get_ref().written, expected, "{first_write}");
+        assert_eq!(by_transfer.get_ref().flushes, 1, "{first_write}");
+
+        let mut by_sink = BlockTransport::new(io(), BlockCodec::length_prefixed());
+        for block in ready(source().collect::<Vec<_>>()) {
+            ready(by_sink.feed(block)).unwrap();
+        }
+        while catch_unwind(AssertUnwindSafe(|| ready(by_sink.flush()).unwrap())).is_err() {}
+        assert_eq!(by_sink.get_ref().written, expected, "{first_write}");
+        assert_eq!(by_sink.get_ref().flushes, 1, "{first_write}");
+    }
 }

@@ -358,21 +358,28 @@ impl<F: Framing, E> BlockCodec<F, E> {
         if len > self.encode_max || len < *framing.block_lens().start() {
             return Err(self.wrong_size(len));
         }
-        let start = dst.as_ref().len();
-        framing.encode_header(len, dst);
-        if !framing.is_proven(Proven) {
-            if let Err(error) = self.read_back(&dst.as_ref()[start..], payload) {
-                dst.truncate(start);
-                return Err(error);
-            }
+        if framing.is_proven(Proven) {
+            framing.encode_header(len, dst);
+        } else {
+            self.encode_unproven(payload, dst)?;
         }
         self.encoded += 1;
         Ok(())
     }
 
+    /// Appends a header that may turn out wrong, by a framing that may panic.
+    #[inline(never)]
+    fn encode_unproven(&self, payload: &[u8], dst: &mut impl HeaderBuf) -> Result<(), BlockError> {
+        let start = dst.as_ref().len();
+        let mut header = Unfinished { dst, start };
+        self.framing().encode_header(payload.len(), header.dst);
+        self.read_back(&header.dst.as_ref()[start..], payload)?;
+        header.start = usize::MAX;
+        Ok(())
+    }
+
     /// Reads what is about to be sent, as the peer will: a header that announces another length
     /// than its payload has would have the peer lose its place.
-    #[inline(never)]
     fn read_back(&self, header: &[u8], payload: &[u8]) -> Result<(), BlockError> {
         let wire_len = header.len() + payload.len();
         if wire_len == 0 {
@@ -501,6 +508,19 @@ impl<F: fmt::Debug, E> fmt::Debug for BlockCodec<F, E> {
             .field("encode_max", &self.encode_max)
             .field("encoded", &self.encoded)
             .finish_non_exhaustive()
+    }
+}
+
+/// A header that is being appended, from `start` on, and is removed if it turns out wrong or the
+/// framing panics: half a header in the buffer would tear the stream.
+struct Unfinished<'d, B: HeaderBuf> {
+    dst: &'d mut B,
+    start: usize,
+}
+
+impl<B: HeaderBuf> Drop for Unfinished<'_, B> {
+    fn drop(&mut self) {
+        self.dst.truncate(self.start);
     }
 }
 

@@ -482,3 +482,56 @@ fn blocks_before_a_bad_header_in_the_same_buffer_are_delivered_first() {
     let error = ready(receiving.next_batch()).unwrap_err();
     assert!(matches!(error, BlockError::InvalidHeader { index: 2, .. }));
 }
+
+/// Panics in the middle of the header of a block of 7 bytes, or once the header is whole.
+#[derive(Clone, Copy)]
+struct Panicky {
+    reading: bool,
+}
+
+impl Framing for Panicky {
+    fn block_lens(&self) -> RangeInclusive<usize> {
+        0..=0xffff
+    }
+
+    fn decode_header(&self, front: &[u8]) -> Result<Header, InvalidHeader> {
+        assert!(!self.reading || !front.starts_with(&[0, 7]), "read");
+        LengthPrefix::u16().decode_header(front)
+    }
+
+    fn encode_header(&self, payload_len: usize, dst: &mut impl BufMut) {
+        dst.put_u8((payload_len >> 8) as u8);
+        assert!(self.reading || payload_len != 7, "written");
+        dst.put_u8(payload_len as u8);
+    }
+}
+
+#[test]
+fn panicking_encode_header_queues_nothing() {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    let panics = |act: &mut dyn FnMut()| {
+        assert!(catch_unwind(AssertUnwindSafe(act)).is_err());
+    };
+    let (good, bad) = (Bytes::from("good"), Bytes::from("7 bytes"));
+    let expected = b"\0\x04good\0\x04good";
+    for reading in [false, true] {
+        let codec = || BlockCodec::new(Panicky { reading });
+        let mut transport = BlockTransport::new(Scripted::default(), codec());
+        ready(transport.feed(good.clone())).unwrap();
+        panics(&mut || ready(transport.feed(bad.clone())).unwrap());
+        ready(transport.send(good.clone())).unwrap();
+        assert_eq!(transport.get_ref().written, expected);
+
+        let mut framed = Framed::new(Scripted::default(), codec());
+        ready(framed.feed(good.clone())).unwrap();
+        panics(&mut || ready(framed.feed(bad.clone())).unwrap());
+        ready(framed.send(good.clone())).unwrap();
+        assert_eq!(framed.get_ref().written, expected);
+
+        let mut framed = Framed::new(Scripted::default(), codec());
+        let source = || stream::iter([good.clone(), bad.clone()]);
+        panics(&mut || drop(ready(send_blocks(&mut framed, source()))));
+        ready(framed.send(good.clone())).unwrap();
+        assert_eq!(framed.get_ref().written, expected);
+    }
+}

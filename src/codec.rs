@@ -10,9 +10,9 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
 
 use crate::{
-    BlockError, CodecError, ConfigError, Exact, Framing, Header, LengthPrefix,
+    BlockError, CodecError, ConfigError, Exact, Framing, Header, InvalidHeader, LengthPrefix,
     coop::Meter,
-    decoder::BlockDecoder,
+    decoder::{BlockDecoder, Position},
     frame::longest,
     framing::Proven,
     read_buf::{HEADER_SLACK, INITIAL_CAPACITY, reclaim_exceeds},
@@ -59,7 +59,11 @@ use crate::{
 /// # After an error
 ///
 /// Framing errors are fatal. Later polls return the same error or the end of the stream, never
-/// another block.
+/// another block, except with [another framing](Self::with_framing).
+///
+/// The read buffer still holds everything from the refused block on. Bytes that arrive after the
+/// error are dropped: a [`BlockTransport`](crate::BlockTransport) reads none, a `Framed` does if it is
+/// polled on.
 ///
 /// # Clone
 ///
@@ -74,6 +78,8 @@ pub struct BlockCodec<F, E = BlockError> {
     encode_max: usize,
     /// Blocks encoded so far.
     encoded: u64,
+    /// Bytes of these, except those that are [counted](crate::write::BlockWriter::count) later.
+    encoded_bytes: u64,
     /// Blocks encoded, against the task's budget.
     meter: Meter,
     error: PhantomData<fn() -> E>,
@@ -118,6 +124,7 @@ impl<F: Framing> BlockCodec<F> {
             encode_max: longest(&framing),
             decoder: BlockDecoder::new(framing),
             encoded: 0,
+            encoded_bytes: 0,
             meter: Meter::default(),
             error: PhantomData,
         }
@@ -154,6 +161,7 @@ impl<F: Framing, E> BlockCodec<F, E> {
             decoder: self.decoder,
             encode_max: self.encode_max,
             encoded: self.encoded,
+            encoded_bytes: self.encoded_bytes,
             meter: self.meter,
             error: PhantomData,
         }
@@ -301,6 +309,10 @@ impl<F: Framing, E> BlockCodec<F, E> {
     /// Whatever has arrived and has not been taken is read by the new framing. Indices, offsets and
     /// statistics go on; the limits are the new framing's.
     ///
+    /// After a framing error, the new framing reads the block that the old one refused, from its first
+    /// byte: for a server that also answers HTTP, say. Change the framing before polling on: a codec
+    /// that had to drop later bytes (see [above](Self#after-an-error)) remains failed.
+    ///
     /// Not for [`FramedRead::map_decoder`](tokio_util::codec::FramedRead::map_decoder): a
     /// `FramedRead` that has waited since its last block reads before it looks at what has arrived,
     /// and so may wait on though a block of the new framing is there; nor does that read count. Make
@@ -335,6 +347,7 @@ impl<F: Framing, E> BlockCodec<F, E> {
             encode_max: longest(&framing),
             decoder: self.decoder.with_framing(framing),
             encoded: self.encoded,
+            encoded_bytes: self.encoded_bytes,
             meter: self.meter,
             error: PhantomData,
         }
@@ -395,18 +408,20 @@ impl<F: Framing, E> BlockCodec<F, E> {
             }
             read => read,
         };
-        let announced = match read {
+        let (announced, reason) = match read {
             Ok(Header::Complete {
                 header_len,
                 payload_len,
-            }) if header_len == header.len() => Some(payload_len),
-            _ => None,
+            }) if header_len == header.len() => (Some(payload_len), None),
+            Err(InvalidHeader(reason)) => (None, Some(reason)),
+            Ok(_) => (None, None),
         };
         if announced == Some(payload.len() as u64) {
             return Ok(());
         }
         Err(BlockError::WrongHeader {
             announced,
+            reason,
             actual: payload.len(),
             index: self.encoded,
         })
@@ -417,9 +432,18 @@ impl<F: Framing, E> BlockCodec<F, E> {
         let least_on_wire = usize::from(actual == 0);
         BlockError::WrongSize {
             min: least_on_wire.max(*self.framing().block_lens().start()),
-            max: self.encode_max,
+            max: longest(self.framing()),
+            limit: self.encode_max,
             actual,
             index: self.encoded,
+        }
+    }
+
+    /// Where the next block to send begins.
+    pub(crate) fn encoded(&self) -> Position {
+        Position {
+            index: self.encoded,
+            offset: self.encoded_bytes,
         }
     }
 
@@ -455,6 +479,18 @@ impl<F: Framing, E> BlockCodec<F, E> {
     }
 }
 
+impl<F, E> BlockCodec<F, E> {
+    /// True if there are no more blocks to decode, because of an error.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.decoder.has_failed()
+    }
+
+    /// Counts bytes of blocks that were encoded.
+    pub(crate) fn count_encoded(&mut self, bytes: u64) {
+        self.encoded_bytes += bytes;
+    }
+}
+
 impl<F: Framing, E: CodecError> Decoder for BlockCodec<F, E> {
     type Item = BytesMut;
     type Error = E;
@@ -483,8 +519,10 @@ impl<F: Framing, E: CodecError> Encoder<Bytes> for BlockCodec<F, E> {
         if dst.is_empty() {
             self.begin_write(block.len(), dst);
         }
+        let before = dst.len();
         self.encode_header(&block, dst)?;
         dst.extend_from_slice(&block);
+        self.encoded_bytes += (dst.len() - before) as u64;
         Ok(())
     }
 }
@@ -495,6 +533,7 @@ impl<F: Framing, E> Clone for BlockCodec<F, E> {
             decoder: self.decoder.fresh(),
             encode_max: self.encode_max,
             encoded: 0,
+            encoded_bytes: 0,
             meter: Meter::default(),
             error: PhantomData,
         }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
 
-use self::state::State;
+use self::state::{Failure, State};
 use crate::{
     BlockError, Framing, Part,
     coop::{BLOCKS_PER_CHARGE, Meter},
@@ -94,6 +94,8 @@ impl<F: Framing> BlockDecoder<F> {
         let state = match self.state {
             // What the buffer holds is no longer a part of one block.
             State::AwaitingRead { buffered: 1.. } => State::Draining,
+            // What one framing refused, another may read, if all of it is there.
+            State::Failed { gap: false, .. } => State::Draining,
             state => state,
         };
         let mut decoder = BlockDecoder {
@@ -311,17 +313,11 @@ impl<F: Framing> BlockDecoder<F> {
 
     /// The end of the stream, where `rest` is left and no whole block: an error inside of a block.
     pub(crate) fn end_of_stream(&mut self, rest: &[u8]) -> Result<(), BlockError> {
-        let Some((part, expected, received)) = self.cut_short(rest) else {
+        let Some(failure) = self.cut_short(rest) else {
             self.ended = true;
             return Ok(());
         };
-        self.fail(move |at| BlockError::Truncated {
-            part,
-            expected,
-            received,
-            index: at.index,
-            offset: at.offset,
-        })
+        Err(self.fail(failure, rest.len()))
     }
 
     /// Whether the stream has ended between two blocks, as far as anybody has asked.
@@ -329,9 +325,15 @@ impl<F: Framing> BlockDecoder<F> {
         self.ended
     }
 
-    /// What is missing of the block of which `rest` has arrived: the part that was cut short, the
-    /// bytes it should have, and those that came.
-    fn cut_short(&self, rest: &[u8]) -> Option<(Part, u64, u64)> {
+    /// What is missing of the block of which `rest` has arrived.
+    fn cut_short(&self, rest: &[u8]) -> Option<Failure> {
+        let truncated = |part, expected, received| {
+            Some(Failure::Truncated {
+                part,
+                expected,
+                received,
+            })
+        };
         if let State::Skipping {
             header_len,
             announced,
@@ -339,18 +341,18 @@ impl<F: Framing> BlockDecoder<F> {
         } = self.state
         {
             let received = skipped.saturating_sub(header_len);
-            return Some((Part::Payload, announced, received));
+            return truncated(Part::Payload, announced, received);
         }
         if rest.is_empty() {
             return None;
         }
         match self.parser.parse(rest) {
             Parsed::PartialHeader { at_least } => {
-                Some((Part::Header, at_least as u64, rest.len() as u64))
+                truncated(Part::Header, at_least as u64, rest.len() as u64)
             }
             Parsed::PartialPayload(frame) => {
                 let received = rest.len() - frame.header_len;
-                Some((Part::Payload, frame.payload_len() as u64, received as u64))
+                truncated(Part::Payload, frame.payload_len() as u64, received as u64)
             }
             Parsed::Complete(_) | Parsed::TooLarge { .. } | Parsed::Invalid(_) => None,
         }
@@ -372,9 +374,15 @@ impl<F: Framing> BlockDecoder<F> {
 
     /// Why there are no more blocks, if there are none.
     pub(crate) fn failure(&self) -> Option<BlockError> {
-        match &self.state {
-            State::Failed(error) => Some(error(self.position)),
+        match self.state {
+            State::Failed { failure, .. } => Some(failure.at(self.position)),
             _ => None,
         }
+    }
+}
+
+impl<F> BlockDecoder<F> {
+    pub(crate) fn has_failed(&self) -> bool {
+        matches!(self.state, State::Failed { .. })
     }
 }

@@ -4,11 +4,19 @@ use std::{error::Error, fmt, io, time::Duration};
 
 /// An error from receiving or sending blocks.
 ///
-/// `index` is the block in which it happened, counted from 0. `offset` is where that block begins,
-/// header included, in bytes from where the [`BlockCodec`](crate::BlockCodec) started. Who has to
-/// act is in the [`io::ErrorKind`] that `io::Error::from` gives: the peer sent something wrong
-/// (`InvalidData`, `UnexpectedEof`), the caller asked for something wrong (`InvalidInput`), or
+/// Who has to act is in the [`io::ErrorKind`] that `io::Error::from` gives: the peer sent something
+/// wrong (`InvalidData`, `UnexpectedEof`), the caller asked for something wrong (`InvalidInput`), or
 /// something took too long (`TimedOut`).
+///
+/// # `index` and `offset`
+///
+/// In every variant, `index` is the block in which the error happened, counted from 0, and `offset`
+/// is the first byte of that block, header included, counted from 0. Both count from the start of the
+/// [`BlockCodec`](crate::BlockCodec), separately for each direction: all that the codec has received,
+/// or all that it has encoded, whichever stream, sink or transfer did it. They go on with another
+/// framing, and a clone of a codec starts at 0. Skipped blocks count, and refused ones do not.
+///
+/// # Example
 ///
 /// ```
 /// use bytes::BytesMut;
@@ -19,7 +27,7 @@ use std::{error::Error, fmt, io, time::Duration};
 /// let mut codec = BlockCodec::length_prefixed();
 /// codec.decode(&mut arrived)?; // "me"
 /// match codec.decode(&mut arrived) {
-///     Err(BlockError::TooLarge { announced, limit, index, offset }) => {
+///     Err(BlockError::TooLarge { announced, limit, index, offset, .. }) => {
 ///         assert_eq!((announced, limit), (0x7f00_0000, 8 * 1024 * 1024));
 ///         assert_eq!((index, offset), (1, 6)); // after 4 bytes of header and 2 of payload
 ///     }
@@ -46,7 +54,7 @@ use std::{error::Error, fmt, io, time::Duration};
 /// assert_eq!(
 ///     fault(b"\0").to_string(),
 ///     "invalid header in block 0, which begins at byte 0: its length is less than the prefix it \
-///      includes",
+///      includes (header: 00)",
 /// );
 /// let refused = BlockCodec::new(framing).encode(Bytes::from("longer"), &mut BytesMut::new());
 /// assert!(matches!(refused, Err(BlockError::WrongSize { max: 5, actual: 6, .. })));
@@ -73,16 +81,20 @@ pub enum BlockError {
         offset: u64,
     },
 
-    /// A header announced a larger block than the framing allows.
+    /// A header announced a block over the codec's limit.
     #[error(
         "block {index}, which begins at byte {offset}, announces {announced} bytes; \
-         the limit is {limit}"
+         the limit is {limit}{}", InBrackets(*.header)
     )]
     TooLarge {
         /// Payload bytes the header announced.
         announced: u64,
-        /// Payload bytes allowed.
+        /// Payload bytes allowed: the limit set on the codec
+        /// ([`set_max_decode_len`](crate::BlockCodec::set_max_decode_len)), or else the most that the
+        /// framing carries.
         limit: u64,
+        /// The bytes that announced it: an HTTP request or a TLS hello on such a port shows here.
+        header: HeaderBytes,
         /// The block.
         index: u64,
         /// Where it begins.
@@ -90,10 +102,15 @@ pub enum BlockError {
     },
 
     /// A header is malformed.
-    #[error("invalid header in block {index}, which begins at byte {offset}: {reason}")]
+    #[error(
+        "invalid header in block {index}, which begins at byte {offset}: {reason}{}",
+        InBrackets(*.header)
+    )]
     InvalidHeader {
         /// What the framing said is wrong.
         reason: &'static str,
+        /// What has arrived from the block's start on; it may be more than the header.
+        header: HeaderBytes,
         /// The block.
         index: u64,
         /// Where it begins.
@@ -110,29 +127,38 @@ pub enum BlockError {
         received: u64,
     },
 
-    /// A block to send has a length that its framing does not carry. Nothing of it was sent.
-    #[error("block {index}, of {actual} bytes, cannot be sent: {}", LengthRange(*.min, *.max))]
+    /// A block to send has a length that its framing does not carry, or one over the limit set on the
+    /// codec. Nothing of it was sent.
+    #[error(
+        "block {index}, of {actual} bytes, cannot be sent: {}",
+        Allowed { min: *.min, max: *.max, limit: *.limit, actual: *.actual }
+    )]
     WrongSize {
         /// Smallest payload the framing carries, in bytes.
         min: usize,
         /// Largest payload the framing carries, in bytes.
         max: usize,
+        /// Largest payload the codec sends, in bytes: the limit set on it
+        /// ([`set_max_encode_len`](crate::BlockCodec::set_max_encode_len)), or else `max`.
+        limit: usize,
         /// Payload bytes of the block.
         actual: usize,
-        /// The block: how many the codec has encoded before it.
+        /// The block.
         index: u64,
     },
 
     /// A block to send does not read as what it is: it carries a header of its own that announces
     /// another length (see [`LengthField`](crate::LengthField)), or its
     /// [`Framing`](crate::Framing) wrote such a header. Nothing of it was sent.
-    #[error("block {index}, of {actual} bytes, cannot be sent: {}", OwnHeader(*.announced))]
+    #[error("block {index}, of {actual} bytes, cannot be sent: {}", OwnHeader(*.announced, *.reason))]
     WrongHeader {
         /// Payload bytes that its header announces; none if it cannot be read as a header at all.
         announced: Option<u64>,
+        /// What the framing said is wrong with its header, if it refused it.
+        reason: Option<&'static str>,
         /// Payload bytes of the block.
         actual: usize,
-        /// The block: how many the codec has encoded before it.
+        /// The block.
         index: u64,
     },
 
@@ -141,9 +167,9 @@ pub enum BlockError {
     Stalled {
         /// The stall timeout.
         waited: Duration,
-        /// The block being received, or the first not wholly sent.
+        /// The block being received; for a transfer, the first of its blocks that is not wholly sent.
         index: u64,
-        /// Where it begins; for a sender, counted from the start of the transfer.
+        /// Where it begins.
         offset: u64,
     },
 
@@ -289,28 +315,123 @@ impl fmt::Display for Part {
     }
 }
 
-/// The lengths that a framing carries, in words.
-struct LengthRange(usize, usize);
+/// The first bytes of a header that was refused, 16 at most.
+///
+/// They print as hex, and as text as well if all of them are text:
+///
+/// ```
+/// use bytes::BytesMut;
+/// use tokio_util::codec::Decoder;
+/// use wholeblock::{BlockCodec, BlockError};
+///
+/// let mut arrived = BytesMut::from(&b"GET / HTTP/1.1\r\n"[..]);
+/// match BlockCodec::length_prefixed().decode(&mut arrived) {
+///     Err(BlockError::TooLarge { header, .. }) => {
+///         assert_eq!(header.as_bytes(), b"GET ");
+///         assert_eq!(header.to_string(), "47 45 54 20 \"GET \"");
+///     }
+///     other => panic!("{other:?}"),
+/// }
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct HeaderBytes {
+    // `usize`, for the reason given at `Part`.
+    len: usize,
+    bytes: [u8; HeaderBytes::MAX],
+}
 
-impl fmt::Display for LengthRange {
+impl HeaderBytes {
+    /// The most bytes that are kept.
+    pub const MAX: usize = 16;
+
+    /// Keeps the first [`MAX`](Self::MAX) bytes of `header`.
+    #[must_use]
+    pub fn new(header: &[u8]) -> Self {
+        let len = header.len().min(Self::MAX);
+        let mut bytes = [0; Self::MAX];
+        bytes[..len].copy_from_slice(&header[..len]);
+        Self { len, bytes }
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+impl fmt::Display for HeaderBytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self(min, max) if min > max => f.write_str("the framing carries no block at all"),
-            Self(min, max) if min == max => write!(f, "the framing carries exactly {min}"),
-            Self(0, max) => write!(f, "the framing carries at most {max}"),
-            Self(min, max) => write!(f, "the framing carries {min} to {max}"),
+        let bytes = self.as_bytes();
+        for (at, byte) in bytes.iter().enumerate() {
+            let space = if at > 0 { " " } else { "" };
+            write!(f, "{space}{byte:02x}")?;
+        }
+        let is_text = |byte: &u8| matches!(byte, b' '..=b'~' | b'\t' | b'\r' | b'\n');
+        if !bytes.is_empty() && bytes.iter().all(is_text) {
+            write!(f, " \"{}\"", bytes.escape_ascii())?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for HeaderBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HeaderBytes({self})")
+    }
+}
+
+/// A header at the end of an error message.
+struct InBrackets(HeaderBytes);
+
+impl fmt::Display for InBrackets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_bytes() {
+            [] => Ok(()),
+            _ => write!(f, " (header: {})", self.0),
         }
     }
 }
 
-/// What a block's own header says, in words.
-struct OwnHeader(Option<u64>);
+/// The lengths that can be sent, in words.
+struct Allowed {
+    min: usize,
+    max: usize,
+    limit: usize,
+    actual: usize,
+}
+
+impl fmt::Display for Allowed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            min,
+            max,
+            limit,
+            actual,
+        } = *self;
+        if min > max {
+            f.write_str("the framing carries no block at all")
+        } else if limit < max && actual > limit {
+            write!(f, "the limit set on the codec is {limit}")
+        } else if min == max {
+            write!(f, "the framing carries exactly {min}")
+        } else if min == 0 {
+            write!(f, "the framing carries at most {max}")
+        } else {
+            write!(f, "the framing carries {min} to {max}")
+        }
+    }
+}
+
+/// What a block's own header announces, or why it was refused, in words.
+struct OwnHeader(Option<u64>, Option<&'static str>);
 
 impl fmt::Display for OwnHeader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(announced) => write!(f, "its header announces {announced}"),
-            None => f.write_str("its header cannot be read back"),
+        match *self {
+            Self(Some(announced), _) => write!(f, "its header announces {announced}"),
+            Self(None, Some(reason)) => write!(f, "invalid header: {reason}"),
+            Self(None, None) => f.write_str("its header cannot be read back"),
         }
     }
 }
@@ -410,9 +531,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_is_no_longer_than_five_words() {
-        // Every block that is received or sent moves as a `Result` of this size.
-        // Less where a u64 is aligned like a u32.
-        assert!(size_of::<BlockError>() <= 5 * size_of::<u64>());
+    fn error_is_no_longer_than_eight_words() {
+        // Every block that is received or sent moves as a `Result` of this size; the header's bytes
+        // are three of them. Fewer bytes where a u64 is aligned like a u32.
+        assert!(size_of::<BlockError>() <= 64);
     }
 }

@@ -19,7 +19,8 @@ pub(crate) enum Parsed {
     PartialPayload(FrameLen),
     /// A part of a header that has at least this many bytes; or nothing at all.
     PartialHeader { at_least: usize },
-    /// A header that announces more than the framing carries.
+    /// A header that announces more than the limit, which the codec may have set below what the
+    /// framing carries.
     TooLarge {
         header_len: usize,
         announced: u64,

@@ -151,7 +151,7 @@ mod write;
 
 pub use self::{
     codec::BlockCodec,
-    error::{BlockError, CodecError, ConfigError, Part},
+    error::{BlockError, CodecError, ConfigError, HeaderBytes, Part},
     framed::{AsFramedRead, AsFramedWrite},
     framing::{
         AnyFraming, ContractViolation, Exact, Framing, Header, InvalidHeader, LengthField,

@@ -18,6 +18,7 @@ use tracing::{Span, debug, debug_span};
 use self::source::Source;
 use crate::{
     AsFramedWrite, BlockError, Payload, TransferStats,
+    decoder::Position,
     stall::Timeouts,
     write::{BlockLengths, BlockWriter},
 };
@@ -147,6 +148,8 @@ pub struct SendBlocks<'a, W: AsFramedWrite, S> {
     lengths: BlockLengths,
     /// Whether what was queued before this transfer has been written.
     is_first: bool,
+    /// Where the first block of this transfer begins, on the connection.
+    start: Position,
     timeouts: Timeouts,
     stats: TransferStats,
     started: Option<Instant>,
@@ -174,11 +177,16 @@ where
     S: Source,
 {
     fn new(framed: &'a mut W, source: S) -> Self {
+        let mut writer = BlockWriter::default();
+        let (codec, queue) = framed.encode_parts(&mut writer);
+        queue.count(codec);
+        let start = codec.encoded();
         Self {
             framed,
             source,
             state: State::Ready,
-            writer: BlockWriter::default(),
+            start,
+            writer,
             lengths: BlockLengths::default(),
             is_first: false,
             timeouts: Timeouts::default(),
@@ -292,7 +300,8 @@ where
             blocks, wire_bytes, ..
         } = self.stats;
         let expired = self.timeouts.poll_expired(cx, None);
-        expired.map(|expired| Err(expired.at(blocks, wire_bytes).into()))
+        let Position { index, offset } = self.start;
+        expired.map(|expired| Err(expired.at(index + blocks, offset + wire_bytes).into()))
     }
 }
 
@@ -349,6 +358,8 @@ where
 
 impl<W: AsFramedWrite, S> Drop for SendBlocks<'_, W, S> {
     fn drop(&mut self) {
+        let (codec, queue) = self.framed.encode_parts(&mut self.writer);
+        queue.count(codec);
         self.framed.keep(&self.writer);
     }
 }

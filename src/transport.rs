@@ -206,10 +206,11 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     /// # }
     /// ```
     #[must_use]
-    pub fn into_framed(self) -> Framed<T, BlockCodec<F, E>>
+    pub fn into_framed(mut self) -> Framed<T, BlockCodec<F, E>>
     where
         T: AsyncRead + AsyncWrite,
     {
+        self.writer.count(&mut self.codec);
         let mut parts = FramedParts::new::<Bytes>(self.io, self.codec);
         parts.read_buf = self.read_buf;
         self.writer.spill(&mut parts.write_buf);
@@ -220,14 +221,18 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     /// with another framing, see [`BlockCodec::with_framing`].
     #[must_use]
     pub fn map_codec<F2, E2>(
-        self,
+        mut self,
         map: impl FnOnce(BlockCodec<F, E>) -> BlockCodec<F2, E2>,
     ) -> BlockTransport<T, F2, E2> {
+        self.writer.count(&mut self.codec);
+        let had_failed = self.codec.has_failed();
+        let codec = map(self.codec);
         BlockTransport {
             io: self.io,
-            codec: map(self.codec),
+            // A codec that can go on does so at once, without the `None` after an error.
+            errored: self.errored && codec.has_failed() == had_failed,
+            codec,
             read_buf: self.read_buf,
-            errored: self.errored,
             timeouts: self.timeouts,
             writer: self.writer,
         }
@@ -363,6 +368,7 @@ impl<T, F, E> BlockTransport<T, F, E> {
     /// # }
     /// ```
     pub fn codec_mut(&mut self) -> &mut BlockCodec<F, E> {
+        self.writer.count(&mut self.codec); // the caller may replace it
         &mut self.codec
     }
 

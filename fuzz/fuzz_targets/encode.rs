@@ -319,14 +319,16 @@ fn check(
         }
         Err(BlockError::WrongSize {
             min,
-            max,
+            limit: max,
             actual,
             index,
+            ..
         }) => (Refusal::Size { min, max }, (actual, index)),
         Err(BlockError::WrongHeader {
             announced,
             actual,
             index,
+            ..
         }) => (Refusal::Header { announced }, (actual, index)),
         Err(error) => panic!("{error}"),
     };

@@ -180,6 +180,7 @@ impl<'w> Reader<'w> {
                 limit,
                 index,
                 offset,
+                ..
             } => {
                 assert_eq!(limit, self.max as u64, "{error}");
                 (Event::TooLarge { announced }, (index, offset))

@@ -3,9 +3,12 @@
 use bytes::{Buf, BytesMut};
 use tracing::{debug, trace};
 
-use super::{BlockDecoder, Position, state::State};
+use super::{
+    BlockDecoder, Position,
+    state::{Failure, State},
+};
 use crate::{
-    BlockError, Framing,
+    BlockError, Framing, HeaderBytes,
     frame::Parsed,
     read_buf::{BATCH, Front},
 };
@@ -23,10 +26,16 @@ impl<F: Framing> BlockDecoder<F> {
         src: &mut BytesMut,
         peek: bool,
     ) -> Result<Option<BytesMut>, BlockError> {
-        if let Some(error) = self.failure() {
-            // Nothing after the failure can be told apart, so none of it is kept.
-            src.clear();
-            return Err(error);
+        if let State::Failed {
+            failure,
+            buffered,
+            gap,
+        } = &mut self.state
+        {
+            // `Framed`, polled on, reads on: what it reads must not fill the memory.
+            *gap |= src.len() > *buffered;
+            src.truncate(*buffered);
+            return Err(failure.at(self.position));
         }
         if matches!(self.state, State::AwaitingRead { buffered } if buffered == src.len())
             && !src.is_empty()
@@ -60,24 +69,18 @@ impl<F: Framing> BlockDecoder<F> {
                 Ok(None)
             }
             Parsed::TooLarge {
-                announced, limit, ..
+                header_len,
+                announced,
+                limit,
             } => {
-                leave_room(src);
-                self.fail(move |at| BlockError::TooLarge {
+                let failure = Failure::TooLarge {
                     announced,
                     limit: limit as u64,
-                    index: at.index,
-                    offset: at.offset,
-                })
+                    header: self.header_bytes(header_len, src),
+                };
+                Err(self.fail(failure, src.len()))
             }
-            Parsed::Invalid(invalid) => {
-                leave_room(src);
-                self.fail(move |at| BlockError::InvalidHeader {
-                    reason: invalid.0,
-                    index: at.index,
-                    offset: at.offset,
-                })
-            }
+            Parsed::Invalid(invalid) => Err(self.fail(Failure::invalid(invalid, src), src.len())),
         }
     }
 
@@ -93,6 +96,19 @@ impl<F: Framing> BlockDecoder<F> {
             self.update_fast();
         }
         self.decode_slow(src, self.peek)
+    }
+
+    /// The first bytes of the header at the front, but nothing of the payload: what is stripped, and
+    /// what it takes to find its length.
+    #[cold]
+    fn header_bytes(&self, header_len: usize, front: &[u8]) -> HeaderBytes {
+        let most = front.len().min(HeaderBytes::MAX);
+        let decides = |len: &usize| {
+            let parsed = self.parser.parse(&front[..*len]);
+            !matches!(parsed, Parsed::PartialHeader { .. })
+        };
+        let decisive = (0..most).find(decides).unwrap_or(most);
+        HeaderBytes::new(&front[..decisive.max(header_len).min(most)])
     }
 
     /// Parses the block at the front, behind those that are skipped; none while the end of one of
@@ -189,22 +205,14 @@ impl<F: Framing> BlockDecoder<F> {
         }
     }
 
-    /// Ends the stream of blocks with the error that `error` makes.
+    /// Ends the stream of blocks, of which `buffered` bytes are in the buffer and stay there.
     #[cold]
-    pub(super) fn fail<T>(
-        &mut self,
-        error: impl Fn(Position) -> BlockError + Send + Sync + 'static,
-    ) -> Result<T, BlockError> {
-        let first = error(self.position);
-        self.set_state(State::Failed(Box::new(error)));
-        Err(first)
-    }
-}
-
-/// Drops the last byte of a full buffer in which there are no more blocks: `Framed`, polled on,
-/// would double it before its next read.
-fn leave_room(buffer: &mut BytesMut) {
-    if buffer.len() == buffer.capacity() {
-        buffer.truncate(buffer.len().saturating_sub(1).max(1));
+    pub(super) fn fail(&mut self, failure: Failure, buffered: usize) -> BlockError {
+        self.set_state(State::Failed {
+            failure,
+            buffered,
+            gap: matches!(self.state, State::Skipping { .. }),
+        });
+        failure.at(self.position)
     }
 }

@@ -1,9 +1,7 @@
 //! What the decoder is about to do.
 
-use std::fmt;
-
 use super::Position;
-use crate::BlockError;
+use crate::{BlockError, HeaderBytes, InvalidHeader, Part};
 
 /// What is about to happen.
 ///
@@ -30,6 +28,9 @@ use crate::BlockError;
 /// ```
 ///
 /// While peeking, "take it" becomes "answer with an empty buffer, and leave the block".
+///
+/// With another framing, `Failed` goes on as `Draining`, unless bytes were dropped since.
+#[derive(Debug)]
 pub(super) enum State {
     /// A read has been asked for; the buffer then held `buffered` bytes, all of an unfinished
     /// block.
@@ -42,27 +43,73 @@ pub(super) enum State {
         announced: u64,
         skipped: u64,
     },
-    /// There are no more blocks, for this reason. It cannot be kept as a [`BlockError`], which is
-    /// not `Clone`.
-    Failed(Box<dyn Fn(Position) -> BlockError + Send + Sync>),
+    /// There are no more blocks, for this reason. The first `buffered` bytes in the buffer are those
+    /// that had arrived.
+    Failed {
+        failure: Failure,
+        buffered: usize,
+        /// True if bytes that belong behind those were dropped, so that no framing can go on.
+        gap: bool,
+    },
 }
 
-impl fmt::Debug for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+/// Why there are no more blocks. A [`BlockError`] without its place; it is not `Clone` itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Failure {
+    Truncated {
+        part: Part,
+        expected: u64,
+        received: u64,
+    },
+    TooLarge {
+        announced: u64,
+        limit: u64,
+        header: HeaderBytes,
+    },
+    InvalidHeader {
+        reason: &'static str,
+        header: HeaderBytes,
+    },
+}
+
+impl Failure {
+    /// A header at the front of `arrived` that the framing does not allow.
+    pub(super) fn invalid(InvalidHeader(reason): InvalidHeader, arrived: &[u8]) -> Self {
+        let header = HeaderBytes::new(arrived);
+        Self::InvalidHeader { reason, header }
+    }
+
+    /// The error, in the block at this position.
+    pub(super) fn at(self, Position { index, offset }: Position) -> BlockError {
         match self {
-            Self::AwaitingRead { buffered } => f
-                .debug_struct("AwaitingRead")
-                .field("buffered", buffered)
-                .finish(),
-            Self::Draining => f.write_str("Draining"),
-            Self::Skipping {
-                announced, skipped, ..
-            } => f
-                .debug_struct("Skipping")
-                .field("announced", announced)
-                .field("skipped", skipped)
-                .finish_non_exhaustive(),
-            Self::Failed(_) => f.write_str("Failed"),
+            Self::Truncated {
+                part,
+                expected,
+                received,
+            } => BlockError::Truncated {
+                part,
+                expected,
+                received,
+                index,
+                offset,
+            },
+            Self::TooLarge {
+                announced,
+                limit,
+                header,
+            } => BlockError::TooLarge {
+                announced,
+                limit,
+                header,
+                index,
+                offset,
+            },
+            Self::InvalidHeader { reason, header } => BlockError::InvalidHeader {
+                reason,
+                header,
+                index,
+                offset,
+            },
         }
     }
 }

@@ -17,6 +17,10 @@ use crate::{BlockCodec, BlockError, Framing, Payload, coop};
 #[derive(Debug, Default)]
 pub(crate) struct BlockWriter {
     queue: WriteQueue,
+    /// Bytes written so far.
+    written: u64,
+    /// Bytes that were queued, and that the codec knows of.
+    counted: u64,
 }
 
 impl BlockWriter {
@@ -55,9 +59,18 @@ impl BlockWriter {
         })
     }
 
-    /// Queues `bytes` as they are.
+    /// Queues `bytes` as they are: blocks that the codec has counted.
     pub(crate) fn push_raw(&mut self, bytes: &[u8]) {
         self.queue.push_raw(bytes);
+        self.counted += bytes.len() as u64;
+    }
+
+    /// Tells `codec` how many bytes were queued since the last call. Not done for each block, because
+    /// it would cost a small one a twentieth.
+    pub(crate) fn count<F, E>(&mut self, codec: &mut BlockCodec<F, E>) {
+        let queued = self.written + self.len() as u64;
+        codec.count_encoded(queued - self.counted);
+        self.counted = queued;
     }
 
     /// Writes once.
@@ -77,9 +90,11 @@ impl BlockWriter {
         cx: &mut Context<'_>,
         record: impl FnOnce(usize),
     ) -> Poll<io::Result<()>> {
+        let written = &mut self.written;
         coop::poll_operation(cx, |cx| {
             self.queue.poll_write(io, cx, |bytes| {
                 trace!(bytes, "written");
+                *written += bytes as u64;
                 record(bytes);
             })
         })

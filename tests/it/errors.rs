@@ -1,8 +1,22 @@
 //! What every error says, and whose fault an `io::Error` made from it says it is.
 
-use std::{error::Error as _, io, time::Duration};
+use std::{
+    error::Error as _,
+    io,
+    panic::{RefUnwindSafe, UnwindSafe},
+    time::Duration,
+};
 
-use wholeblock::{BlockError, ConfigError, Part};
+use bytes::{Bytes, BytesMut};
+use futures::{Sink, SinkExt, stream};
+use tokio::io::AsyncReadExt;
+use tokio_util::codec::{Decoder, Encoder, Framed, FramedWrite};
+use wholeblock::{
+    AnyFraming, AsFramedWrite, BlockCodec, BlockError, BlockTransport, ConfigError, HeaderBytes,
+    LengthField, LengthPrefix, Part, Varint, send_blocks,
+};
+
+use crate::support::{Magic, Scripted};
 
 #[test]
 fn every_error_prints_its_numbers_and_becomes_an_io_error_of_the_right_kind() {
@@ -36,20 +50,33 @@ fn every_error_prints_its_numbers_and_becomes_an_io_error_of_the_right_kind() {
             BlockError::TooLarge {
                 announced: 4_294_967_295,
                 limit: 8_388_608,
+                header: HeaderBytes::new(&[0xff; 4]),
                 index,
                 offset,
             },
             "block 3, which begins at byte 153600, announces 4294967295 bytes; \
-             the limit is 8388608",
+             the limit is 8388608 (header: ff ff ff ff)",
             io::ErrorKind::InvalidData,
         ),
         (
             BlockError::InvalidHeader {
                 reason: "its varint overflows 64 bits",
+                header: HeaderBytes::new(b"sixteen bytes and more"),
                 index,
                 offset,
             },
-            "invalid header in block 3, which begins at byte 153600: its varint overflows 64 bits",
+            "invalid header in block 3, which begins at byte 153600: its varint overflows 64 bits \
+             (header: 73 69 78 74 65 65 6e 20 62 79 74 65 73 20 61 6e \"sixteen bytes an\")",
+            io::ErrorKind::InvalidData,
+        ),
+        (
+            BlockError::InvalidHeader {
+                reason: "it is longer than 64 KiB",
+                header: HeaderBytes::new(&[]),
+                index,
+                offset,
+            },
+            "invalid header in block 3, which begins at byte 153600: it is longer than 64 KiB",
             io::ErrorKind::InvalidData,
         ),
         (
@@ -63,6 +90,7 @@ fn every_error_prints_its_numbers_and_becomes_an_io_error_of_the_right_kind() {
         (
             BlockError::WrongHeader {
                 announced: Some(6),
+                reason: None,
                 actual: 5,
                 index,
             },
@@ -72,6 +100,7 @@ fn every_error_prints_its_numbers_and_becomes_an_io_error_of_the_right_kind() {
         (
             BlockError::WrongHeader {
                 announced: None,
+                reason: None,
                 actual: 5,
                 index,
             },
@@ -79,9 +108,20 @@ fn every_error_prints_its_numbers_and_becomes_an_io_error_of_the_right_kind() {
             io::ErrorKind::InvalidInput,
         ),
         (
+            BlockError::WrongHeader {
+                announced: None,
+                reason: Some("its varint overflows 64 bits"),
+                actual: 5,
+                index,
+            },
+            "block 3, of 5 bytes, cannot be sent: invalid header: its varint overflows 64 bits",
+            io::ErrorKind::InvalidInput,
+        ),
+        (
             BlockError::WrongSize {
                 min: 1,
                 max: 0,
+                limit: 0,
                 actual: 5,
                 index,
             },
@@ -92,6 +132,7 @@ fn every_error_prints_its_numbers_and_becomes_an_io_error_of_the_right_kind() {
             BlockError::WrongSize {
                 min: 51_200,
                 max: 51_200,
+                limit: 51_200,
                 actual: 14_283,
                 index,
             },
@@ -102,6 +143,7 @@ fn every_error_prints_its_numbers_and_becomes_an_io_error_of_the_right_kind() {
             BlockError::WrongSize {
                 min: 0,
                 max: 255,
+                limit: 255,
                 actual: 256,
                 index,
             },
@@ -112,6 +154,29 @@ fn every_error_prints_its_numbers_and_becomes_an_io_error_of_the_right_kind() {
             BlockError::WrongSize {
                 min: 4,
                 max: 255,
+                limit: 255,
+                actual: 2,
+                index,
+            },
+            "block 3, of 2 bytes, cannot be sent: the framing carries 4 to 255",
+            io::ErrorKind::InvalidInput,
+        ),
+        (
+            BlockError::WrongSize {
+                min: 4,
+                max: 255,
+                limit: 50,
+                actual: 51,
+                index,
+            },
+            "block 3, of 51 bytes, cannot be sent: the limit set on the codec is 50",
+            io::ErrorKind::InvalidInput,
+        ),
+        (
+            BlockError::WrongSize {
+                min: 4,
+                max: 255,
+                limit: 50,
                 actual: 2,
                 index,
             },
@@ -275,4 +340,197 @@ fn every_configuration_error_says_what_would_work() {
         assert_eq!(error.to_string(), text);
         assert_eq!(io::Error::from(error).kind(), io::ErrorKind::InvalidInput);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn stalled_transfer_counts_from_the_start_of_the_codec() {
+    async fn check<W>(mut sender: W, mut far: tokio::io::DuplexStream)
+    where
+        W: AsFramedWrite<Error = BlockError> + Sink<Bytes, Error = BlockError>,
+    {
+        let text = |error: BlockError| error.to_string();
+        let second = Duration::from_secs(1);
+        // Two blocks by the sink, of 4 + 3 bytes, and two by a transfer, all of them sent.
+        for block in ["one", "two"] {
+            sender.send(block.into()).await.unwrap();
+        }
+        send_blocks(&mut sender, stream::iter(["3", "4"]))
+            .await
+            .unwrap();
+        let mut taken = [0; 24];
+        far.read_exact(&mut taken).await.unwrap();
+
+        // The pipe holds 30 bytes: block 4 of 4 + 20 bytes, and a part of block 5.
+        let source = stream::iter([vec![5; 20], vec![6; 20], vec![7; 30]]);
+        let mut sending = send_blocks(&mut sender, source).stall_timeout(second);
+        let error = (&mut sending).await.unwrap_err();
+        let stalled = "nothing moved for 1s at block 5, which begins at byte 48";
+        assert_eq!(text(error), stalled);
+        assert_eq!(sending.stats().blocks, 1);
+        drop(sending);
+
+        // Block 7 waits behind the rest of those.
+        let source = stream::iter(["8"]);
+        let error = send_blocks(&mut sender, source).stall_timeout(second).await;
+        let stalled = "nothing moved for 1s at block 7, which begins at byte 106";
+        assert_eq!(text(error.unwrap_err()), stalled);
+
+        let error = sender.feed(vec![0; 9 << 20].into()).await.unwrap_err();
+        assert!(
+            matches!(error, BlockError::WrongSize { index: 7, .. }),
+            "{error}"
+        );
+    }
+    let (near, far) = tokio::io::duplex(30);
+    check(
+        BlockTransport::new(near, BlockCodec::length_prefixed()),
+        far,
+    )
+    .await;
+    let (near, far) = tokio::io::duplex(30);
+    check(Framed::new(near, BlockCodec::length_prefixed()), far).await;
+    let (near, far) = tokio::io::duplex(30);
+    check(FramedWrite::new(near, BlockCodec::length_prefixed()), far).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn offset_of_a_sender_goes_on_when_it_changes_its_form() {
+    async fn stalls_at<W: AsFramedWrite<Error = BlockError>>(sender: &mut W, place: &str) {
+        let sending = send_blocks(sender, stream::iter([[0; 100]]));
+        let error = sending.stall_timeout(Duration::from_secs(1)).await;
+        let text = error.unwrap_err().to_string();
+        assert_eq!(text, format!("nothing moved for 1s at block {place}"));
+    }
+    let (near, mut far) = tokio::io::duplex(50);
+    tokio::spawn(async move {
+        // Takes the first two transfers whole, and nothing of the third.
+        far.read_exact(&mut [0; 3 * 7 + 104 + 102]).await.unwrap();
+        std::future::pending::<()>().await;
+    });
+    let mut transport = BlockTransport::new(near, BlockCodec::length_prefixed());
+    transport.send("one".into()).await.unwrap();
+    transport.feed("two".into()).await.unwrap(); // queued
+    let mut framed = transport.into_framed();
+    framed.send("six".into()).await.unwrap();
+    let sent = send_blocks(&mut framed, stream::iter([[0; 100]])).await;
+    assert_eq!(sent.unwrap().wire_bytes, 104);
+    let transport = BlockTransport::from(framed);
+    let mut transport = transport.map_codec(|codec| codec.with_framing(LengthPrefix::u16()));
+    transport.send(vec![0; 100].into()).await.unwrap();
+    stalls_at(&mut transport, "5, which begins at byte 227").await;
+
+    // A codec of its own begins anew.
+    *transport.codec_mut() = BlockCodec::new(LengthPrefix::u16());
+    stalls_at(&mut transport, "0, which begins at byte 0").await;
+}
+
+#[test]
+fn refused_block_is_told_whose_limit_it_exceeds() {
+    let refused = |codec: &mut BlockCodec<LengthField>, len| {
+        let error = codec.encode(vec![0; len].into(), &mut BytesMut::new());
+        error.unwrap_err().to_string()
+    };
+    let framing = LengthField::config()
+        .width(1)
+        .adjustment(-5)
+        .build()
+        .unwrap();
+    let mut codec = BlockCodec::new(framing); // 0 to 250
+    let carried = "block 0, of 251 bytes, cannot be sent: the framing carries at most 250";
+    assert_eq!(refused(&mut codec, 251), carried);
+    codec.set_max_encode_len(50).unwrap();
+    let limited = "block 0, of 51 bytes, cannot be sent: the limit set on the codec is 50";
+    assert_eq!(refused(&mut codec, 51), limited);
+    codec.set_max_encode_len(250).unwrap();
+    assert_eq!(refused(&mut codec, 251), carried);
+}
+
+#[test]
+fn refused_block_is_told_what_its_framing_found_wrong() {
+    let messages = LengthField::config().offset(1).adjustment(-4).keep_header();
+    let mut codec = BlockCodec::new(messages.build().unwrap());
+    let error = codec
+        .encode(Bytes::from("Q\0\0\0\x03"), &mut BytesMut::new())
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "block 0, of 5 bytes, cannot be sent: invalid header: its length is less than what it counts",
+    );
+}
+
+#[test]
+fn refused_header_is_shown_as_bytes_and_as_text() {
+    fn shown(framing: impl Into<AnyFraming>, arrived: &[u8]) -> String {
+        let mut codec = BlockCodec::new(framing.into());
+        let error = codec
+            .decode(&mut BytesMut::from(arrived))
+            .unwrap_err()
+            .to_string();
+        error.split_once(" (").expect("the header").1.to_owned()
+    }
+    let http = b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n";
+    let tls = b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03and a random number";
+    let ssh = b"SSH-2.0-OpenSSH_10.2\r\n";
+    let u32s = LengthPrefix::u32();
+    assert_eq!(shown(u32s, http), "header: 47 45 54 20 \"GET \")");
+    assert_eq!(shown(u32s, ssh), "header: 53 53 48 2d \"SSH-\")");
+    assert_eq!(shown(u32s, tls), "header: 16 03 01 02)");
+
+    // As much as the framing looked at, whatever is stripped of it, and at most 16 bytes.
+    let kept = LengthField::config()
+        .offset(4)
+        .keep_header()
+        .build()
+        .unwrap();
+    assert_eq!(
+        shown(kept, http),
+        "header: 47 45 54 20 2f 20 48 54 \"GET / HT\")"
+    );
+    let long = LengthField::config().offset(20).build().unwrap();
+    assert_eq!(
+        shown(long, http),
+        "header: 47 45 54 20 2f 20 48 54 54 50 2f 31 2e 31 0d 0a \"GET / HTTP/1.1\\r\\n\")",
+    );
+    let longest = [&[0xff; 9][..], &[1]].concat();
+    assert_eq!(
+        shown(Varint::new(), &longest),
+        "header: ff ff ff ff ff ff ff ff ff 01)"
+    );
+
+    // Of an invalid header, what has arrived.
+    let mut codec = BlockCodec::new(Magic);
+    let error = codec.decode(&mut BytesMut::from(&http[..])).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "invalid header in block 0, which begins at byte 0: it does not start with WB, version 1 \
+         (header: 47 45 54 20 2f 20 48 54 54 50 2f 31 2e 31 0d 0a \"GET / HTTP/1.1\\r\\n\")",
+    );
+}
+
+#[test]
+fn every_way_of_receiving_shows_the_same_header() {
+    for way in crate::support::WAYS {
+        let io = Scripted::default().send(b"\0\0\0\x02meGET / HTTP/1.1\r\n");
+        let (blocks, error) = way.receive(io, BlockCodec::length_prefixed());
+        assert_eq!(blocks, ["me"], "{way:?}");
+        assert_eq!(
+            error.unwrap().to_string(),
+            "block 1, which begins at byte 6, announces 1195725856 bytes; the limit is 8388608 \
+             (header: 47 45 54 20 \"GET \")",
+            "{way:?}",
+        );
+    }
+}
+
+#[test]
+fn codec_that_failed_says_with_what_and_is_unwind_safe() {
+    fn is_unwind_safe<T: UnwindSafe + RefUnwindSafe>(_: &T) {}
+    let mut codec = BlockCodec::length_prefixed();
+    is_unwind_safe(&codec);
+    codec.decode(&mut BytesMut::from(&b"GET "[..])).unwrap_err();
+    let debug = format!("{codec:?}");
+    assert!(
+        debug.contains("TooLarge { announced: 1195725856"),
+        "{debug}"
+    );
 }

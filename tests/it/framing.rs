@@ -7,8 +7,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures::{SinkExt, StreamExt, stream};
 use tokio_util::codec::{Decoder, Encoder, Framed};
 use wholeblock::{
-    BlockCodec, BlockError, BlockTransport, ConfigError, Exact, Framing, Header, InvalidHeader,
-    LengthPrefix, Varint, recv_blocks, send_blocks,
+    BlockCodec, BlockError, BlockTransport, ConfigError, Exact, Framing, Header, HeaderBytes,
+    InvalidHeader, LengthPrefix, Varint, recv_blocks, send_blocks,
 };
 
 use crate::support::{
@@ -146,6 +146,7 @@ fn a_limit_means_the_same_on_both_sides() {
             limit,
             index: 0,
             offset: 0,
+            ..
         }) = error
         else {
             panic!("{error:?}")
@@ -251,7 +252,10 @@ fn a_malformed_header_is_refused_at_the_byte_where_that_is_certain() {
         let error = codec.decode(&mut buffer).unwrap_err();
         assert_eq!(
             error.to_string(),
-            format!("invalid header in block 0, which begins at byte 0: {reason}")
+            format!(
+                "invalid header in block 0, which begins at byte 0: {reason} (header: {})",
+                HeaderBytes::new(wire)
+            )
         );
     }
     let endless = [0xff; 10];
@@ -364,7 +368,7 @@ fn of_a_header_that_the_peer_would_read_otherwise_nothing_leaves() {
     for (written, block, told) in [(2, "abc", Some(2)), (3, "ab", None), (1, "ab", None)] {
         let expect = |error: BlockError| {
             assert!(
-                matches!(error, BlockError::WrongHeader { announced, actual, index: 0 }
+                matches!(error, BlockError::WrongHeader { announced, actual, index: 0, .. }
                     if announced == told && actual == block.len()),
                 "{written}: {error:?}"
             );
@@ -481,6 +485,135 @@ fn blocks_before_a_bad_header_in_the_same_buffer_are_delivered_first() {
     assert_eq!(batch.collect::<Vec<_>>(), [b"one", b"two"]);
     let error = ready(receiving.next_batch()).unwrap_err();
     assert!(matches!(error, BlockError::InvalidHeader { index: 2, .. }));
+}
+
+/// Bytes of a good block, then those that `Magic` refuses, which are two blocks behind a `u8`.
+const REFUSED: &[u8] = b"WB\x01\0\0\x04good\x03one\x03two";
+
+/// Reads from a stream of `REFUSED` through what `$make` makes of a transport, until the error.
+macro_rules! refused_by {
+    ($make:expr) => {{
+        let mut from = $make(
+            Scripted::default().send(REFUSED).then_silent(),
+            BlockCodec::new(Magic),
+        );
+        assert_eq!(ready(from.next()).unwrap().unwrap(), "good");
+        ready(from.next()).unwrap().unwrap_err();
+        from
+    }};
+}
+
+#[test]
+fn decoder_that_fails_leaves_the_buffer_as_it_is() {
+    fn check<F: Framing>(framing: F, bytes: &[u8]) {
+        for room in [0, 100] {
+            let mut buffer = BytesMut::with_capacity(bytes.len() + room);
+            buffer.extend_from_slice(bytes);
+            let mut codec = BlockCodec::new(framing.clone());
+            for _ in 0..3 {
+                codec.decode(&mut buffer).unwrap_err();
+                assert_eq!(buffer, bytes);
+            }
+            codec.decode_eof(&mut buffer).unwrap_err();
+            assert_eq!(buffer, bytes);
+        }
+    }
+    check(Magic, b"BAD");
+    check(Magic, b"B");
+    check(LengthPrefix::u32(), b"GET / HTTP/1.1\r\n");
+
+    let mut truncated = BytesMut::from(&b"\0\0\0\x05hell"[..]);
+    let mut codec = BlockCodec::length_prefixed();
+    for _ in 0..3 {
+        codec.decode_eof(&mut truncated).unwrap_err();
+        assert_eq!(truncated, &b"\0\0\0\x05hell"[..]);
+    }
+}
+
+#[test]
+fn another_framing_reads_what_the_first_one_refused() {
+    fn u8s(codec: BlockCodec<Magic>) -> BlockCodec<LengthPrefix> {
+        codec.with_framing(LengthPrefix::u8())
+    }
+    fn check<S>(mut blocks: S)
+    where
+        S: futures::Stream<Item = Result<BytesMut, BlockError>> + Unpin,
+    {
+        assert_eq!(ready(blocks.next()).unwrap().unwrap(), "one");
+        assert_eq!(ready(blocks.next()).unwrap().unwrap(), "two");
+    }
+    check(refused_by!(BlockTransport::new).map_codec(u8s));
+    check(refused_by!(Framed::new).map_codec(u8s));
+    // After the `None` that follows the error, too.
+    let mut transport = refused_by!(BlockTransport::new);
+    assert!(ready(transport.next()).is_none());
+    check(transport.map_codec(u8s));
+    let mut framed = refused_by!(Framed::new);
+    assert!(ready(framed.next()).is_none());
+    check(framed.map_codec(u8s));
+
+    // Lent, and with the position kept.
+    let mut transport = refused_by!(BlockTransport::new).map_codec(u8s);
+    let mut lent = recv_blocks(&mut transport);
+    assert_eq!(ready(lent.next()).unwrap().unwrap(), b"one");
+    drop(lent);
+    transport.codec_mut().set_max_decode_len(2).unwrap();
+    let error = ready(transport.next()).unwrap().unwrap_err();
+    assert!(
+        matches!(
+            error,
+            BlockError::TooLarge {
+                index: 2,
+                offset: 14,
+                ..
+            }
+        ),
+        "{error:?}"
+    );
+
+    // Refused by a receiver that lends.
+    let io = Scripted::default().send(b"\x03one").then_silent();
+    let mut transport = BlockTransport::new(io, BlockCodec::new(Magic));
+    assert!(ready(recv_blocks(&mut transport).next()).is_err());
+    let mut transport = transport.map_codec(u8s);
+    assert_eq!(ready(transport.next()).unwrap().unwrap(), "one");
+}
+
+#[test]
+fn framed_that_is_polled_on_after_an_error_loses_only_what_comes_later() {
+    for len in [1, 8 * KIB, 300 * KIB] {
+        // A buffer that the refused bytes fill, whose doubling is all that polling on may cost.
+        let mut parts = tokio_util::codec::FramedParts::new::<Bytes>(
+            Scripted::chunked(&vec![b'W'; MIB], 4 * KIB, false),
+            BlockCodec::new(Magic),
+        );
+        parts.read_buf = BytesMut::from(&vec![b'x'; len][..]);
+        let mut framed = Framed::from_parts(parts);
+        ready(framed.next()).unwrap().unwrap_err();
+        assert!(
+            framed.read_buffer().iter().eq(vec![b'x'; len].iter()),
+            "{len}"
+        );
+        let capacity = framed.read_buffer().capacity();
+        for _ in 0..1_000 {
+            assert!(!matches!(ready(framed.next()), Some(Ok(_))));
+            assert!(
+                framed.read_buffer().iter().eq(vec![b'x'; len].iter()),
+                "{len}"
+            );
+            assert!(framed.read_buffer().capacity() <= 2 * capacity + 64);
+        }
+        let all_read = framed.get_ref().rooms.last().unwrap().1 == 0;
+        assert!(all_read);
+
+        // There is a gap behind the refused bytes, so another framing cannot go on.
+        let mut framed = framed.map_codec(|codec| codec.with_framing(LengthPrefix::u8()));
+        let error = ready(framed.next()).unwrap().unwrap_err();
+        assert!(
+            matches!(error, BlockError::InvalidHeader { index: 0, .. }),
+            "{error}"
+        );
+    }
 }
 
 /// Panics in the middle of the header of a block of 7 bytes, or once the header is whole.

@@ -138,14 +138,19 @@ fn the_limits_are_the_new_framings_and_the_settings_stay() {
 }
 
 #[test]
-fn a_failed_stream_stays_failed_with_another_framing() {
+fn failed_stream_goes_on_with_another_framing_and_not_with_the_same() {
     let mut transport = BlockTransport::new(
-        Scripted::default().send(b"\x05\x00\x01\x01").then_silent(),
+        Scripted::default()
+            .send(b"\x05\x00\x01\x01\x02\x03")
+            .then_silent(),
         BlockCodec::new(LengthPrefix::u16().max_block_len(10).unwrap()),
     );
     assert!(ready(transport.next()).unwrap().is_err());
-    let mut transport = transport.map_codec(|codec| codec.with_framing(LengthPrefix::u8()));
+    let mut transport = transport.map_codec(|codec| codec);
     assert!(ready(transport.next()).is_none());
+    let mut transport = transport.map_codec(|codec| codec.with_framing(LengthPrefix::u8()));
+    let block = ready(transport.next()).unwrap().unwrap();
+    assert_eq!(block, &b"\0\x01\x01\x02\x03"[..]);
 }
 
 #[test]

@@ -106,7 +106,8 @@ fn every_error_of_a_receiver_is_an_io_error_with_its_numbers_inside() {
                 announced: 0xffff_ffff,
                 limit: 0x80_0000,
                 index: 0,
-                offset: 0
+                offset: 0,
+                ..
             }
         ));
         let mut it = new(Scripted::default());

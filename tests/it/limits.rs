@@ -133,7 +133,8 @@ fn each_direction_has_a_limit_of_its_own() {
             error,
             BlockError::WrongSize {
                 min: 0,
-                max: 3,
+                max: 8_388_608,
+                limit: 3,
                 actual: 4,
                 index: 1
             }
@@ -149,7 +150,8 @@ fn each_direction_has_a_limit_of_its_own() {
                 announced: 6,
                 limit: 5,
                 index: 1,
-                offset: 9
+                offset: 9,
+                ..
             }
         ),
         "{error:?}"

@@ -61,7 +61,8 @@ fn without_being_asked_to_skip_the_first_block_over_the_limit_is_an_error() {
                     announced: 21,
                     limit: 20,
                     index: 1,
-                    offset: 5
+                    offset: 5,
+                    ..
                 })
             ),
             "{way:?}: {error:?}"

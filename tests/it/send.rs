@@ -429,7 +429,8 @@ async fn a_peer_that_takes_nothing_of_the_write_buffer_is_a_stall() {
         let error = ended.expect("no stall was seen").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "nothing moved for 5s at block 0, which begins at byte 0"
+            "nothing moved for 5s at block 1, which begins at byte 15",
+            "the first of the transfer, which waits behind block 0"
         );
     }
     with_each_sender!(4, check);

@@ -3,7 +3,9 @@
 use std::{io, sync::Arc};
 
 use bytes::Bytes;
-use wholeblock::{AnyFraming, BlockError, Exact, LengthField, LengthPrefix, Limit, Part, Varint};
+use wholeblock::{
+    AnyFraming, BlockError, Exact, HeaderBytes, LengthField, LengthPrefix, Limit, Part, Varint,
+};
 
 use super::{SHORT, Sent, Then, wire};
 use crate::crowd::Attack;
@@ -29,11 +31,13 @@ fn stalled(index: u64, offset: u64) -> Option<BlockError> {
 /// Every width of a length announces the most that it can, and the most that it may; nothing
 /// follows. Of what it can, only u8 and u16 may.
 pub(crate) fn announcements() -> Vec<Arc<dyn Attack>> {
-    let too_large = |announced, limit: u64| {
+    let too_large = |announced, limit: u64, header: &[u8]| {
+        let header = HeaderBytes::new(header);
         move |index, offset| {
             let error = BlockError::TooLarge {
                 announced,
                 limit,
+                header,
                 index,
                 offset,
             };
@@ -54,8 +58,9 @@ pub(crate) fn announcements() -> Vec<Arc<dyn Attack>> {
         let can = most.to_be_bytes()[8 - width..].to_vec();
         let field_can = [&b"??"[..], &can].concat();
         let limit = DEFAULT_LIMIT.min(most);
-        let refused = |index, offset| {
-            too_large(most, limit)(index, offset).or_else(|| stalled(index, offset))
+        let refused = |header: &[u8]| {
+            let too_large = too_large(most, limit, header);
+            move |index, offset| too_large(index, offset).or_else(|| stalled(index, offset))
         };
         let name = |what| format!("{what} of {width} bytes");
         sent.push(Sent::new(
@@ -63,14 +68,14 @@ pub(crate) fn announcements() -> Vec<Arc<dyn Attack>> {
             prefix,
             &can,
             Then::Silence,
-            refused,
+            refused(&can),
         ));
         sent.push(Sent::new(
             name("field"),
             limited,
             &field_can,
             Then::Silence,
-            refused,
+            refused(&field_can),
         ));
 
         let may_be = &may.to_be_bytes()[8 - width..];
@@ -93,11 +98,12 @@ pub(crate) fn announcements() -> Vec<Arc<dyn Attack>> {
     }
     let varint = Varint::new();
     let most = [&[0xff; 9][..], &[1]].concat();
-    let refused = too_large(u64::MAX, DEFAULT_LIMIT);
+    let refused = too_large(u64::MAX, DEFAULT_LIMIT, &most);
     sent.push(Sent::new("varint", varint, &most, Then::Silence, refused));
     let endless = |index, offset| {
         Some(BlockError::InvalidHeader {
             reason: "its varint does not end within 10 bytes",
+            header: HeaderBytes::new(&[0xff; 10]),
             index,
             offset,
         })

@@ -3,6 +3,7 @@
 use std::{ops::RangeInclusive, sync::LazyLock};
 
 use bytes::Bytes;
+use wholeblock::HeaderBytes;
 
 /// How blocks are delimited, and the longest that may be.
 #[derive(Clone, Copy, Debug)]
@@ -296,8 +297,10 @@ impl Stream {
         let arrived = self.bytes.len() - sent.begins;
         let decisive = self.wires[sent.stage].decisive(sent.len, arrived);
         if sent.len > limit && arrived >= decisive && !skips {
+            let header = HeaderBytes::new(&self.bytes[sent.begins..][..decisive]);
             return Coming::Error(format!(
-                "TooLarge {{ announced: {}, limit: {limit}, index: {index}, offset: {offset} }}",
+                "TooLarge {{ announced: {}, limit: {limit}, header: {header:?}, index: {index}, \
+                 offset: {offset} }}",
                 sent.len
             ));
         }
@@ -320,10 +323,11 @@ impl Stream {
 
 /// Why `block` cannot be sent, as the `index`th, under this limit.
 pub(crate) fn refusal(wire: &Wire, max: usize, block: &[u8], index: u64) -> Option<String> {
-    let (min, actual) = (*wire.lens().start(), block.len());
+    let (min, carried, actual) = (*wire.lens().start(), *wire.lens().end(), block.len());
     if !(min..=max).contains(&actual) {
         return Some(format!(
-            "WrongSize {{ min: {min}, max: {max}, actual: {actual}, index: {index} }}"
+            "WrongSize {{ min: {min}, max: {carried}, limit: {max}, actual: {actual}, \
+             index: {index} }}"
         ));
     }
     let Scheme::Kept = wire.scheme else {
@@ -331,6 +335,9 @@ pub(crate) fn refusal(wire: &Wire, max: usize, block: &[u8], index: u64) -> Opti
     };
     let announced = u32::from_be_bytes(block[1..5].try_into().unwrap()) as usize + 1;
     (announced != actual).then(|| {
-        format!("WrongHeader {{ announced: Some({announced}), actual: {actual}, index: {index} }}")
+        format!(
+            "WrongHeader {{ announced: Some({announced}), reason: None, actual: {actual}, \
+             index: {index} }}"
+        )
     })
 }

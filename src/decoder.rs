@@ -9,7 +9,7 @@ use bytes::{Buf, BytesMut};
 
 use self::state::{Failure, State};
 use crate::{
-    BlockError, Framing, Part,
+    BlockError, Framing, InvalidHeader, Part,
     coop::{BLOCKS_PER_CHARGE, Meter},
     frame::{FrameLen, FrameParser, Parsed},
     read_buf::ReadBufPolicy,
@@ -378,6 +378,15 @@ impl<F: Framing> BlockDecoder<F> {
             State::Failed { failure, .. } => Some(failure.at(self.position)),
             _ => None,
         }
+    }
+
+    /// Ends the stream of blocks, because the framing called the block at the front of `buffer`
+    /// whole, and then did not.
+    #[cold]
+    pub(crate) fn fail_contradicted(&mut self, buffer: &[u8]) -> BlockError {
+        let invalid = InvalidHeader("it reads otherwise when it is read again");
+        let failure = Failure::invalid(invalid, buffer);
+        self.fail(failure, buffer.len())
     }
 }
 

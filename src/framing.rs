@@ -64,8 +64,14 @@ pub(crate) const MAX_HEADER_LEN: usize = 64 * 1024;
 /// `payload_len`, keeps it as a part of the block; [`encode_header`](Self::encode_header) then
 /// writes what is stripped, and the rest comes with the block to send. [`LengthField`] does this.
 ///
-/// [`next_batch`](crate::RecvBlocks::next_batch) clones the framing, so keep it small, ideally
-/// `Copy`.
+/// # Asked again
+///
+/// `decode_header` is asked about one header any number of times, and
+/// [`next_batch`](crate::RecvBlocks::next_batch) asks a clone: keep the framing small, ideally `Copy`.
+/// One that no longer finds the block that it, or its original, has found before ends the stream with
+/// `InvalidHeader`.
+///
+/// If [`encode_header`](Self::encode_header) panics, nothing of the block is queued.
 ///
 /// ```
 /// use bytes::BufMut;

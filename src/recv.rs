@@ -59,6 +59,7 @@ pub fn recv_blocks<R: AsFramedRead>(framed: &mut R) -> RecvBlocks<'_, R> {
             granted: 0,
             lend_until: 0,
             stop_after: u64::MAX,
+            contradicted: false,
         },
         consumed_blocks: 0,
         at_least: 0,
@@ -130,6 +131,8 @@ struct Cursor {
     lend_until: u64,
     /// Blocks to lend in all.
     stop_after: u64,
+    /// True if the framing called a block whole, and then did not.
+    contradicted: bool,
 }
 
 impl Cursor {
@@ -342,7 +345,7 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
     /// Nothing is lost if the future is dropped.
     pub async fn next_batch(&mut self) -> Result<Option<Batch<'_, R::Framing>>, R::Error> {
         let (codec, buffer) = (self.framed.codec(), self.framed.read_buffer());
-        if self.cursor.peek(codec, buffer).is_none() {
+        if self.cursor.contradicted || self.cursor.peek(codec, buffer).is_none() {
             match WaitForBlock(self).await? {
                 Arrival::Block => {}
                 Arrival::End => return Ok(None),
@@ -393,6 +396,17 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
             .lend(self.framed.codec(), self.framed.read_buffer())
     }
 
+    /// Waits for a block, and lends it; none if no other will come.
+    #[inline(never)]
+    fn poll_lend(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Range<usize>>, R::Error>> {
+        let arrival = ready!(self.poll_block(cx))?;
+        let block = self.lend();
+        if block.is_none() && arrival == Arrival::Block {
+            return Poll::Ready(Err(self.contradicted()));
+        }
+        Poll::Ready(Ok(block))
+    }
+
     /// Waits until there is a whole block to lend, or none will come.
     fn poll_block(&mut self, cx: &mut Context<'_>) -> Poll<Result<Arrival, R::Error>> {
         if let Phase::Ended { .. } = self.phase {
@@ -404,6 +418,9 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
             return Poll::Ready(Ok(Arrival::End));
         }
         self.start();
+        if self.cursor.contradicted {
+            return Poll::Ready(Err(self.contradicted()));
+        }
         let lent = self.cursor.blocks - self.consumed_blocks;
         ready!(self.framed.codec_mut().decoder_mut().poll_charge(cx, lent));
         self.cursor.renew();
@@ -423,6 +440,22 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
                 Poll::Ready(Err(error))
             }
         }
+    }
+
+    /// Ends receiving, because the framing called the block at the front whole, and then did not.
+    #[cold]
+    fn contradicted(&mut self) -> R::Error {
+        self.consume_lent();
+        let buffer = mem::take(self.framed.read_buffer_mut());
+        let error = self
+            .framed
+            .codec_mut()
+            .decoder_mut()
+            .fail_contradicted(&buffer);
+        *self.framed.read_buffer_mut() = buffer;
+        let error = error.into();
+        self.finish(Some(&error));
+        error
     }
 
     /// Receives from now on, if it does not yet, or has stopped.

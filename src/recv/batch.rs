@@ -25,6 +25,7 @@ use crate::{Framing, frame::FrameParser};
 /// # }
 /// ```
 pub struct Batch<'b, F> {
+    // A copy, so that it stays in registers in the user's loop.
     pub(super) parser: FrameParser<F>,
     /// What has not been lent of the buffer.
     pub(super) unread: &'b [u8],
@@ -47,13 +48,25 @@ impl<'b, F: Framing> Iterator for Batch<'b, F> {
         if self.remaining == 0 {
             return None;
         }
-        let frame = self.parser.parse(self.unread).complete()?;
+        let Some(frame) = self.parser.parse(self.unread).complete() else {
+            return self.run_dry();
+        };
         let (block, unread) = self.unread.split_at_checked(frame.wire_len)?;
         let payload = block.get(frame.header_len..)?;
         self.unread = unread;
         self.remaining -= 1;
         self.payload_bytes += payload.len() as u64;
         Some(payload)
+    }
+}
+
+impl<F> Batch<'_, F> {
+    /// Takes note if there is no block at all, though there was one when this was made.
+    #[cold]
+    fn run_dry<T>(&mut self) -> Option<T> {
+        let lent = self.cursor.granted - self.remaining - self.cursor.blocks;
+        self.cursor.contradicted |= lent == 0;
+        None
     }
 }
 

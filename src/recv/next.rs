@@ -27,8 +27,8 @@ impl<'n, R: AsFramedRead> Future for Next<'n, '_, R> {
         let receiver = self.receiver.take().expect("not polled after it was ready");
         let mut block = receiver.lend();
         if block.is_none() {
-            match receiver.poll_block(cx) {
-                Poll::Ready(Ok(_)) => block = receiver.lend(),
+            match receiver.poll_lend(cx) {
+                Poll::Ready(Ok(lent)) => block = lent,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
                     self.receiver = Some(receiver);

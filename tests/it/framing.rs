@@ -4,7 +4,7 @@
 use std::ops::RangeInclusive;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use futures::{SinkExt, StreamExt, stream};
+use futures::{FutureExt, SinkExt, StreamExt, stream};
 use tokio_util::codec::{Decoder, Encoder, Framed};
 use wholeblock::{
     BlockCodec, BlockError, BlockTransport, ConfigError, Exact, Framing, Header, HeaderBytes,
@@ -666,5 +666,104 @@ fn panicking_encode_header_queues_nothing() {
         panics(&mut || drop(ready(send_blocks(&mut framed, source()))));
         ready(framed.send(good.clone())).unwrap();
         assert_eq!(framed.get_ref().written, expected);
+    }
+}
+
+/// A `u8` before each block, of which a clone reads nothing, or any but every `period`th look.
+struct Forgetful {
+    is_clone: bool,
+    period: Option<u32>,
+    looks: std::cell::Cell<u32>,
+}
+
+impl Forgetful {
+    fn new(period: Option<u32>) -> Self {
+        Self {
+            is_clone: false,
+            period,
+            looks: 0.into(),
+        }
+    }
+}
+
+impl Clone for Forgetful {
+    fn clone(&self) -> Self {
+        Self {
+            is_clone: true,
+            ..Self::new(self.period)
+        }
+    }
+}
+
+impl Framing for Forgetful {
+    fn block_lens(&self) -> RangeInclusive<usize> {
+        0..=255
+    }
+
+    fn decode_header(&self, front: &[u8]) -> Result<Header, InvalidHeader> {
+        if !front.is_empty() {
+            self.looks.set(self.looks.get() + 1);
+        }
+        match self.period {
+            None if self.is_clone => Ok(Header::Incomplete { at_least: 100 }),
+            Some(period) if self.looks.get() % period != 0 => {
+                Ok(Header::Incomplete { at_least: 100 })
+            }
+            _ => LengthPrefix::u8().decode_header(front),
+        }
+    }
+
+    fn encode_header(&self, payload_len: usize, dst: &mut impl BufMut) {
+        dst.put_u8(payload_len as u8);
+    }
+}
+
+#[test]
+fn framing_whose_clone_reads_otherwise_is_an_error_and_no_loop() {
+    let io = Scripted::default().send(b"\x03one\x03two");
+    let mut transport = BlockTransport::new(io, BlockCodec::new(Forgetful::new(None)));
+    let mut receiving = recv_blocks(&mut transport);
+    // A batch has a clone, to which there is no block.
+    assert_eq!(ready(receiving.next_batch()).unwrap().unwrap().count(), 0);
+    let error = ready(receiving.next_batch()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "invalid header in block 0, which begins at byte 0: it reads otherwise when it is read again \
+         (header: 03 6f 6e 65 03 74 77 6f)",
+    );
+    assert!(ready(receiving.next_batch()).unwrap().is_none());
+    drop(receiving);
+    assert!(ready(transport.next()).unwrap().is_err());
+    assert_eq!(transport.read_buffer(), &b"\x03one\x03two"[..]);
+}
+
+#[test]
+fn framing_that_contradicts_itself_is_an_error_and_no_end() {
+    for period in 2..8 {
+        let transport = || {
+            let io = Scripted::default().send(b"\x03one\x03two").then_silent();
+            BlockTransport::new(io, BlockCodec::new(Forgetful::new(Some(period))))
+        };
+        let mut blocks = transport();
+        let mut receiving = recv_blocks(&mut blocks);
+        for _ in 0..100 {
+            match receiving.next().now_or_never() {
+                Some(Ok(None)) => panic!("{period}: an end out of nowhere"),
+                Some(Err(_)) => break,
+                Some(Ok(Some(_))) | None => {}
+            }
+        }
+        let mut blocks = transport();
+        let mut receiving = recv_blocks(&mut blocks);
+        let mut empty = 0;
+        for _ in 0..100 {
+            match receiving.next_batch().now_or_never() {
+                Some(Ok(None)) => panic!("{period}: an end out of nowhere"),
+                Some(Ok(Some(batch))) => empty += u32::from(batch.count() == 0),
+                Some(Err(_)) => break,
+                None => {}
+            }
+        }
+        assert!(empty <= 1, "{period}: {empty} empty batches");
     }
 }

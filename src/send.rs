@@ -151,8 +151,11 @@ pub struct SendBlocks<'a, W: AsFramedWrite, S> {
     /// Where the first block of this transfer begins, on the connection.
     start: Position,
     timeouts: Timeouts,
+    /// What has been sent, without `elapsed`.
     stats: TransferStats,
     started: Option<Instant>,
+    /// From the first poll to the end. Set once the transfer is over.
+    took: Option<Duration>,
     span: Span,
 }
 
@@ -192,6 +195,7 @@ where
             timeouts: Timeouts::default(),
             stats: TransferStats::default(),
             started: None,
+            took: None,
             span: debug_span!("send_blocks"),
         }
     }
@@ -328,7 +332,11 @@ impl<W: AsFramedWrite, S> SendBlocks<'_, W, S> {
     /// What has been handed to the transport so far: whole blocks only.
     #[must_use]
     pub fn stats(&self) -> TransferStats {
-        self.stats
+        let running = self.started.map_or(Duration::ZERO, |since| since.elapsed());
+        TransferStats {
+            elapsed: self.took.unwrap_or(running),
+            ..self.stats
+        }
     }
 }
 
@@ -346,8 +354,10 @@ where
             Instant::now()
         });
         let result = ready!(self.poll_transfer(cx));
-        self.stats.elapsed = started.elapsed();
-        let stats = self.stats;
+        if result.is_ok() || matches!(self.state, State::Failed) {
+            self.took.get_or_insert_with(|| started.elapsed());
+        }
+        let stats = self.stats();
         match &result {
             Ok(()) => debug!(%stats, "sent"),
             Err(error) => debug!(%stats, %error, "sending failed"),
@@ -367,7 +377,7 @@ impl<W: AsFramedWrite, S> Drop for SendBlocks<'_, W, S> {
 impl<W: AsFramedWrite, S> fmt::Debug for SendBlocks<'_, W, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SendBlocks")
-            .field("stats", &self.stats)
+            .field("stats", &self.stats())
             .field("source", &self.state)
             .finish_non_exhaustive()
     }

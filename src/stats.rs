@@ -58,8 +58,8 @@ pub struct TransferStats {
     /// Blocks over the limit that were skipped, as
     /// [`skip_too_large`](crate::BlockCodec::skip_too_large) asks for; 0 for a sender.
     pub skipped_blocks: u64,
-    /// From a receiver's first wait for a block, or from when a sender is first awaited, to the end.
-    /// Waiting counts, for the peer as well as for the source.
+    /// From a receiver's first wait for a block, or from when a sender is first awaited, to the end, or
+    /// until now before that. Waiting counts, for the peer as well as for the source.
     pub elapsed: Duration,
 }
 

@@ -450,6 +450,32 @@ async fn waiting_for_the_source_is_not_a_stall() {
     assert_eq!(sent.blocks, 2);
 }
 
+fn goes_on(elapsed: impl Fn() -> Duration) -> bool {
+    let before = elapsed();
+    (0..1_000_000).any(|_| elapsed() > before)
+}
+
+#[tokio::test(start_paused = true)]
+async fn elapsed_time_of_a_transfer_goes_on_until_its_end() {
+    let (near, mut far) = tokio::io::duplex(8);
+    let mut transport = BlockTransport::new(near, BlockCodec::length_prefixed());
+    let mut sending =
+        send_blocks(&mut transport, stream::iter(["hello"])).stall_timeout(Duration::from_secs(5));
+    assert_eq!(sending.stats().elapsed, Duration::ZERO);
+    assert!((&mut sending).now_or_never().is_none());
+    assert!(goes_on(|| sending.stats().elapsed));
+    (&mut sending).await.unwrap_err();
+    assert!(
+        goes_on(|| sending.stats().elapsed),
+        "a stall does not end it"
+    );
+    let mut read = [0; 9];
+    let reading = tokio::io::AsyncReadExt::read_exact(&mut far, &mut read);
+    let (sent, _) = future::join(&mut sending, reading).await;
+    assert_eq!(sending.stats(), sent.unwrap());
+    assert!(!goes_on(|| sending.stats().elapsed));
+}
+
 #[test]
 fn a_transfer_never_polled_changes_nothing() {
     let mut framed = prefixed(Scripted::default());

@@ -230,15 +230,21 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
     /// Returns [`BlockError::Stalled`] if no bytes arrive for `timeout`. The receiver remains
     /// usable: call `next` again to keep waiting.
     ///
-    /// Only time spent waiting counts: from the first poll of a future of `next` or `next_batch`
-    /// until it is ready or dropped. (One that is kept and not polled cannot tell: if the poll that
-    /// finds the timeout over comes late, by more than a second or the timeout's own length, the
-    /// wait begins anew.) Waits that were cancelled before any bytes came add up, so a
-    /// `select!` loop that makes a new `next()` each turn stalls as one long wait does. Set again,
-    /// it holds for a wait that has begun.
+    /// A wait begins at the first poll of a future of `next` or `next_batch`, and ends when bytes
+    /// arrive or the future is dropped. Time in which the future is kept and not polled counts.
+    /// Everything that has arrived is read before the error is returned.
     ///
-    /// Without one, a silent peer is waited for without limit. A peer that sends a byte now and then
-    /// is not silent: against that, set a [`block_deadline`](Self::block_deadline) too.
+    /// Waits that were dropped before any bytes arrived add up, and so does the time between them:
+    /// each gap up to half the timeout or a second, whichever is less. So a `select!` loop that makes
+    /// a new `next()` each turn stalls as one long wait does, and a longer pause between two waits
+    /// does not use up the timeout.
+    ///
+    /// On a thread that is busy with other tasks, the error comes late, as that of
+    /// `tokio::time::timeout` does. A timeout that is set again also applies to a wait that has
+    /// begun.
+    ///
+    /// By default a silent peer is waited for without limit. A peer that sends a byte now and then is
+    /// not silent. Set a [`block_deadline`](Self::block_deadline) against that.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -284,7 +290,7 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
     ///
     /// # Panics
     ///
-    /// As [`stall_timeout`](Self::stall_timeout), which shows both.
+    /// As [`stall_timeout`](Self::stall_timeout), whose example shows both.
     pub fn block_deadline(mut self, deadline: Duration) -> Self {
         self.timeouts.set_block(deadline);
         self
@@ -498,17 +504,17 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
         self.consume_lent();
         let reads = self.framed.codec().decoder().read_stats().reads;
         let polled = self.framed.poll_peek(cx);
-        if polled.is_ready() || self.framed.codec().decoder().read_stats().reads > reads {
-            self.timeouts.reset();
-        }
         if let Poll::Ready(arrived) = polled {
+            self.timeouts.reset();
             return Poll::Ready(arrived.map_err(Interrupted::Failed));
         }
         let decoder = self.framed.codec().decoder();
         let partial = decoder.partial(self.framed.read_buffer());
-        let expired = self.timeouts.poll_expired(cx, partial);
+        let moved = decoder.read_stats().reads > reads;
+        let expired = ready!(self.timeouts.poll_expired(cx, partial, moved));
+        self.timeouts.pause(); // this wait is over, and a block that is late is no end of silence
         let Position { index, offset } = decoder.position();
-        expired.map(|expired| Err(Interrupted::TimedOut(expired.at(index, offset))))
+        Poll::Ready(Err(Interrupted::TimedOut(expired.at(index, offset))))
     }
 
     /// Ends receiving: with an error if blocks are missing.

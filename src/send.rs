@@ -235,10 +235,8 @@ where
             return Poll::Ready(Ok(()));
         }
         let flushed = Pin::new(&mut *self.framed).poll_flush(cx);
-        if self.framed.held() < held {
-            self.timeouts.reset();
-        }
-        self.or_stalled(flushed, cx)
+        let moved = self.framed.held() < held;
+        self.or_stalled(flushed, moved, cx)
     }
 
     /// Takes what the source has ready, as far as there is room for it.
@@ -277,20 +275,21 @@ where
             stats.payload_bytes += written.payload_bytes;
             stats.wire_bytes += written.wire_bytes;
         });
-        self.or_stalled(polled.map_err(From::from), cx)
+        self.or_stalled(polled.map_err(From::from), false, cx)
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ErrorOf<W>>> {
         let (io, writer) = self.framed.write_parts(&mut self.writer);
-        let polled = writer.poll_flush(io, cx);
-        self.or_stalled(polled.map_err(From::from), cx)
+        let polled = writer.poll_flush(io, cx).map_err(From::from);
+        self.or_stalled(polled, false, cx)
     }
 
-    /// Returns `polled`, the transport's answer; while that is pending, [`BlockError::Stalled`] once
-    /// the timeout is over.
+    /// Returns `polled`, the transport's answer. While that is pending, returns
+    /// [`BlockError::Stalled`] once the timeout is over. `moved` is true if bytes have moved.
     fn or_stalled<T>(
         &mut self,
         polled: Poll<Result<T, ErrorOf<W>>>,
+        moved: bool,
         cx: &mut Context<'_>,
     ) -> Poll<Result<T, ErrorOf<W>>> {
         if let Poll::Ready(result) = polled {
@@ -303,23 +302,25 @@ where
         let TransferStats {
             blocks, wire_bytes, ..
         } = self.stats;
-        let expired = self.timeouts.poll_expired(cx, None);
+        let expired = self.timeouts.poll_expired(cx, None, moved);
         let Position { index, offset } = self.start;
         expired.map(|expired| Err(expired.at(index + blocks, offset + wire_bytes).into()))
     }
 }
 
 impl<W: AsFramedWrite, S> SendBlocks<'_, W, S> {
-    /// Returns [`BlockError::Stalled`] if the transport takes no bytes for `timeout`. Time spent
-    /// waiting for the source does not count. The transfer remains usable: await it again to keep
-    /// waiting.
+    /// Returns [`BlockError::Stalled`] if the transport takes no bytes for `timeout`. The transfer
+    /// remains usable: await it again to keep waiting. See the example [above](Self).
     ///
-    /// Nor does time count in which this is not awaited, as far as that shows: if the poll that
-    /// finds the timeout over comes late, by more than a second or the timeout's own length, the
-    /// wait begins anew.
+    /// The time begins when a write or a flush must wait, and ends when the transport takes bytes.
+    /// It includes time in which nobody polls the transfer, because the peer can read all the same.
+    /// The transport is tried once more before the error is returned. Time spent waiting for the
+    /// source does not count.
     ///
-    /// Without one, a peer that does not read is waited for without limit. See the example
-    /// [above](Self).
+    /// On a thread that is busy with other tasks, the error comes late, as that of
+    /// `tokio::time::timeout` does.
+    ///
+    /// By default a peer that does not read is waited for without limit.
     ///
     /// # Panics
     ///

@@ -1,50 +1,72 @@
 //! How long a wait may take: the stall timeout, for silence, and the block deadline, for a block
-//! that trickles in.
+//! that moves too slowly.
+//!
+//! # Which time counts as a wait
+//!
+//! A wait begins at the first poll that finds nothing to read, or no room to write, and ends when
+//! bytes move. Those who wait differ in what they know of their caller:
+//!
+//! | who waits | can the caller give up unnoticed? | what counts |
+//! |---|---|---|
+//! | `SendBlocks` | it does not matter: the peer can read whether or not the transfer is polled | all time |
+//! | a future of `RecvBlocks` | no, it is dropped | all time until the drop, and a part of the gap before the next future: [`longest_gap`] |
+//! | the stream of `BlockTransport` | yes | all time, but the first timeout that is found over late is forgiven: [`latest`] |
+//!
+//! A future that is kept and not polled waits all the same, as with `tokio::time::timeout`.
+//!
+//! # When a timeout is over
+//!
+//! It is over when its timer fires, not when the clock says so. On a thread that is busy with other
+//! tasks, the two can be far apart, and the runtime looks for input and output before it fires
+//! timers. The task then yields once, and tries the transport once more. So everything that arrived
+//! in time is read before a stall is reported.
 
 use std::{
     future::Future,
-    pin::Pin,
+    mem,
+    pin::{Pin, pin},
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::{
+    task,
+    time::{Instant, Sleep, sleep_until},
+};
 
 use crate::BlockError;
 
-/// How late the poll that finds a stall timeout over may come, as long as the timeout itself, within
-/// these bounds. A task that waits is polled as soon as the timer wakes it, but for the other tasks
-/// of its thread; these should hold it up for less than the longest. The timer's own resolution is
-/// 1 ms.
+/// The bounds of [`latest`]. The timer's own resolution is 1 ms.
 const SHORTEST_DELAY: Duration = Duration::from_millis(20);
 const LONGEST_DELAY: Duration = Duration::from_secs(1);
 
 /// Measures waits for bytes and for whole blocks.
 ///
-/// The stall timeout is compared with the time spent waiting since bytes last moved. A wait lasts
-/// from its first poll until bytes move, it ends with an error, or [`pause`](Self::pause) says that
-/// nobody waits any more. A future that is kept but not polled cannot say so. It shows in that the
-/// task is not there when the timer wakes it: a wait whose end is noticed too late has not been
-/// one, and begins anew.
-///
-/// The block deadline is compared with the time since a wait first found a part of the block,
-/// whether or not anybody waited since.
+/// The block deadline is compared with the time since a part of the block was first seen, whether or
+/// not anybody waited since.
 #[derive(Debug, Default)]
 pub(crate) struct Timeouts {
     stall: Option<Duration>,
-    /// What the waits before the present one have lasted since bytes last moved.
+    /// Length of the waits and gaps before the present wait, since bytes last moved.
     waited: Duration,
-    /// When the present wait began; none while nobody waits.
+    /// Start of the present wait.
     since: Option<Instant>,
+    /// When the last wait was given up. Set only while nobody waits.
+    paused: Option<Instant>,
+    /// True for a stream, whose caller can give up a wait unnoticed.
+    for_stream: bool,
+    /// True if the timer has fired and the task has yielded, so that the transport is tried again.
+    yielded: bool,
+    /// True if a timeout that was found over late has been forgiven since bytes last moved.
+    forgiven: bool,
     block: Option<Duration>,
-    /// The index of the block that was last waited for the rest of, and since when.
+    /// Index of the unfinished block that was seen last, and when it was seen first.
     partial: Option<(u64, Instant)>,
-    /// Kept from wait to wait: a new timer for each would cost more than most waits.
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Timer,
 }
 
-/// Why a wait has lasted too long, and what it was allowed.
-#[derive(Clone, Copy, Debug)]
+/// Why a wait has lasted too long, and the time it was allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Expired {
     Stalled(Duration),
     Late(Duration),
@@ -69,6 +91,14 @@ impl Expired {
 }
 
 impl Timeouts {
+    /// Timeouts of a stream, which does not know when its caller gives up a wait.
+    pub(crate) fn for_stream() -> Self {
+        Self {
+            for_stream: true,
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn set_stall(&mut self, timeout: Duration) {
         self.stall = Some(timeout);
     }
@@ -77,31 +107,37 @@ impl Timeouts {
         self.block = Some(deadline);
     }
 
-    /// Bytes have moved.
+    /// Ends all waits, because bytes have moved.
     pub(crate) fn reset(&mut self) {
         self.since = None;
+        self.paused = None;
         self.waited = Duration::ZERO;
+        self.yielded = false;
+        self.forgiven = false;
     }
 
-    /// Nobody waits until the next poll.
+    /// Gives up the present wait. It counts towards the next one.
     pub(crate) fn pause(&mut self) {
-        let (Some(since), Some(timeout)) = (self.since.take(), self.stall) else {
-            return;
-        };
-        self.waited = self.waited.saturating_add(since.elapsed());
-        if self.waited > timeout.saturating_add(longest_delay(timeout)) {
-            self.waited = Duration::ZERO;
+        if let Some(since) = self.since.take() {
+            let now = Instant::now();
+            self.waited = self.waited.saturating_add(now - since);
+            self.paused = Some(now);
         }
     }
 
-    /// Called at each poll that must wait, after the transport was tried, with the index of the
-    /// block of which a part is there. Ready when the wait has lasted too long; the next call
-    /// begins a new one.
+    /// Waits until one of the limits is exceeded. The next call begins a new wait.
+    ///
+    /// Call this at each poll that must wait, after trying the transport. `partial` is the index of
+    /// the unfinished block, and `moved` is true if this poll has moved bytes.
     pub(crate) fn poll_expired(
         &mut self,
         cx: &mut Context<'_>,
         partial: Option<u64>,
+        moved: bool,
     ) -> Poll<Expired> {
+        if moved {
+            self.reset();
+        }
         loop {
             let stalled = self.stall_expiry();
             let late = self.block_expiry(partial);
@@ -109,17 +145,21 @@ impl Timeouts {
             else {
                 return Poll::Pending;
             };
-            ready!(self.poll_timer(at, cx));
+            ready!(self.timer.poll(at, cx));
             match expired {
                 Expired::Late(_) => {
                     self.partial = None;
-                    self.pause();
                     return Poll::Ready(expired);
                 }
                 Expired::Stalled(timeout) => {
-                    let overslept = at.elapsed() > longest_delay(timeout);
+                    if !mem::replace(&mut self.yielded, true) {
+                        return pin!(task::yield_now()).poll(cx).map(|()| expired);
+                    }
+                    let forgive =
+                        self.for_stream && !self.forgiven && at.elapsed() > latest(timeout);
                     self.reset();
-                    if !overslept {
+                    self.forgiven = forgive;
+                    if !forgive {
                         return Poll::Ready(expired);
                     }
                 }
@@ -127,15 +167,32 @@ impl Timeouts {
         }
     }
 
-    /// When the stall timeout will be over; none if that is so far away that it is never.
+    /// When the stall timeout will be over. None if there is none, or if it is never over.
     fn stall_expiry(&mut self) -> Option<(Instant, Expired)> {
         let timeout = self.stall?;
-        let since = *self.since.get_or_insert_with(Instant::now);
-        let at = since.checked_add(timeout.saturating_sub(self.waited))?;
+        let since = match self.since {
+            Some(since) => since,
+            None => self.begin(timeout),
+        };
+        // In the past if the earlier waits were long enough: a timer set to now would fire later.
+        let at = match timeout.checked_sub(self.waited) {
+            Some(left) => since.checked_add(left)?,
+            None => since.checked_sub(self.waited - timeout).unwrap_or(since),
+        };
         Some((at, Expired::Stalled(timeout)))
     }
 
-    /// When the block of which a part is there will be late.
+    /// Begins a wait, and counts the gap since the last one.
+    fn begin(&mut self, timeout: Duration) -> Instant {
+        let now = Instant::now();
+        if let Some(paused) = self.paused.take() {
+            let gap = (now - paused).min(longest_gap(timeout));
+            self.waited = self.waited.saturating_add(gap);
+        }
+        *self.since.insert(now)
+    }
+
+    /// When block `partial` will be late.
     fn block_expiry(&mut self, partial: Option<u64>) -> Option<(Instant, Expired)> {
         let (allowed, index) = (self.block?, partial?);
         let since = match self.partial {
@@ -144,28 +201,69 @@ impl Timeouts {
         };
         Some((since.checked_add(allowed)?, Expired::Late(allowed)))
     }
+}
 
+/// The most of the gap between two waits that counts.
+///
+/// A loop that waits, gives up and does something else for a while, again and again, is to stall
+/// nevertheless. A long pause between a request and the next is not to use up the timeout.
+fn longest_gap(timeout: Duration) -> Duration {
+    (timeout / 2).min(LONGEST_DELAY)
+}
+
+/// How late a stream may find its timeout over and still report it at once.
+///
+/// A task that waits is polled as soon as the timer wakes it, unless other tasks hold it up. A later
+/// poll may mean that the caller was not waiting. The stream then waits for one more timeout, which
+/// it reports however late. Otherwise no timeout would ever be reported on a busy thread.
+fn latest(timeout: Duration) -> Duration {
+    timeout.clamp(SHORTEST_DELAY, LONGEST_DELAY)
+}
+
+/// A timer that is kept from wait to wait, because a new one for each costs more than most waits.
+#[derive(Debug, Default)]
+struct Timer {
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Timer {
     /// Waits until `deadline`.
-    fn poll_timer(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
-        let timer = self
-            .timer
+    fn poll(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        let sleep = self
+            .sleep
             .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-        if timer.deadline() > deadline {
+        if sleep.deadline() > deadline {
             // The timeout has been lowered, or a block has begun.
-            timer.as_mut().reset(deadline);
+            sleep.as_mut().reset(deadline);
         }
         loop {
-            ready!(timer.as_mut().poll(cx));
+            ready!(sleep.as_mut().poll(cx));
             // A timer left from an earlier wait fires early; only then is it set to this wait's end,
-            // for most waits are over before.
-            if timer.deadline() >= deadline {
+            // because most waits are over before.
+            if sleep.deadline() >= deadline {
                 return Poll::Ready(());
             }
-            timer.as_mut().reset(deadline);
+            sleep.as_mut().reset(deadline);
         }
     }
 }
 
-fn longest_delay(timeout: Duration) -> Duration {
-    timeout.clamp(SHORTEST_DELAY, LONGEST_DELAY)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gap_and_delay_follow_the_timeout_within_bounds() {
+        let millis = Duration::from_millis;
+        for (timeout, gap, delay) in [
+            (0, 0, 20),
+            (10, 5, 20),
+            (100, 50, 100),
+            (1_000, 500, 1_000),
+            (60_000, 1_000, 1_000),
+        ] {
+            assert_eq!(longest_gap(millis(timeout)), millis(gap), "{timeout}");
+            assert_eq!(latest(millis(timeout)), millis(delay), "{timeout}");
+        }
+    }
 }

@@ -122,16 +122,22 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
         }
     }
 
-    /// Has the stream give [`BlockError::Stalled`] if no bytes arrive for `timeout` while it is
+    /// Makes the stream yield [`BlockError::Stalled`] if no bytes arrive for `timeout` while it is
     /// polled for a block. The transport remains usable, and the stream has not ended: poll it again
-    /// to keep waiting. The `Sink`, [`recv_blocks`](crate::recv_blocks) and
-    /// [`send_blocks`](crate::send_blocks) are not concerned.
+    /// to keep waiting. The timeout does not apply to the `Sink`, to
+    /// [`recv_blocks`](crate::recv_blocks) or to [`send_blocks`](crate::send_blocks).
     ///
-    /// A stream does not know when nobody waits for it any more. If the poll that finds the timeout
-    /// over comes late, by more than a second or the timeout's own length, the wait begins anew.
+    /// A wait begins at the first poll that must wait, and ends when bytes arrive. Everything that
+    /// has arrived is read before the error is returned.
     ///
-    /// A peer that sends a byte now and then does not stall: against that, set a
-    /// [`block_deadline`](Self::block_deadline) too.
+    /// A stream is not told when its caller stops waiting. So if the poll that finds the timeout over
+    /// comes late, by more than the timeout or a second, whichever is less, and by more than 20 ms,
+    /// the error is not returned yet. The stream waits for one more timeout, and returns the error
+    /// then, however late. On a thread that is busy with other tasks, the error therefore comes after
+    /// twice the timeout and the delays of that thread.
+    ///
+    /// A peer that sends a byte now and then does not stall. Set a
+    /// [`block_deadline`](Self::block_deadline) against that.
     ///
     /// # Panics
     ///
@@ -164,11 +170,11 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     /// ```
     #[must_use]
     pub fn stall_timeout(mut self, timeout: Duration) -> Self {
-        self.timeouts.get_or_insert_default().set_stall(timeout);
+        self.timeouts_mut().set_stall(timeout);
         self
     }
 
-    /// Has the stream give [`BlockError::Late`] if a block is not whole within `deadline` of its
+    /// Makes the stream yield [`BlockError::Late`] if a block is not whole within `deadline` of its
     /// first bytes, however steadily the others arrive. The stream has not ended then: poll it again
     /// to give the block as long once more.
     ///
@@ -178,11 +184,16 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     ///
     /// # Panics
     ///
-    /// As [`stall_timeout`](Self::stall_timeout), which shows both.
+    /// As [`stall_timeout`](Self::stall_timeout), whose example shows both.
     #[must_use]
     pub fn block_deadline(mut self, deadline: Duration) -> Self {
-        self.timeouts.get_or_insert_default().set_block(deadline);
+        self.timeouts_mut().set_block(deadline);
         self
+    }
+
+    fn timeouts_mut(&mut self) -> &mut Timeouts {
+        self.timeouts
+            .get_or_insert_with(|| Box::new(Timeouts::for_stream()))
     }
 
     /// A `Framed` with everything that has arrived in its read buffer, and everything that is
@@ -287,13 +298,12 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
         let Some(timeouts) = &mut self.timeouts else {
             return polled;
         };
-        if polled.is_ready() || decoder.read_stats().reads > reads {
-            timeouts.reset();
-        }
         if polled.is_ready() {
+            timeouts.reset();
             return polled;
         }
-        let expired = timeouts.poll_expired(cx, decoder.partial(&self.read_buf));
+        let moved = decoder.read_stats().reads > reads;
+        let expired = timeouts.poll_expired(cx, decoder.partial(&self.read_buf), moved);
         let Position { index, offset } = decoder.position();
         expired.map(|expired| Some(Err(expired.at(index, offset).into())))
     }

@@ -356,7 +356,7 @@ async fn a_peer_that_takes_nothing_is_a_stall_and_awaiting_again_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_transfer_that_nobody_awaits_does_not_stall() {
+async fn transfer_that_nobody_polls_stalls_and_tries_the_transport_first() {
     let second = Duration::from_secs(1);
     let (near, far) = tokio::io::duplex(8);
     let mut framed = Framed::new(near, BlockCodec::length_prefixed());
@@ -367,7 +367,7 @@ async fn a_transfer_that_nobody_awaits_does_not_stall() {
     let begun = Instant::now();
     let error = (&mut sending).await.unwrap_err();
     assert!(matches!(error, BlockError::Stalled { .. }), "{error:?}");
-    assert_eq!(begun.elapsed(), 30 * second, "since it is awaited");
+    assert_eq!(begun.elapsed(), Duration::ZERO, "it was over");
 
     // What the peer took in the meantime counts before any time does.
     assert!((&mut sending).now_or_never().is_none());

@@ -1,16 +1,19 @@
-//! The block deadline, and the stall timeout of `BlockTransport`. That of `recv_blocks` and
-//! `send_blocks` by itself is in `recv.rs` and `send.rs`.
+//! The block deadline, the stall timeout of `BlockTransport`, and timeouts on busy threads. The stall timeout of `recv_blocks` and `send_blocks` by itself is in `recv.rs`
+//! and `send.rs`.
 
-use std::time::Duration;
+use std::{io::Write, task::Poll, thread, time::Duration};
 
 use bytes::Bytes;
-use futures::{FutureExt, StreamExt};
+use futures::{FutureExt, StreamExt, future::join, poll, stream};
 use tokio::{
     io::{AsyncWriteExt, DuplexStream, duplex},
-    time::{Instant, sleep, timeout},
+    net::TcpStream,
+    task::yield_now,
+    time::{Instant, interval, sleep, timeout},
 };
 use wholeblock::{
     AsFramedRead, BlockCodec, BlockError, BlockTransport, LengthPrefix, RecvBlocks, recv_blocks,
+    send_blocks,
 };
 
 use crate::support::{prefixed, transport};
@@ -67,6 +70,10 @@ fn trickle(
         }
         near
     })
+}
+
+fn assert_stalled(error: &BlockError) {
+    assert!(matches!(error, BlockError::Stalled { .. }), "{error:?}");
 }
 
 fn assert_late(error: &BlockError, allowed: Duration, index: u64, offset: u64) {
@@ -185,19 +192,61 @@ async fn a_block_that_is_skipped_has_a_deadline_too() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_nobody_polls_does_not_stall() {
-    let (_near, far) = duplex(64);
+    let (mut near, far) = duplex(64);
     let mut blocks = transport(far).stall_timeout(30 * SECOND);
-    assert!(blocks.next().now_or_never().is_none());
-    sleep(100 * SECOND).await;
-    let begun = Instant::now();
-    for waits in 1..4 {
-        let error = blocks.next().await.unwrap().unwrap_err();
-        assert!(
-            matches!(error, BlockError::Stalled { .. }),
-            "no end between"
-        );
-        assert_eq!(begun.elapsed(), 30 * waits * SECOND);
+    for byte in *b"\0\0" {
+        assert!(blocks.next().now_or_never().is_none());
+        sleep(100 * SECOND).await;
+        let begun = Instant::now();
+        for waits in 1..4 {
+            let error = blocks.next().await.unwrap().unwrap_err();
+            assert!(
+                matches!(error, BlockError::Stalled { .. }),
+                "no end between"
+            );
+            assert_eq!(begun.elapsed(), 30 * waits * SECOND);
+        }
+        near.write_all(&[byte]).await.unwrap();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn stream_forgives_one_timeout_found_over_late_until_bytes_move() {
+    let (mut near, far) = duplex(64);
+    let mut blocks = transport(far).stall_timeout(30 * SECOND);
+    for byte in *b"\0\0\0" {
+        for _ in 0..2 {
+            assert!(timeout(SECOND, blocks.next()).await.is_err(), "forgiven");
+            sleep(100 * SECOND).await;
+        }
+        let begun = Instant::now();
+        assert_stalled(&blocks.next().await.unwrap().unwrap_err());
+        assert_eq!(begun.elapsed(), Duration::ZERO, "however late");
+        for _ in 0..2 {
+            assert!(timeout(SECOND, blocks.next()).await.is_err(), "forgiven");
+            sleep(100 * SECOND).await;
+        }
+        near.write_all(&[byte]).await.unwrap();
+    }
+}
+
+/// The timer of the wait fires together with that of the peer, and the wait is polled first.
+#[tokio::test(start_paused = true)]
+async fn block_that_comes_as_the_timeout_ends_is_read() {
+    async fn check(mut near: DuplexStream, mut blocks: impl Receive) {
+        for _ in 0..3 {
+            let sending = async {
+                sleep(30 * SECOND).await;
+                near.write_all(b"\0\0\0\x01a").await.unwrap();
+            };
+            let (received, ()) = join(blocks.receive(), sending).await;
+            assert_eq!(received.unwrap().unwrap(), "a");
+        }
+        let begun = Instant::now();
+        assert_stalled(&blocks.receive().await.unwrap_err());
+        assert_eq!(begun.elapsed(), 30 * SECOND);
+    }
+    with_each_receiver!(|new| new.stall_timeout(30 * SECOND), check);
 }
 
 #[tokio::test(start_paused = true)]
@@ -230,4 +279,90 @@ async fn a_timer_that_fires_somewhat_late_still_ends_the_wait() {
     let ended = timeout(5 * SECOND, receiving.next()).await;
     let error = ended.expect("no stall was seen").unwrap_err();
     assert!(matches!(error, BlockError::Stalled { .. }), "{error:?}");
+}
+
+const TIMEOUT: Duration = Duration::from_millis(100);
+
+/// Takes 250 ms of the thread at a time, for 4 seconds.
+fn occupy_thread() {
+    tokio::spawn(async {
+        for _ in 0..16 {
+            thread::sleep(Duration::from_millis(250));
+            yield_now().await;
+        }
+    });
+}
+
+#[tokio::test]
+async fn busy_thread_delays_a_stall_and_does_not_prevent_it() {
+    async fn check(_near: DuplexStream, mut blocks: impl Receive) {
+        assert_stalled(&blocks.receive().await.unwrap_err());
+    }
+    let begun = Instant::now();
+    occupy_thread();
+    with_each_receiver!(|new| new.stall_timeout(TIMEOUT), check);
+    let (near, _far) = duplex(4);
+    let mut transport = transport(near);
+    let sending = send_blocks(&mut transport, stream::iter(["hello"])).stall_timeout(TIMEOUT);
+    assert_stalled(&sending.await.unwrap_err());
+    assert!(begun.elapsed() < 3 * SECOND, "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn busy_thread_delays_a_deadline_and_does_not_prevent_it() {
+    async fn check(mut near: DuplexStream, mut blocks: impl Receive) {
+        near.write_all(b"\0\0\0\x05hell").await.unwrap();
+        assert_late(&blocks.receive().await.unwrap_err(), TIMEOUT, 0, 0);
+    }
+    let begun = Instant::now();
+    occupy_thread();
+    with_each_receiver!(|new| new.block_deadline(TIMEOUT), check);
+    assert!(begun.elapsed() < 3 * SECOND, "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn loop_that_is_busy_elsewhere_stalls_all_the_same() {
+    async fn check(_near: DuplexStream, mut blocks: impl Receive) {
+        let begun = Instant::now();
+        // Always ready, as each turn takes longer.
+        let mut ticks = interval(Duration::from_millis(10));
+        for blocking in [false, true].into_iter().cycle().take(40) {
+            tokio::select! {
+                received = blocks.receive() => {
+                    assert_stalled(&received.unwrap_err());
+                    assert!(begun.elapsed() < 3 * SECOND, "{:?}", begun.elapsed());
+                    return;
+                }
+                _ = ticks.tick() => match blocking {
+                    false => sleep(Duration::from_millis(200)).await,
+                    true => {
+                        thread::sleep(Duration::from_millis(200));
+                        yield_now().await;
+                    }
+                }
+            }
+        }
+        panic!("no stall was seen");
+    }
+    with_each_receiver!(|new| new.stall_timeout(TIMEOUT), check);
+}
+
+/// The runtime has not looked at the socket since the block came: the timeout is over by the clock.
+#[tokio::test]
+async fn block_that_came_to_a_busy_thread_is_read_before_a_stall_is_reported() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let socket = TcpStream::connect(listener.local_addr().unwrap()).await;
+    let (mut peer, _) = listener.accept().unwrap();
+    let mut transport = transport(socket.unwrap());
+
+    let mut blocks = recv_blocks(&mut transport).stall_timeout(TIMEOUT);
+    let mut next = Box::pin(blocks.next());
+    assert!(poll!(&mut next).is_pending());
+    peer.write_all(b"\0\0\0\x05hello").unwrap();
+    thread::sleep(2 * TIMEOUT);
+    let received = match poll!(&mut next) {
+        Poll::Ready(received) => received,
+        Poll::Pending => next.await,
+    };
+    assert_eq!(received.unwrap(), Some(&b"hello"[..]));
 }

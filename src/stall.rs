@@ -224,15 +224,25 @@ fn latest(timeout: Duration) -> Duration {
 #[derive(Debug, Default)]
 struct Timer {
     sleep: Option<Pin<Box<Sleep>>>,
+    /// The task that polled it last.
+    task: Option<task::Id>,
 }
 
 impl Timer {
     /// Waits until `deadline`.
     fn poll(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        // A timer fires only while the runtime that it was made in runs. A task stays in its runtime.
+        // Outside of a task, in `block_on`, nothing says which runtime this is: tokio has told its
+        // runtimes apart by ids only since 1.49.
+        let task = task::try_id();
+        let is_ours = task.is_some() && task == self.task;
+        self.task = task;
         let sleep = self
             .sleep
             .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-        if sleep.deadline() > deadline {
+        if !is_ours {
+            sleep.set(sleep_until(deadline));
+        } else if sleep.deadline() > deadline {
             // The timeout has been lowered, or a block has begun.
             sleep.as_mut().reset(deadline);
         }
@@ -250,6 +260,8 @@ impl Timer {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Waker;
+
     use super::*;
 
     #[test]
@@ -265,5 +277,34 @@ mod tests {
             assert_eq!(longest_gap(millis(timeout)), millis(gap), "{timeout}");
             assert_eq!(latest(millis(timeout)), millis(delay), "{timeout}");
         }
+    }
+
+    #[test]
+    fn timer_is_kept_within_a_task_and_made_anew_elsewhere() {
+        let second = Duration::from_secs(1);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let mut timer = Timer::default();
+            let now = Instant::now();
+            let mut set_to = move |seconds: u32| {
+                let mut cx = Context::from_waker(Waker::noop());
+                assert!(timer.poll(now + seconds * second, &mut cx).is_pending());
+                timer.sleep.as_ref().map(|sleep| sleep.deadline() - now)
+            };
+            let in_a_task = async move {
+                assert_eq!(set_to(100), Some(100 * second));
+                assert_eq!(set_to(200), Some(100 * second), "kept, to fire early");
+                assert_eq!(set_to(50), Some(50 * second), "never late");
+                set_to
+            };
+            let mut set_to = tokio::spawn(in_a_task).await.unwrap();
+            assert_eq!(set_to(200), Some(200 * second), "outside of a task");
+            assert_eq!(set_to(300), Some(300 * second), "outside of a task");
+            let in_another = async move { assert_eq!(set_to(400), Some(400 * second)) };
+            tokio::spawn(in_another).await.unwrap();
+        });
     }
 }

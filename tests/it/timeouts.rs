@@ -1,4 +1,5 @@
-//! The block deadline, the stall timeout of `BlockTransport`, and timeouts on busy threads. The stall timeout of `recv_blocks` and `send_blocks` by itself is in `recv.rs`
+//! The block deadline, the stall timeout of `BlockTransport`, and timeouts on busy threads and in
+//! several runtimes. The stall timeout of `recv_blocks` and `send_blocks` by itself is in `recv.rs`
 //! and `send.rs`.
 
 use std::{io::Write, task::Poll, thread, time::Duration};
@@ -8,6 +9,7 @@ use futures::{FutureExt, StreamExt, future::join, poll, stream};
 use tokio::{
     io::{AsyncWriteExt, DuplexStream, duplex},
     net::TcpStream,
+    runtime::{Builder, Runtime},
     task::yield_now,
     time::{Instant, interval, sleep, timeout},
 };
@@ -365,4 +367,56 @@ async fn block_that_came_to_a_busy_thread_is_read_before_a_stall_is_reported() {
         Poll::Pending => next.await,
     };
     assert_eq!(received.unwrap(), Some(&b"hello"[..]));
+}
+
+fn new_runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+#[test]
+fn kept_wait_goes_on_in_another_runtime() {
+    for stopped in [true, false] {
+        let (_silent, far) = duplex(64);
+        let mut framed = prefixed(far);
+        let mut blocks = recv_blocks(&mut framed).stall_timeout(TIMEOUT / 10);
+        let mut next = Box::pin(blocks.next());
+        let (near, _silent) = duplex(4);
+        let mut full = transport(near);
+        let mut sending =
+            send_blocks(&mut full, stream::iter(["hello"])).stall_timeout(TIMEOUT / 10);
+        let first = new_runtime();
+        first.block_on(async {
+            assert!(poll!(&mut next).is_pending());
+            assert!(poll!(&mut sending).is_pending());
+        });
+        let first = (!stopped).then_some(first);
+        new_runtime().block_on(async {
+            let ended = timeout(5 * SECOND, next).await;
+            assert_stalled(&ended.expect("no stall was seen").unwrap_err());
+            let ended = timeout(5 * SECOND, sending).await;
+            assert_stalled(&ended.expect("no stall was seen").unwrap_err());
+        });
+        drop(first);
+    }
+}
+
+#[test]
+fn waits_of_tasks_in_several_runtimes_stall() {
+    let (_silent, far) = duplex(64);
+    let mut blocks = transport(far).stall_timeout(TIMEOUT / 10);
+    let mut runtimes: Vec<Runtime> = (0..2).map(|_| new_runtime()).collect();
+    for turn in 0..4 {
+        let runtime = match runtimes.get(turn) {
+            Some(runtime) => runtime, // which stays, and does not run
+            None => &new_runtime(),
+        };
+        let waiting = async move {
+            let ended = timeout(5 * SECOND, blocks.next()).await;
+            assert_stalled(&ended.expect("no stall was seen").unwrap().unwrap_err());
+            assert!(blocks.next().now_or_never().is_none()); // sets the timer anew
+            blocks
+        };
+        blocks = runtime.block_on(runtime.spawn(waiting)).unwrap();
+    }
+    runtimes.clear();
 }

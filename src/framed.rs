@@ -15,7 +15,10 @@ use futures::{Sink, Stream};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::codec::{Framed, FramedRead, FramedWrite};
 
-use crate::{BlockCodec, CodecError, Framing, coop, decoder::BlockDecoder, write::BlockWriter};
+use crate::{
+    BlockCodec, CodecError, Framing, coop, decoder::BlockDecoder, stall::Timeouts,
+    write::BlockWriter,
+};
 
 /// What [`recv_blocks`](crate::recv_blocks) receives from:
 /// [`BlockTransport`](crate::BlockTransport), or [`Framed`] or [`FramedRead`] with a [`BlockCodec`].
@@ -107,7 +110,7 @@ pub(crate) enum Arrival {
 pub(crate) mod sealed {
     use super::{
         Arrival, AsyncWrite, BlockCodec, BlockWriter, Bytes, BytesMut, CodecError, Context,
-        Framing, Poll, Sink,
+        Framing, Poll, Sink, Timeouts,
     };
 
     pub trait FramedRead {
@@ -121,11 +124,19 @@ pub(crate) mod sealed {
 
         /// Waits until a whole block is at the front of the buffer, and leaves it there. Lends the
         /// buffer's large allocation to others while it waits.
+        ///
+        /// Also pending, without a wake-up, once a read leaves the block unfinished and `timeouts`
+        /// finds it late. `Framed` looks at nothing between two reads, so there it is not noticed
+        /// before a read must wait or the task has spent its budget.
         #[expect(
             private_interfaces,
             reason = "sealed: nobody else calls or implements it"
         )]
-        fn poll_peek(&mut self, cx: &mut Context<'_>) -> Poll<Result<Arrival, Self::Error>>;
+        fn poll_peek(
+            &mut self,
+            cx: &mut Context<'_>,
+            timeouts: &mut Timeouts,
+        ) -> Poll<Result<Arrival, Self::Error>>;
     }
 
     /// Has no error of its own: with two by one name, a bound on the sink's would be ambiguous.
@@ -270,7 +281,11 @@ where
         Framed::read_buffer_mut(self)
     }
 
-    fn poll_peek(&mut self, cx: &mut Context<'_>) -> Poll<Result<Arrival, E>> {
+    fn poll_peek(
+        &mut self,
+        cx: &mut Context<'_>,
+        _timeouts: &mut Timeouts,
+    ) -> Poll<Result<Arrival, E>> {
         poll_peek_framed(self, cx)
     }
 }
@@ -314,7 +329,11 @@ where
         FramedRead::read_buffer_mut(self)
     }
 
-    fn poll_peek(&mut self, cx: &mut Context<'_>) -> Poll<Result<Arrival, E>> {
+    fn poll_peek(
+        &mut self,
+        cx: &mut Context<'_>,
+        _timeouts: &mut Timeouts,
+    ) -> Poll<Result<Arrival, E>> {
         poll_peek_framed(self, cx)
     }
 }

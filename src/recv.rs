@@ -284,9 +284,15 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
     /// however steadily the others arrive. The receiver remains usable: call `next` again to give
     /// the block as long once more.
     ///
-    /// The time begins when a wait finds a part of a block and no more, and goes on whether anybody
-    /// waits or not. A block that is whole when it is looked at is lent, however late. Nothing limits
-    /// the time between two blocks: that is for [`stall_timeout`](Self::stall_timeout).
+    /// The time begins when a read leaves a part of a block and no more, and goes on whether or not
+    /// anybody waits. The deadline is looked at after each read that leaves the block unfinished, and
+    /// while a read must wait. A block that is whole after a read is lent, however late. Nothing
+    /// limits the time between two blocks: [`stall_timeout`](Self::stall_timeout) does.
+    ///
+    /// A `Framed` or `FramedRead` looks at nothing between its reads, so there the deadline is looked
+    /// at only when a read must wait, or when the task's budget is spent: after 128 reads of a
+    /// socket. A transport that spends no budget and always has bytes ready is never late there. A
+    /// [`BlockTransport`](crate::BlockTransport) has no such gap.
     ///
     /// # Panics
     ///
@@ -503,7 +509,7 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
     ) -> Poll<Result<Arrival, Interrupted<R::Error>>> {
         self.consume_lent();
         let reads = self.framed.codec().decoder().read_stats().reads;
-        let polled = self.framed.poll_peek(cx);
+        let polled = self.framed.poll_peek(cx, &mut self.timeouts);
         if let Poll::Ready(arrived) = polled {
             self.timeouts.reset();
             return Poll::Ready(arrived.map_err(Interrupted::Failed));

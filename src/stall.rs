@@ -20,6 +20,9 @@
 //! tasks, the two can be far apart, and the runtime looks for input and output before it fires
 //! timers. The task then yields once, and tries the transport once more. So everything that arrived
 //! in time is read before a stall is reported.
+//!
+//! The block deadline is also compared with the clock, after a read or write that succeeded and left
+//! the block unfinished. A peer that always has bytes ready would otherwise never be late.
 
 use std::{
     future::Future,
@@ -125,6 +128,14 @@ impl Timeouts {
         }
     }
 
+    /// Returns true if block `partial` is unfinished and past its deadline.
+    ///
+    /// Call this after a read or write that left the block unfinished. If it returns true,
+    /// [`poll_expired`](Self::poll_expired) with `moved` is ready.
+    pub(crate) fn block_is_late(&mut self, partial: Option<u64>) -> bool {
+        self.late(partial).is_some()
+    }
+
     /// Waits until one of the limits is exceeded. The next call begins a new wait.
     ///
     /// Call this at each poll that must wait, after trying the transport. `partial` is the index of
@@ -137,6 +148,10 @@ impl Timeouts {
     ) -> Poll<Expired> {
         if moved {
             self.reset();
+            if let Some(expired) = self.late(partial) {
+                self.partial = None;
+                return Poll::Ready(expired);
+            }
         }
         loop {
             let stalled = self.stall_expiry();
@@ -190,6 +205,11 @@ impl Timeouts {
             self.waited = self.waited.saturating_add(gap);
         }
         *self.since.insert(now)
+    }
+
+    fn late(&mut self, partial: Option<u64>) -> Option<Expired> {
+        let (at, expired) = self.block_expiry(partial)?;
+        (Instant::now() >= at).then_some(expired)
     }
 
     /// When block `partial` will be late.

@@ -178,9 +178,10 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     /// first bytes, however steadily the others arrive. The stream has not ended then: poll it again
     /// to give the block as long once more.
     ///
-    /// The time begins when a poll finds a part of a block and no more, and goes on whether anybody
-    /// waits or not. A block that is whole when it is looked at is returned, however late. Nothing
-    /// limits the time between two blocks: that is for [`stall_timeout`](Self::stall_timeout).
+    /// The time begins when a read leaves a part of a block and no more, and goes on whether or not
+    /// anybody waits. The deadline is looked at after each read that leaves the block unfinished, and
+    /// while a read must wait. A block that is whole after a read is returned, however late. Nothing
+    /// limits the time between two blocks: [`stall_timeout`](Self::stall_timeout) does.
     ///
     /// # Panics
     ///
@@ -272,10 +273,18 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     {
         ready!(self.codec.decoder_mut().poll_charge(cx, 0));
         self.codec.decoder_mut().unpark(&mut self.read_buf);
+        let mut has_read = false;
         loop {
             if let Some(block) = self.codec.decoder_mut().decode(&mut self.read_buf)? {
                 return Poll::Ready(Some(Ok(block)));
             }
+            if let (true, Some(timeouts)) = (has_read, &mut self.timeouts) {
+                let partial = self.codec.decoder().partial(&self.read_buf);
+                if timeouts.block_is_late(partial) {
+                    return Poll::Pending; // `poll_rest_in_time` reports it
+                }
+            }
+            has_read = true;
             ready!(self.codec.decoder_mut().poll_charge(cx, 0));
             if ready!(self.poll_read(cx))? == 0 {
                 self.codec.decoder_mut().end_of_stream(&self.read_buf)?;
@@ -538,17 +547,27 @@ where
         &mut self.read_buf
     }
 
-    fn poll_peek(&mut self, cx: &mut Context<'_>) -> Poll<Result<Arrival, E>> {
-        if let Some(timeouts) = &mut self.timeouts {
-            timeouts.reset(); // the stream does not wait meanwhile
+    fn poll_peek(
+        &mut self,
+        cx: &mut Context<'_>,
+        timeouts: &mut Timeouts,
+    ) -> Poll<Result<Arrival, E>> {
+        if let Some(of_stream) = &mut self.timeouts {
+            of_stream.reset(); // the stream does not wait meanwhile
         }
         // Whoever lends has seen the error after which the stream would end.
         self.errored &= self.codec.decoder().failure().is_some();
         self.codec.decoder_mut().unpark(&mut self.read_buf);
+        let mut has_read = false;
         loop {
             if self.codec.decoder_mut().peek(&mut self.read_buf)? {
                 return Poll::Ready(Ok(Arrival::Block));
             }
+            let partial = self.codec.decoder().partial(&self.read_buf);
+            if has_read && timeouts.block_is_late(partial) {
+                return Poll::Pending; // the receiver reports it
+            }
+            has_read = true;
             ready!(self.codec.decoder_mut().poll_charge(cx, 0));
             if ready!(self.poll_read(cx))? == 0 {
                 self.codec.decoder_mut().end_of_stream(&self.read_buf)?;

@@ -173,17 +173,15 @@ pub enum BlockError {
         offset: u64,
     },
 
-    /// A part of a block arrived, and not all of it within the [block deadline](crate#timeouts).
-    #[error(
-        "block {index}, which begins at byte {offset}, was not whole {allowed:?} after its first \
-         bytes"
-    )]
+    /// A block took longer than the [block deadline](crate#timeouts) to arrive whole, or to be sent
+    /// whole.
+    #[error("block {index}, which begins at byte {offset}, took longer than {allowed:?}")]
     Late {
         /// The block deadline.
         allowed: Duration,
-        /// The block.
+        /// The block being received, or the first not wholly sent.
         index: u64,
-        /// Where it begins.
+        /// Where it begins; for a sender, counted from the start of the transfer.
         offset: u64,
     },
 

@@ -95,9 +95,12 @@
 //! Nothing is limited by default. A stall timeout ([`RecvBlocks::stall_timeout`],
 //! [`BlockTransport::stall_timeout`], [`SendBlocks::stall_timeout`]) ends a wait in which no bytes
 //! move, between two blocks or inside of one: set it where a peer may be gone. A peer that means
-//! harm sends a byte now and then: a block deadline ([`RecvBlocks::block_deadline`],
-//! [`BlockTransport::block_deadline`]) ends the wait for a block that has begun, and says nothing of
-//! the time between blocks. Against such peers, set both.
+//! harm sends or reads a byte now and then: a block deadline ([`RecvBlocks::block_deadline`],
+//! [`BlockTransport::block_deadline`], [`SendBlocks::block_deadline`]) ends the wait for a block that
+//! has begun, and says nothing of the time between blocks. Against such peers, set both.
+//!
+//! On a thread that is busy with other tasks, both come late, as `tokio::time::timeout` does. All that
+//! has arrived is read before a stall is reported.
 //!
 //! # Cancel safety
 //!

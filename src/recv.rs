@@ -264,7 +264,7 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
     /// let late = blocks.next().await.unwrap_err();
     /// assert_eq!(
     ///     late.to_string(),
-    ///     "block 0, which begins at byte 0, was not whole 10s after its first bytes",
+    ///     "block 0, which begins at byte 0, took longer than 10s",
     /// );
     /// peer.write_all(b"o").await?;
     /// assert_eq!(blocks.next().await?, Some(&b"hello"[..])); // it has gone on

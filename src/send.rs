@@ -74,7 +74,8 @@ type ErrorOf<W> = <W as Sink<Bytes>>::Error;
 /// # Errors
 ///
 /// The future gives a [`BlockError`] for a block that its framing does not carry, a transport that
-/// fails, or, if asked for, one that stalls. All blocks before a refused one are sent first.
+/// fails, or, if asked for, one that stalls or takes a block too slowly. All blocks before a refused
+/// one are sent first.
 ///
 /// # Cancel safety
 ///
@@ -207,6 +208,7 @@ where
         }
         if !self.is_first {
             ready!(self.poll_held(cx))?;
+            self.timeouts.forget_block();
             self.is_first = true;
         }
         loop {
@@ -236,7 +238,7 @@ where
         }
         let flushed = Pin::new(&mut *self.framed).poll_flush(cx);
         let moved = self.framed.held() < held;
-        self.or_stalled(flushed, moved, cx)
+        self.or_expired(flushed, Some(self.stats.blocks), moved, cx)
     }
 
     /// Takes what the source has ready, as far as there is room for it.
@@ -275,20 +277,28 @@ where
             stats.payload_bytes += written.payload_bytes;
             stats.wire_bytes += written.wire_bytes;
         });
-        self.or_stalled(polled.map_err(From::from), false, cx)
+        let first = Some(self.stats.blocks);
+        ready!(self.or_expired(polled.map_err(From::from), first, false, cx))?;
+        let is_empty = self.framed.write_parts(&mut self.writer).1.is_empty();
+        let first = (!is_empty).then_some(self.stats.blocks);
+        if self.timeouts.block_is_late(first) {
+            return self.or_expired(Poll::Pending, first, true, cx);
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ErrorOf<W>>> {
         let (io, writer) = self.framed.write_parts(&mut self.writer);
         let polled = writer.poll_flush(io, cx).map_err(From::from);
-        self.or_stalled(polled, false, cx)
+        self.or_expired(polled, None, false, cx)
     }
 
-    /// Returns `polled`, the transport's answer. While that is pending, returns
-    /// [`BlockError::Stalled`] once the timeout is over. `moved` is true if bytes have moved.
-    fn or_stalled<T>(
+    /// Returns `polled`, the transport's answer. While that is pending, returns an error once the
+    /// stall timeout is over, or the deadline of block `first`, which is not wholly written.
+    fn or_expired<T>(
         &mut self,
         polled: Poll<Result<T, ErrorOf<W>>>,
+        first: Option<u64>,
         moved: bool,
         cx: &mut Context<'_>,
     ) -> Poll<Result<T, ErrorOf<W>>> {
@@ -302,7 +312,7 @@ where
         let TransferStats {
             blocks, wire_bytes, ..
         } = self.stats;
-        let expired = self.timeouts.poll_expired(cx, None, moved);
+        let expired = self.timeouts.poll_expired(cx, first, moved);
         let Position { index, offset } = self.start;
         expired.map(|expired| Err(expired.at(index + blocks, offset + wire_bytes).into()))
     }
@@ -320,13 +330,56 @@ impl<W: AsFramedWrite, S> SendBlocks<'_, W, S> {
     /// On a thread that is busy with other tasks, the error comes late, as that of
     /// `tokio::time::timeout` does.
     ///
-    /// By default a peer that does not read is waited for without limit.
+    /// By default a peer that does not read is waited for without limit. A peer that reads a byte now
+    /// and then does not stall. Set a [`block_deadline`](Self::block_deadline) against that.
     ///
     /// # Panics
     ///
     /// Waiting panics outside a tokio runtime with its time driver on.
     pub fn stall_timeout(mut self, timeout: Duration) -> Self {
         self.timeouts.set_stall(timeout);
+        self
+    }
+
+    /// Returns [`BlockError::Late`] if the transport does not take a whole block within `deadline`.
+    /// The transfer remains usable: await it again to give the block as long once more.
+    ///
+    /// The time of a block begins when it is the first in the queue, so the blocks before it do not
+    /// count. It ends when the transport has taken its last byte. It includes time in which nobody
+    /// polls the transfer. What was queued before the transfer counts as one block, at the index
+    /// and offset of the transfer's first.
+    ///
+    /// Time spent waiting for the source does not count. A flush of the transport has no deadline:
+    /// [`stall_timeout`](Self::stall_timeout) limits it.
+    ///
+    /// # Panics
+    ///
+    /// Waiting panics outside a tokio runtime with its time driver on.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use futures::stream;
+    /// # use tokio::{io::AsyncReadExt, time::sleep};
+    /// # use wholeblock::{BlockCodec, BlockError, BlockTransport, send_blocks};
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() {
+    /// let (near, mut far) = tokio::io::duplex(4); // holds 4 bytes
+    /// tokio::spawn(async move {
+    ///     while far.read_u8().await.is_ok() {
+    ///         sleep(Duration::from_secs(59)).await;
+    ///     }
+    /// });
+    /// let mut transport = BlockTransport::new(near, BlockCodec::length_prefixed());
+    /// let error = send_blocks(&mut transport, stream::iter(["hello"])) // 9 bytes with its header
+    ///     .stall_timeout(Duration::from_secs(60)) // never: the peer reads a byte every 59 s
+    ///     .block_deadline(Duration::from_secs(120))
+    ///     .await
+    ///     .unwrap_err();
+    /// assert_eq!(error.to_string(), "block 0, which begins at byte 0, took longer than 120s");
+    /// # }
+    /// ```
+    pub fn block_deadline(mut self, deadline: Duration) -> Self {
+        self.timeouts.set_block(deadline);
         self
     }
 

@@ -128,6 +128,11 @@ impl Timeouts {
         }
     }
 
+    /// Forgets the unfinished block, because another one takes its place under the same index.
+    pub(crate) fn forget_block(&mut self) {
+        self.partial = None;
+    }
+
     /// Returns true if block `partial` is unfinished and past its deadline.
     ///
     /// Call this after a read or write that left the block unfinished. If it returns true,

@@ -161,7 +161,7 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     /// let late = blocks.next().await.expect("no end").unwrap_err();
     /// assert_eq!(
     ///     late.to_string(),
-    ///     "block 0, which begins at byte 0, was not whole 10s after its first bytes",
+    ///     "block 0, which begins at byte 0, took longer than 10s",
     /// );
     /// peer.write_all(b"o").await?;
     /// assert_eq!(blocks.next().await.expect("no end")?, "hello"); // it has gone on

@@ -198,7 +198,7 @@ fn every_error_prints_its_numbers_and_becomes_an_io_error_of_the_right_kind() {
                 index,
                 offset,
             },
-            "block 3, which begins at byte 153600, was not whole 10s after its first bytes",
+            "block 3, which begins at byte 153600, took longer than 10s",
             io::ErrorKind::TimedOut,
         ),
         (

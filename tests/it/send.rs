@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    pin::pin,
+    pin::{Pin, pin},
     task::{Context, Poll},
     time::Duration,
 };
@@ -10,7 +10,11 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use futures::{FutureExt, Sink, SinkExt, StreamExt, future, stream};
 use proptest::prelude::*;
-use tokio::{io::DuplexStream, sync::mpsc, time::Instant};
+use tokio::{
+    io::{AsyncWrite, DuplexStream},
+    sync::mpsc,
+    time::Instant,
+};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::codec::{Framed, FramedWrite};
 use wholeblock::{
@@ -437,7 +441,7 @@ async fn a_peer_that_takes_nothing_of_the_write_buffer_is_a_stall() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn waiting_for_the_source_is_not_a_stall() {
+async fn waiting_for_the_source_is_neither_a_stall_nor_late() {
     let mut framed = prefixed(Scripted::default());
     let slow = stream::iter(["a", "b"]).then(|block| async move {
         tokio::time::sleep(Duration::from_secs(60)).await;
@@ -445,9 +449,119 @@ async fn waiting_for_the_source_is_not_a_stall() {
     });
     let sent = send_blocks(&mut framed, slow)
         .stall_timeout(Duration::from_secs(5))
+        .block_deadline(Duration::from_secs(5))
         .await
         .unwrap();
     assert_eq!(sent.blocks, 2);
+}
+
+/// Reads `bytes` bytes, one every 4 seconds, the first at once.
+async fn trickle_out(far: &mut DuplexStream, bytes: usize) {
+    for at in 0..bytes {
+        if at > 0 {
+            tokio::time::sleep(Duration::from_secs(4)).await;
+        }
+        tokio::io::AsyncReadExt::read_u8(far).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn block_that_leaves_a_byte_at_a_time_never_stalls_and_is_late_at_the_deadline() {
+    async fn check(mut framed: impl AsFramedWrite<Error = BlockError>, mut far: DuplexStream) {
+        let second = Duration::from_secs(1);
+        let begun = Instant::now();
+        let slow = tokio::spawn(async move {
+            trickle_out(&mut far, 10).await;
+            far
+        });
+        let mut sending = send_blocks(&mut framed, stream::iter(["tardy", "slow!"]))
+            .stall_timeout(5 * second)
+            .block_deadline(10 * second);
+        // 9 bytes: the pipe holds 4, and takes the fifth at once and the last after 16 s. Each block
+        // has 10 s since it is the first, or since it was last reported.
+        for (seconds, late) in [
+            (10, "block 0, which begins at byte 0, took longer than 10s"),
+            (26, "block 1, which begins at byte 9, took longer than 10s"),
+            (36, "block 1, which begins at byte 9, took longer than 10s"),
+        ] {
+            let error = (&mut sending).await.unwrap_err();
+            assert_eq!(error.to_string(), late);
+            assert!(matches!(error, BlockError::Late { .. }));
+            assert_eq!(begun.elapsed(), seconds * second);
+        }
+        // It remains usable.
+        let mut far = slow.await.unwrap();
+        let mut rest = [0; 8];
+        let reading = tokio::io::AsyncReadExt::read_exact(&mut far, &mut rest);
+        let (sent, read) = future::join(sending, reading).await;
+        assert_eq!(sent.unwrap().blocks, 2);
+        read.unwrap();
+        assert_eq!(rest[3..], *b"slow!");
+    }
+    with_each_sender!(4, check);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_queued_before_a_transfer_has_a_deadline_of_its_own() {
+    async fn check(mut framed: impl AsFramedWrite<Error = BlockError>, mut far: DuplexStream) {
+        framed.feed("old".into()).await.unwrap();
+        let second = Duration::from_secs(1);
+        let begun = Instant::now();
+        let slow = tokio::spawn(async move { trickle_out(&mut far, 20).await });
+        let mut sending =
+            send_blocks(&mut framed, stream::iter(["new"])).block_deadline(7 * second);
+        // Of the 7 bytes before, the pipe takes the last after 8 s.
+        for seconds in [7, 8 + 7] {
+            let error = (&mut sending).await.unwrap_err();
+            let late = "block 0, which begins at byte 0, took longer than 7s";
+            assert_eq!(error.to_string(), late);
+            assert_eq!(begun.elapsed(), seconds * second);
+        }
+        slow.abort();
+    }
+    with_each_sender!(4, check);
+}
+
+/// Takes a byte a write, and some time for it, and never has one wait.
+struct Dribble(usize);
+
+impl AsyncWrite for Dribble {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        _bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.0 += 1;
+        assert!(self.0 < 20_000, "wrote on without end");
+        std::thread::sleep(Duration::from_micros(50));
+        Poll::Ready(Ok(1))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test]
+async fn block_whose_writes_never_wait_is_late_at_the_deadline() {
+    let deadline = Duration::from_millis(100);
+    let mut transport = BlockTransport::new(Dribble(0), BlockCodec::length_prefixed());
+    let begun = Instant::now();
+    let blocks = stream::iter([vec![0; 20], vec![0; MIB]]);
+    let mut sending = send_blocks(&mut transport, blocks).block_deadline(deadline);
+    for times in 1..3 {
+        let error = (&mut sending).await.unwrap_err();
+        assert!(
+            matches!(error, BlockError::Late { index: 1, .. }),
+            "{error:?}"
+        );
+        assert!(begun.elapsed() >= times * deadline);
+        assert!(begun.elapsed() < 10 * deadline);
+    }
 }
 
 fn goes_on(elapsed: impl Fn() -> Duration) -> bool {

@@ -10,6 +10,7 @@ use std::{
     pin::Pin,
     process::ExitCode,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
@@ -33,11 +34,12 @@ macro_rules! rules {
     ($($rule:ident,)*) => { [$((stringify!($rule), $rule as fn())),*] };
 }
 
-const RULES: [(&str, fn()); 17] = rules![
+const RULES: [(&str, fn()); 18] = rules![
     no_allocation_per_lent_block_in_steady_state,
     no_allocation_per_owned_block_dropped_before_the_next_read,
     no_allocation_where_a_transport_waits_for_each_read,
     no_allocation_where_a_wait_is_polled_in_vain,
+    waits_with_timeouts_share_one_timer,
     a_transport_that_idles_after_little_holds_no_more_than_after_bulk,
     no_allocation_per_sent_block_in_steady_state,
     no_allocation_per_block_that_is_fed_in_steady_state,
@@ -343,6 +345,37 @@ fn no_allocation_where_a_wait_is_polled_in_vain() {
         });
         assert_eq!(allocations, 0, "{len} bytes");
     }
+}
+
+fn waits_with_timeouts_share_one_timer() {
+    /// Waits 400 times for a byte that then comes.
+    async fn wait() {
+        let (mut near, far) = duplex(64);
+        let mut blocks = BlockTransport::new(far, BlockCodec::length_prefixed())
+            .stall_timeout(Duration::from_secs(60))
+            .block_deadline(Duration::from_secs(60));
+        near.write_all(b"\0\0\x02\0").await.unwrap(); // 512 bytes
+        let mut wait = async || {
+            assert!(blocks.next().now_or_never().is_none());
+            near.write_all(b"x").await.unwrap();
+        };
+        for _ in 0..10 {
+            wait().await;
+        }
+        let region = Region::new(GLOBAL);
+        for _ in 0..400 {
+            wait().await;
+        }
+        // The pipe's own buffer is made anew now and then.
+        let allocations = region.change().allocations;
+        assert!(allocations < 10, "{allocations} in 400 waits");
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    runtime.block_on(wait());
+    runtime.block_on(runtime.spawn(wait())).unwrap();
 }
 
 fn a_transport_that_idles_after_little_holds_no_more_than_after_bulk() {

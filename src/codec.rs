@@ -11,7 +11,7 @@ use tokio_util::codec::{Decoder, Encoder};
 
 use crate::{
     BlockError, CodecError, ConfigError, Exact, Framing, Header, InvalidHeader, LengthPrefix,
-    coop::Meter,
+    coop::{Meter, SENT_PER_TURN},
     decoder::{BlockDecoder, Position},
     frame::longest,
     framing::Proven,
@@ -472,10 +472,9 @@ impl<F: Framing, E> BlockCodec<F, E> {
         }
     }
 
-    /// Charges the task's budget for the blocks encoded since the last charge. Pending once if the
-    /// budget runs out.
+    /// Yields, by being pending once, if the task has encoded enough blocks for a turn.
     pub(crate) fn poll_charge(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.meter.poll_charge(cx, self.encoded)
+        self.meter.poll_charge(cx, self.encoded, SENT_PER_TURN)
     }
 }
 

@@ -3,14 +3,14 @@
 mod slow;
 mod state;
 
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::{Buf, BytesMut};
 
 use self::state::{Failure, State};
 use crate::{
     BlockError, Framing, InvalidHeader, Part,
-    coop::{BLOCKS_PER_CHARGE, Meter},
+    coop::{Meter, RECEIVED_PER_TURN},
     frame::{FrameLen, FrameParser, Parsed},
     read_buf::ReadBufPolicy,
 };
@@ -30,8 +30,8 @@ pub(crate) struct BlockDecoder<F> {
     /// Answer that a whole block is there, and leave it in the buffer.
     peek: bool,
     /// Index of the first block that the fast path does not take, 0 if it takes none. One comparison a
-    /// block stands for all conditions of [`is_fast`](Self::is_fast), and for the charge that falls
-    /// due every [`BLOCKS_PER_CHARGE`] blocks.
+    /// block stands for all conditions of [`is_fast`](Self::is_fast), and for the yield that is due
+    /// every [`RECEIVED_PER_TURN`] blocks.
     fast_until: u64,
     /// Whether the stream has ended between two blocks, and nothing has been read since.
     ended: bool,
@@ -176,7 +176,7 @@ impl<F: Framing> BlockDecoder<F> {
     /// changed.
     fn update_fast(&mut self) {
         self.fast_until = match self.is_fast() {
-            true => self.position.index + BLOCKS_PER_CHARGE,
+            true => self.meter.due(RECEIVED_PER_TURN),
             false => 0,
         };
     }
@@ -364,12 +364,20 @@ impl<F: Framing> BlockDecoder<F> {
         (skipping || !buffer.is_empty()).then_some(self.position.index)
     }
 
-    /// Charges the task's budget for the blocks taken since the last charge, and the `lent` ones that
-    /// are still in the buffer. Pending once if the budget runs out.
+    /// Yields, by being pending once, if the task has received enough blocks for a turn: those taken
+    /// since the last yield, and the `lent` ones that are still in the buffer.
     pub(crate) fn poll_charge(&mut self, cx: &mut Context<'_>, lent: u64) -> Poll<()> {
-        ready!(self.meter.poll_charge(cx, self.position.index + lent));
+        let blocks = self.position.index + lent;
+        let polled = self.meter.poll_charge(cx, blocks, RECEIVED_PER_TURN);
         self.update_fast();
-        Poll::Ready(())
+        polled
+    }
+
+    /// The number of blocks that may be taken or lent before the next [charge](Self::poll_charge),
+    /// beside the `lent` ones that are still in the buffer.
+    pub(crate) fn until_charge(&self, lent: u64) -> u64 {
+        let blocks = self.position.index + lent;
+        self.meter.due(RECEIVED_PER_TURN).saturating_sub(blocks)
     }
 
     /// Why there are no more blocks, if there are none.

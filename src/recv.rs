@@ -17,7 +17,6 @@ use self::next::WaitForBlock;
 pub use self::{batch::Batch, next::Next};
 use crate::{
     AsFramedRead, BlockCodec, BlockError, Framing, TransferStats,
-    coop::BLOCKS_PER_CHARGE,
     decoder::{Position, ReadStats},
     frame::FrameLen,
     framed::Arrival,
@@ -147,12 +146,6 @@ impl Cursor {
             .parser()
             .parse(buffer.get(self.pos..)?)
             .complete()
-    }
-
-    /// Allows as many blocks as may be lent before the next charge.
-    fn renew(&mut self) {
-        let charged = self.blocks.saturating_add(BLOCKS_PER_CHARGE);
-        self.lend_until = self.granted.min(charged);
     }
 
     /// Lends the next block, if [`peek`](Self::peek) sees one: where its payload lies in `buffer`.
@@ -435,7 +428,7 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
         }
         let lent = self.cursor.blocks - self.consumed_blocks;
         ready!(self.framed.codec_mut().decoder_mut().poll_charge(cx, lent));
-        self.cursor.renew();
+        self.renew();
         let (codec, buffer) = (self.framed.codec(), self.framed.read_buffer());
         if self.cursor.peek(codec, buffer).is_some() {
             return Poll::Ready(Ok(Arrival::Block));
@@ -499,7 +492,14 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
             true => self.cursor.blocks + 1,
             false => self.cursor.stop_after,
         };
-        self.cursor.renew();
+        self.renew();
+    }
+
+    /// Allows as many of the blocks as may be lent before the next charge.
+    fn renew(&mut self) {
+        let lent = self.cursor.blocks - self.consumed_blocks;
+        let more = self.framed.codec().decoder().until_charge(lent);
+        self.cursor.lend_until = self.cursor.granted.min(self.cursor.blocks + more);
     }
 
     /// Waits until a whole block can be lent, or the stream has ended.

@@ -32,15 +32,18 @@ use crate::support::{FULL_WRITE, MIB, wire};
 /// Blocks in each test: many times what may pass at once.
 const BLOCKS: u64 = 200_000;
 
-/// Blocks of one turn: 8 for each unit of tokio's budget of 128, and 256 more, because so many are
-/// taken from a buffer between two charges.
-const TURN: u64 = 8 * 128 + 256;
+/// Blocks that a task receives between two yields.
+const TURN: u64 = 256;
 
-/// As [`TURN`], if all blocks of a buffer are charged together: 64 KiB of headers.
-const TURN_OF_A_BUFFER: u64 = 8 * 128 + 64 * 1024 / 4;
+/// As [`TURN`], if a buffer is not left before its last block: 64 KiB of headers.
+const TURN_OF_A_BATCH: u64 = TURN + 64 * 1024 / 4;
 
-/// As [`TURN`], for a sender of its own blocks, which are charged when they are written.
-const TURN_OF_A_SENDER: u64 = 8 * 128 + FULL_WRITE as u64 / 4;
+/// As [`TURN`], for a `Framed`: 64 for each unit of tokio's budget of 128, 64 begun before, and what
+/// one buffer holds.
+const TURN_OF_A_FRAMED: u64 = 64 * (128 + 1) + 64 * 1024 / 4;
+
+/// As [`TURN`], for a sender of its own blocks, and one full write of them.
+const TURN_OF_A_SENDER: u64 = 8_192 + FULL_WRITE as u64 / 4;
 
 /// A peer that sends the same byte without end, and takes everything, at once each time. Unlike
 /// tokio's transports, it spends nothing of a task's budget.
@@ -174,7 +177,7 @@ fn a_flood_of_empty_blocks_leaves_others_their_turn_on_a_transport() {
         let transport = || BlockTransport::new(empty_blocks_after(&first), codec());
         check(|passed| owned(transport(), passed), TURN);
         check(|passed| lent(transport(), passed), TURN);
-        check(|passed| batched(transport(), passed), TURN_OF_A_BUFFER);
+        check(|passed| batched(transport(), passed), TURN_OF_A_BATCH);
     }
 }
 
@@ -183,11 +186,11 @@ fn a_flood_of_empty_blocks_leaves_others_their_turn_on_a_framed() {
     for first in beginnings() {
         let framed = || FramedRead::new(empty_blocks_after(&first), codec());
         check(|passed| lent(framed(), passed), TURN);
-        check(|passed| batched(framed(), passed), TURN_OF_A_BUFFER);
+        check(|passed| batched(framed(), passed), TURN_OF_A_BATCH);
         // Here it is the read that yields, so it has to be one of tokio's.
         let first = Cursor::new(wire(LengthPrefix::u32(), &first));
         let framed = FramedRead::new(first.chain(repeat(0)), codec());
-        check(|passed| owned(framed, passed), TURN_OF_A_BUFFER);
+        check(|passed| owned(framed, passed), TURN_OF_A_FRAMED);
     }
 }
 
@@ -197,7 +200,7 @@ fn a_flood_after_a_buffer_of_8_mib_leaves_others_their_turn() {
     let transport =
         || BlockTransport::new(empty_blocks_after(&first), codec().max_retained(8 * MIB));
     check(|passed| owned(transport(), passed), TURN);
-    check(|passed| batched(transport(), passed), TURN_OF_A_BUFFER);
+    check(|passed| batched(transport(), passed), TURN_OF_A_BATCH);
 }
 
 #[test]
@@ -223,7 +226,7 @@ fn a_flood_of_blocks_that_are_skipped_leaves_others_their_turn() {
     }
     // Blocks of one byte behind a header of one: half of each buffer's 64 KiB.
     let most = runtime().block_on(async { tokio::spawn(most_skipped(0)).await.unwrap() });
-    assert!(most <= 8 * 128 + 64 * 1024 / 2, "{most} in one poll");
+    assert!(most <= TURN + 64 * 1024 / 2, "{most} in one poll");
 }
 
 #[test]
@@ -298,7 +301,7 @@ fn feeding_empty_blocks_leaves_others_their_turn() {
                 framed.feed(Bytes::new()).await.unwrap();
             }
         },
-        TURN_OF_A_BUFFER,
+        TURN_OF_A_FRAMED,
     );
 }
 
@@ -311,7 +314,7 @@ fn sending_one_by_one_leaves_others_their_turn_whatever_the_transport_spends() {
                 transport.send(Bytes::new()).await.unwrap();
             }
         },
-        128,
+        128 + 1,
     );
     check(
         |passed| async move {
@@ -324,7 +327,7 @@ fn sending_one_by_one_leaves_others_their_turn_whatever_the_transport_spends() {
                 }
             }
         },
-        128,
+        128 + 1,
     );
 }
 
@@ -370,7 +373,12 @@ fn blocks_that_were_flushed_one_by_one_are_no_debt_of_a_full_queue() {
     };
     let without = yields(0, false);
     for by_source in [false, true] {
-        assert!(yields(100_000, by_source) <= without, "{by_source}");
+        let yields = yields(100_000, by_source);
+        // One more if the blocks before have begun a turn.
+        assert!(
+            yields <= without + 1,
+            "{by_source}: {yields}, not {without}"
+        );
     }
 }
 
@@ -396,8 +404,6 @@ fn a_timer_goes_on_ticking_beside_a_flood_that_takes_time() {
         let flood = busy(transport, passed.clone());
         let most = runtime().block_on(async {
             let ticking = tokio::spawn(async move {
-                // What may pass between two yields takes more than a millisecond, so that at each
-                // of them the timer is due.
                 let mut ticks = interval(Duration::from_millis(1));
                 let (mut most, mut before) = (0, 0);
                 while before < BLOCKS {
@@ -411,7 +417,8 @@ fn a_timer_goes_on_ticking_beside_a_flood_that_takes_time() {
             tokio::spawn(flood).await.unwrap();
             ticking.await.unwrap()
         });
-        // Tokio may run those that have yielded in either order: two turns in a row.
-        assert!(most <= 2 * TURN, "{most} blocks between two ticks");
+        // A turn takes a quarter of a millisecond. Tokio may run those that have yielded in either
+        // order, and a busy machine may run neither for a while.
+        assert!(most <= 40 * TURN, "{most} blocks between two ticks");
     }
 }

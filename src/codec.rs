@@ -51,7 +51,9 @@ use crate::{
 /// made it (8 KiB) and at most doubles each time arriving bytes have filled it: up to 64 KiB for
 /// batches of small blocks, up to its own length for a large block. Only a connection that has
 /// filled a buffer of n bytes before, or completed a block of n bytes, is given room for the next n
-/// at once. Between blocks no more than [`max_retained`](Self::max_retained) is kept. A connection
+/// at once. Until the next block's length is known, a read brings 64 KiB at most. Between blocks no
+/// more than [`max_retained`](Self::max_retained) is kept. A block of up to 64 KiB that you keep
+/// holds at most 64 KiB of memory, whatever came before it. A connection
 /// that waits in [`recv_blocks`](crate::recv_blocks) or in a
 /// [`BlockTransport`](crate::BlockTransport) leaves its 64 KiB to the next one to read on its
 /// thread, and holds 8 KiB.
@@ -250,11 +252,11 @@ impl<F: Framing, E> BlockCodec<F, E> {
     /// small blocks too. Less than 8 KiB counts as 8 KiB, with which `Framed` begins.
     ///
     /// ```
-    /// # use wholeblock::{BlockCodec, BlockError, BlockTransport, recv_blocks};
+    /// # use wholeblock::{BlockCodec, BlockTransport, recv_blocks};
     /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), BlockError> {
-    /// let wire = [&100_000_u32.to_be_bytes()[..], &[7; 100_000]].concat();
-    /// let codec = BlockCodec::length_prefixed();
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let wire = vec![7; 100_000];
+    /// let codec = BlockCodec::exact(100_000)?;
     /// for (codec, kept) in [(codec.clone(), 100_000..200_000), (codec.max_retained(0), 0..9_000)] {
     ///     let mut transport = BlockTransport::new(&wire[..], codec);
     ///     let mut blocks = recv_blocks(&mut transport);
@@ -277,8 +279,9 @@ impl<F: Framing, E> BlockCodec<F, E> {
     ///
     /// Nothing of a skipped block is kept, and it costs no memory, however long it is. It has an
     /// index, as any block of the stream, and is counted in [`skipped_blocks`](Self::skipped_blocks)
-    /// and [`TransferStats::skipped_blocks`](crate::TransferStats::skipped_blocks); a tracing event
-    /// at debug level tells of it. A stream that ends inside of it is [`BlockError::Truncated`].
+    /// and [`TransferStats::skipped_blocks`](crate::TransferStats::skipped_blocks). A tracing event at
+    /// debug level, at most one a read, names the first block that is skipped. A stream that ends
+    /// inside of a skipped block is [`BlockError::Truncated`].
     ///
     /// ```
     /// use bytes::BytesMut;

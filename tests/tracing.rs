@@ -13,7 +13,7 @@ use futures::{SinkExt, future, stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio_util::codec::{FramedRead, FramedWrite};
 use tracing_subscriber::fmt::MakeWriter;
-use wholeblock::{BlockCodec, recv_blocks, send_blocks};
+use wholeblock::{BlockCodec, LengthPrefix, recv_blocks, send_blocks};
 
 /// What was logged.
 #[derive(Clone, Default)]
@@ -102,6 +102,22 @@ async fn a_sender_logs_its_start_its_writes_and_its_end_and_nothing_per_block() 
     });
     let expected = ["sending", "written bytes=500", "written bytes=400", "sent"];
     check(&lines.await, "send_blocks", expected);
+}
+
+#[tokio::test]
+async fn blocks_that_are_skipped_are_one_event_a_read() {
+    let wire = b"\x02no".repeat(1_000);
+    let framing = LengthPrefix::u8().max_block_len(1).unwrap();
+    let lines = logged(async {
+        let codec = BlockCodec::new(framing).skip_too_large(true);
+        let mut framed = FramedRead::new(&wire[..], codec);
+        assert!(recv_blocks(&mut framed).next().await.unwrap().is_none());
+        assert_eq!(framed.decoder().skipped_blocks(), 1_000);
+    });
+    let lines = lines.await;
+    let skipped = lines.iter().filter(|line| line.contains("skipping"));
+    let reads = lines.iter().filter(|line| line.contains("read bytes"));
+    assert_eq!(skipped.count(), reads.count(), "{lines:#?}");
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! All that the decoder does but take the next small block.
 
+use std::mem;
+
 use bytes::{Buf, BytesMut};
 use tracing::{debug, trace};
 
@@ -117,6 +119,7 @@ impl<F: Framing> BlockDecoder<F> {
         if let State::Skipping { .. } = self.state {
             self.count_read(src.len(), src);
         }
+        let mut told = false;
         loop {
             self.skip(src)?;
             let parsed = self.parser.parse(src);
@@ -130,10 +133,13 @@ impl<F: Framing> BlockDecoder<F> {
                     limit,
                 } if self.skip_too_large => {
                     let Position { index, offset } = self.position;
-                    debug!(
-                        index,
-                        offset, announced, limit, "skipping a block over the limit"
-                    );
+                    if !mem::replace(&mut told, true) {
+                        // Once a read: a peer chooses how many blocks it has skipped.
+                        debug!(
+                            index,
+                            offset, announced, limit, "skipping blocks over the limit from here"
+                        );
+                    }
                     self.set_state(State::Skipping {
                         header_len: header_len as u64,
                         announced,

@@ -25,7 +25,7 @@
 //!   `Sink` and `Stream`: owned blocks, `BytesMut` out and `Bytes` in. Large ones leave without a
 //!   copy, small ones many in one write.
 //! * **[`recv_blocks`] and [`send_blocks`]** where throughput counts: a received block is lent as
-//!   `&[u8]`, without an allocation or a copy, and a whole stream of blocks is sent in full writes.
+//!   `&[u8]`, without an allocation or a copy, and a stream of blocks is sent in large writes.
 //!   On a `BlockTransport` or a `Framed`.
 //! * **[`Framed`](tokio_util::codec::Framed)** with a [`BlockCodec`], wherever something asks for
 //!   exactly that. It copies each block into its write buffer, and writes every 8 KiB. For
@@ -111,8 +111,8 @@
 //! # Tracing
 //!
 //! A transfer is a span (`recv_blocks`, `send_blocks`) with an event at its start and its end, at
-//! debug level; each read and write is an event at trace level. There is none per block, and none
-//! holds payload bytes.
+//! debug level. Each read and write is an event at trace level. A read that brings blocks to skip is
+//! an event at debug level. No event is made for each block, and none holds payload bytes.
 //!
 //! # Questions
 //!

@@ -27,9 +27,8 @@ use crate::{
 
 /// Whole blocks over a transport: a `Sink` of [`Bytes`] and a `Stream` of [`BytesMut`].
 ///
-/// Large blocks leave without a copy, small ones many in one write, and every write is a full one
-/// while there is more. What tokio-util's [`Framed`] does with the same codec, this does faster,
-/// and holds less memory while it waits.
+/// Large blocks are written without being copied. Small blocks are coalesced into large writes. It is
+/// a faster replacement for tokio-util's [`Framed`], and holds less memory while it waits.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -67,10 +66,14 @@ use crate::{
 ///
 /// # Sending
 ///
-/// [`feed`](futures::SinkExt::feed) queues a block, and waits for the transport only while a full
-/// write, of 124,528 bytes, or more is queued: that, and one block, bound the queue. Blocks leave when
-/// a full write has come together, at a flush, or when the transport is closed.
-/// [`send`](futures::SinkExt::send) flushes. Dropping the transport drops what is queued.
+/// [`feed`](futures::SinkExt::feed) queues a block. It waits for the transport only if a whole write is
+/// queued: 8 KiB after a flush, and a quarter of the last write more after each, up to 124,528 bytes.
+/// So the peer can begin with a burst while the rest of it is queued, and a long transfer is sent in
+/// few writes. The queue holds at most a write and one block. Blocks are written when a write has
+/// come together, at a flush, or when the transport is closed.
+///
+/// [`send`](futures::SinkExt::send) flushes. A flush also flushes the transport below, whoever has
+/// written to it. Dropping the transport drops what is queued.
 ///
 /// # Receiving
 ///

@@ -143,6 +143,8 @@ fn check_growing<F: Framing>(
             Ok(Header::Incomplete { at_least }) => {
                 let rule = "an incomplete header asks for more than is there";
                 ensure(at_least > arrived, rule, case)?;
+                let rule = "a header is not longer than its framing allows";
+                ensure(at_least <= framing.max_header_len(), rule, case)?;
                 expected = expected.max(at_least);
                 continue;
             }

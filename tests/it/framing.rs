@@ -8,7 +8,7 @@ use futures::{FutureExt, SinkExt, StreamExt, stream};
 use tokio_util::codec::{Decoder, Encoder, Framed};
 use wholeblock::{
     BlockCodec, BlockError, BlockTransport, ConfigError, Exact, Framing, Header, HeaderBytes,
-    InvalidHeader, LengthPrefix, Varint, recv_blocks, send_blocks,
+    InvalidHeader, LengthPrefix, Varint, check_framing, recv_blocks, send_blocks,
 };
 
 use crate::support::{
@@ -766,4 +766,99 @@ fn framing_that_contradicts_itself_is_an_error_and_no_end() {
         }
         assert!(empty <= 1, "{period}: {empty} empty batches");
     }
+}
+
+/// Ends at a `\n`, which is kept, and is at most so long.
+#[derive(Clone)]
+struct UpTo(usize);
+
+impl Framing for UpTo {
+    fn block_lens(&self) -> RangeInclusive<usize> {
+        1..=self.0
+    }
+
+    fn max_header_len(&self) -> usize {
+        self.0
+    }
+
+    fn decode_header(&self, front: &[u8]) -> Result<Header, InvalidHeader> {
+        Ok(match front.iter().position(|byte| *byte == b'\n') {
+            Some(at) => Header::Complete {
+                header_len: 0,
+                payload_len: at as u64 + 1,
+            },
+            None => Header::Incomplete {
+                at_least: front.len() + 1,
+            },
+        })
+    }
+
+    fn encode_header(&self, _payload_len: usize, _dst: &mut impl BufMut) {}
+}
+
+#[test]
+fn header_without_an_end_is_refused_at_the_length_its_framing_allows() {
+    for most in [1, 10, 255, 64 * KIB, usize::MAX] {
+        let longest = most.min(64 * KIB);
+        let io = Scripted::chunked(&vec![b'x'; longest + 10], 1_000.min(longest), true);
+        let mut transport = BlockTransport::new(io.then_silent(), BlockCodec::new(UpTo(most)));
+        let error = ready(transport.next()).unwrap().unwrap_err();
+        assert!(
+            matches!(error, BlockError::InvalidHeader { index: 0, .. }),
+            "{error:?}"
+        );
+        assert!(transport.read_buffer().len() <= longest + 1_000, "{most}");
+
+        let line = [&vec![b'x'; longest - 1][..], b"\n"].concat();
+        let io = Scripted::chunked(&line, 1_000, true);
+        let mut transport = BlockTransport::new(io, BlockCodec::new(UpTo(most)));
+        assert_eq!(ready(transport.next()).unwrap().unwrap(), line, "{most}");
+    }
+}
+
+#[test]
+fn longest_header_of_each_framing_is_what_it_says() {
+    fn check<F: Framing>(Case { name, framing, .. }: Case<F>) {
+        check_framing(&framing).unwrap();
+        let longest = (*framing.block_lens().end()).min(1 << 40);
+        let mut header = Vec::new();
+        framing.encode_header(longest, &mut header);
+        assert!(header.len() <= framing.max_header_len(), "{name}");
+        assert!(
+            framing.max_header_len() <= 10 || name == "a user's own",
+            "{name}"
+        );
+    }
+    with_each_framing!(|case| check(case));
+}
+
+#[test]
+fn framing_that_waits_for_a_longer_header_than_it_says_breaks_the_contract() {
+    #[derive(Clone)]
+    struct Longer;
+    impl Framing for Longer {
+        fn block_lens(&self) -> RangeInclusive<usize> {
+            0..=255
+        }
+        fn max_header_len(&self) -> usize {
+            1
+        }
+        fn decode_header(&self, front: &[u8]) -> Result<Header, InvalidHeader> {
+            Ok(match *front {
+                [_, len, ..] => Header::Complete {
+                    header_len: 2,
+                    payload_len: len.into(),
+                },
+                _ => Header::Incomplete { at_least: 2 },
+            })
+        }
+        fn encode_header(&self, payload_len: usize, dst: &mut impl BufMut) {
+            dst.put_slice(&[0, payload_len as u8]);
+        }
+    }
+    let violation = check_framing(&Longer).unwrap_err().to_string();
+    assert!(
+        violation.contains("not longer than its framing allows"),
+        "{violation}"
+    );
 }

@@ -1,4 +1,5 @@
-//! What honest connections keep of their rate beside connections that flood with empty blocks.
+//! The part of their rate that honest connections keep beside connections that flood with empty
+//! blocks.
 //!
 //! ```text
 //! cargo bench --bench floods
@@ -55,7 +56,7 @@ const LONGEST: usize = 64 * 1024;
 
 /// `cargo bench --bench floods -- [OPTIONS]`
 #[derive(Debug, Parser)]
-#[command(about = "What honest connections keep beside floods of empty blocks")]
+#[command(about = "The rate that honest connections keep beside floods of empty blocks")]
 struct Args {
     /// Connections with a request in flight each.
     #[arg(long, default_value = "50", value_parser = run::parse_count)]
@@ -119,7 +120,7 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the honest clients get, beside so many floods.
+/// The answers a second that the honest clients get beside so many floods.
 fn answers_a_second(contender: Contender, args: &Args, floods: usize) -> anyhow::Result<f64> {
     let connections = args.honest + floods;
     let clients = runtime()?;
@@ -165,7 +166,7 @@ async fn serve_all(
     Ok(())
 }
 
-/// The answers a second that the honest clients get.
+/// Runs the clients, and returns the answers a second of the honest ones.
 async fn measure(address: SocketAddr, args: &Args, floods: usize) -> anyhow::Result<f64> {
     for _ in 0..floods {
         tokio::spawn(flood(TcpStream::connect(address).await?));

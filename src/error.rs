@@ -36,7 +36,7 @@ use std::{error::Error, fmt, io, time::Duration};
 /// # Ok::<(), BlockError>(())
 /// ```
 ///
-/// What else can be wrong with a block:
+/// Other faults of a block:
 ///
 /// ```
 /// use bytes::{Bytes, BytesMut};
@@ -154,7 +154,7 @@ pub enum BlockError {
     WrongHeader {
         /// Payload bytes that its header announces; none if it cannot be read as a header at all.
         announced: Option<u64>,
-        /// What the framing said is wrong with its header, if it refused it.
+        /// The framing's reason, if it refused the header.
         reason: Option<&'static str>,
         /// Payload bytes of the block.
         actual: usize,
@@ -179,9 +179,9 @@ pub enum BlockError {
     Late {
         /// The block deadline.
         allowed: Duration,
-        /// The block being received, or the first not wholly sent.
+        /// The block being received; for a transfer, the first of its blocks that is not wholly sent.
         index: u64,
-        /// Where it begins; for a sender, counted from the start of the transfer.
+        /// Offset of its first byte.
         offset: u64,
     },
 
@@ -421,7 +421,7 @@ impl fmt::Display for Allowed {
     }
 }
 
-/// What a block's own header announces, or why it was refused, in words.
+/// The length that a block's own header announces, or why it was refused, in words.
 struct OwnHeader(Option<u64>, Option<&'static str>);
 
 impl fmt::Display for OwnHeader {

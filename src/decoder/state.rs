@@ -48,7 +48,7 @@ pub(super) enum State {
     Failed {
         failure: Failure,
         buffered: usize,
-        /// True if bytes that belong behind those were dropped, so that no framing can go on.
+        /// True if bytes after those were dropped, so that no framing can go on.
         gap: bool,
     },
 }

@@ -61,7 +61,7 @@ impl<'b, F: Framing> Iterator for Batch<'b, F> {
 }
 
 impl<F> Batch<'_, F> {
-    /// Takes note if there is no block at all, though there was one when this was made.
+    /// Records that the framing contradicts itself, if there is no block at all.
     #[cold]
     fn run_dry<T>(&mut self) -> Option<T> {
         let lent = self.cursor.granted - self.remaining - self.cursor.blocks;

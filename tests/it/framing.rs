@@ -12,7 +12,8 @@ use wholeblock::{
 };
 
 use crate::support::{
-    Case, KIB, MIB, Magic, Scripted, blocks_for, collect, prefixed, ready, wire, with_each_framing,
+    Case, KIB, Line, MIB, Magic, Scripted, blocks_for, collect, prefixed, ready, wire,
+    with_each_framing,
 };
 
 #[test]
@@ -768,40 +769,13 @@ fn framing_that_contradicts_itself_is_an_error_and_no_end() {
     }
 }
 
-/// Ends at a `\n`, which is kept, and is at most so long.
-#[derive(Clone)]
-struct UpTo(usize);
-
-impl Framing for UpTo {
-    fn block_lens(&self) -> RangeInclusive<usize> {
-        1..=self.0
-    }
-
-    fn max_header_len(&self) -> usize {
-        self.0
-    }
-
-    fn decode_header(&self, front: &[u8]) -> Result<Header, InvalidHeader> {
-        Ok(match front.iter().position(|byte| *byte == b'\n') {
-            Some(at) => Header::Complete {
-                header_len: 0,
-                payload_len: at as u64 + 1,
-            },
-            None => Header::Incomplete {
-                at_least: front.len() + 1,
-            },
-        })
-    }
-
-    fn encode_header(&self, _payload_len: usize, _dst: &mut impl BufMut) {}
-}
-
 #[test]
 fn header_without_an_end_is_refused_at_the_length_its_framing_allows() {
     for most in [1, 10, 255, 64 * KIB, usize::MAX] {
         let longest = most.min(64 * KIB);
         let io = Scripted::chunked(&vec![b'x'; longest + 10], 1_000.min(longest), true);
-        let mut transport = BlockTransport::new(io.then_silent(), BlockCodec::new(UpTo(most)));
+        let mut transport =
+            BlockTransport::new(io.then_silent(), BlockCodec::new(Line::up_to(most)));
         let error = ready(transport.next()).unwrap().unwrap_err();
         assert!(
             matches!(error, BlockError::InvalidHeader { index: 0, .. }),
@@ -811,7 +785,7 @@ fn header_without_an_end_is_refused_at_the_length_its_framing_allows() {
 
         let line = [&vec![b'x'; longest - 1][..], b"\n"].concat();
         let io = Scripted::chunked(&line, 1_000, true);
-        let mut transport = BlockTransport::new(io, BlockCodec::new(UpTo(most)));
+        let mut transport = BlockTransport::new(io, BlockCodec::new(Line::up_to(most)));
         assert_eq!(ready(transport.next()).unwrap().unwrap(), line, "{most}");
     }
 }

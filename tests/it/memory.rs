@@ -5,11 +5,10 @@ use futures::{FutureExt, StreamExt};
 use proptest::prelude::*;
 use tokio_util::codec::{Decoder, Encoder, Framed, FramedParts, FramedRead};
 use wholeblock::{
-    AsFramedRead, BlockCodec, BlockError, BlockTransport, Exact, Framing, Header, InvalidHeader,
-    LengthPrefix, recv_blocks,
+    AsFramedRead, BlockCodec, BlockError, BlockTransport, Exact, LengthPrefix, recv_blocks,
 };
 
-use crate::support::{KIB, MIB, Magic, Scripted, prefixed, ready, transport, wire};
+use crate::support::{KIB, Line, MIB, Magic, Scripted, prefixed, ready, transport, wire};
 
 /// Reads that fill a connection's first buffers, of 8, 16, 32 and 64 KiB; the fourth ends sooner if
 /// a block does. From then on the buffer is as large as it will be for such blocks.
@@ -586,40 +585,12 @@ fn framed_that_is_polled_on_after_a_framing_error_doubles_its_buffer_at_most_onc
     }
 }
 
-/// A line, which ends with `\n` and is kept: its header cannot say how long it is before its end has
-/// come. Counts how often it is asked.
-#[derive(Clone, Default)]
-struct Line {
-    asked: std::rc::Rc<std::cell::Cell<usize>>,
-}
-
-impl Framing for Line {
-    fn block_lens(&self) -> std::ops::RangeInclusive<usize> {
-        1..=64 * KIB
-    }
-
-    fn decode_header(&self, front: &[u8]) -> Result<Header, InvalidHeader> {
-        self.asked.set(self.asked.get() + 1);
-        Ok(match front.iter().position(|byte| *byte == b'\n') {
-            Some(at) => Header::Complete {
-                header_len: 0,
-                payload_len: at as u64 + 1,
-            },
-            None => Header::Incomplete {
-                at_least: front.len() + 1,
-            },
-        })
-    }
-
-    fn encode_header(&self, _payload_len: usize, _dst: &mut impl BufMut) {}
-}
-
 #[test]
 fn header_of_unknown_length_is_read_in_large_reads() {
     let line = [&[b'x'; 59_999][..], b"\n"].concat();
     for max_retained in [MIB, 0] {
         let io = Scripted::default().send(&line.repeat(20));
-        let codec = BlockCodec::new(Line::default()).max_retained(max_retained);
+        let codec = BlockCodec::new(Line::up_to(64 * KIB)).max_retained(max_retained);
         let mut framed = Framed::new(io, codec);
         for _ in 0..20 {
             assert_eq!(ready(framed.next()).unwrap().unwrap(), line);
@@ -635,7 +606,7 @@ fn header_of_unknown_length_is_read_in_large_reads() {
 fn header_is_parsed_once_for_each_read() {
     let line = [&[b'x'; 999][..], b"\n"].concat();
     for lent in [false, true] {
-        let framing = Line::default();
+        let framing = Line::up_to(64 * KIB);
         let io = Scripted::chunked(&line, 1, true).then_silent();
         let mut transport = BlockTransport::new(io, BlockCodec::new(framing.clone()));
         if lent {
@@ -646,7 +617,7 @@ fn header_is_parsed_once_for_each_read() {
         } else {
             assert_eq!(ready(transport.next()).unwrap().unwrap(), line);
         }
-        let asked = framing.asked.get();
+        let asked = framing.asked();
         assert!(asked <= line.len() + 5, "{lent}: asked {asked} times");
     }
 }

@@ -5,7 +5,7 @@ mod scripted;
 mod watched;
 mod way;
 
-use std::{ops::RangeInclusive, pin::pin, time::Duration};
+use std::{cell::Cell, ops::RangeInclusive, pin::pin, rc::Rc, time::Duration};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::{FutureExt, StreamExt};
@@ -87,6 +87,52 @@ impl Framing for Magic {
         dst.put_slice(b"WB\x01");
         dst.put_uint(payload_len as u64, 3);
     }
+}
+
+/// A line, which ends with `\n` and is kept: until its end has come, its header can only ask for one
+/// byte more. Counts how often it is asked.
+#[derive(Clone)]
+pub(crate) struct Line {
+    most: usize,
+    asked: Rc<Cell<usize>>,
+}
+
+impl Line {
+    pub(crate) fn up_to(most: usize) -> Self {
+        Self {
+            most,
+            asked: Rc::default(),
+        }
+    }
+
+    pub(crate) fn asked(&self) -> usize {
+        self.asked.get()
+    }
+}
+
+impl Framing for Line {
+    fn block_lens(&self) -> RangeInclusive<usize> {
+        1..=self.most
+    }
+
+    fn max_header_len(&self) -> usize {
+        self.most
+    }
+
+    fn decode_header(&self, front: &[u8]) -> Result<Header, InvalidHeader> {
+        self.asked.set(self.asked.get() + 1);
+        Ok(match front.iter().position(|byte| *byte == b'\n') {
+            Some(at) => Header::Complete {
+                header_len: 0,
+                payload_len: at as u64 + 1,
+            },
+            None => Header::Incomplete {
+                at_least: front.len() + 1,
+            },
+        })
+    }
+
+    fn encode_header(&self, _payload_len: usize, _dst: &mut impl BufMut) {}
 }
 
 /// A framing, and what the tests expect of it, written down apart from its code.

@@ -303,6 +303,8 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     where
         T: AsyncRead + Unpin,
     {
+        // Not within `poll_rest`, because a yield is no wait.
+        ready!(self.codec.decoder_mut().poll_charge(cx, 0));
         let reads = self.codec.decoder().read_stats().reads;
         let polled = self.poll_rest(cx);
         self.errored = matches!(polled, Poll::Ready(Some(Err(_))));

@@ -229,7 +229,8 @@ pub(crate) fn dribbles() -> Vec<Arc<dyn Attack>> {
 /// Blocks of a header and nothing else: all there are until the peer's end, and with a bad header
 /// after them.
 pub(crate) fn floods() -> Vec<Arc<dyn Attack>> {
-    const EMPTY: usize = 20_000;
+    // A turn of the victim's task for every 256 of them, in each of which all others have theirs.
+    const EMPTY: usize = 5_000;
     let framings: [AnyFraming; 3] = [
         LengthPrefix::u8().into(),
         LengthPrefix::u32().into(),

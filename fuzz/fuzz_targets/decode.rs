@@ -10,7 +10,9 @@ use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use libfuzzer_sys::fuzz_target;
 use tokio_util::codec::{Decoder, Encoder, Framed, FramedRead};
-use wholeblock::{AsFramedRead, BlockCodec, BlockError, BlockTransport, Framing, recv_blocks};
+use wholeblock::{
+    AsFramedRead, BlockCodec, BlockError, BlockTransport, Exact, Framing, recv_blocks,
+};
 use wholeblock_fuzz::{
     config::{Config, Len, Settings, Visit},
     memory::{KIB, ReceiverBounds, Standing},
@@ -23,6 +25,13 @@ use wholeblock_fuzz::{
 
 /// The longest stream, in bytes: enough for a buffer to grow and to be given away.
 const MAX_WIRE: usize = 600 * KIB;
+
+/// Small blocks in a run, and bytes in each if that can be: most of a batch.
+const RUN: usize = 500;
+const SMALL: usize = 100;
+
+/// The most blocks that are kept.
+const MAX_KEPT: usize = 8;
 
 #[derive(Arbitrary, Debug)]
 struct Input {
@@ -62,7 +71,8 @@ struct Lending {
 /// A part of a stream.
 #[derive(Arbitrary, Clone, Debug)]
 enum Piece {
-    /// A block, if there can be one of this length, and otherwise of one near it.
+    /// A block, if there can be one of this length, and otherwise of one near it. It is filled with
+    /// the byte, and kept if that is odd. A run of small blocks follows if it is the largest.
     Block(Len, u8),
     /// The header of a block that does not follow.
     Announced(u64),
@@ -80,14 +90,13 @@ impl Input {
             match piece {
                 Piece::Block(Len(len), fill) => {
                     // One more than the limit, too.
-                    let len = (*len).clamp(*reference.lens.start(), max.saturating_add(1));
-                    if wire.len() + len > MAX_WIRE {
-                        continue;
+                    add_block(&mut wire, reference, *len, max.saturating_add(1), *fill);
+                    if *fill == u8::MAX {
+                        for at in 0..RUN {
+                            let fill = u8::from(at % 100 == 50);
+                            add_block(&mut wire, reference, SMALL, max, fill);
+                        }
                     }
-                    let mut block = vec![*fill; len];
-                    reference.make_true(&mut block);
-                    reference.announce(len as u64, &mut wire);
-                    wire.extend_from_slice(&block);
                 }
                 Piece::Announced(len) => reference.announce(*len, &mut wire),
                 Piece::Bytes(bytes) => wire.extend_from_slice(bytes),
@@ -96,6 +105,18 @@ impl Input {
         wire.extend_from_slice(&self.raw);
         wire
     }
+}
+
+/// Appends a block of `len` bytes, or of the nearest length up to `max`, if there is room.
+fn add_block(wire: &mut Vec<u8>, reference: &Reference, len: usize, max: usize, fill: u8) {
+    let len = len.clamp(*reference.lens.start(), max);
+    if wire.len() + len > MAX_WIRE {
+        return;
+    }
+    let mut block = vec![fill; len];
+    reference.make_true(&mut block);
+    reference.announce(len as u64, wire);
+    wire.extend_from_slice(&block);
 }
 
 impl Visit for &Input {
@@ -109,6 +130,8 @@ impl Visit for &Input {
             arrived: peer.arrived.clone(),
             failed: false,
             longest: 0,
+            kept: Vec::with_capacity(MAX_KEPT),
+            allocation_at_failure: 0,
             bounds: ReceiverBounds::new(self.settings.max_retained()),
             task: Task::new(),
         };
@@ -168,6 +191,9 @@ struct Checks<'w> {
     /// Whether the transport has just failed.
     failed: bool,
     longest: usize,
+    /// Blocks that are kept, and their lengths on the wire.
+    kept: Vec<(BytesMut, usize)>,
+    allocation_at_failure: usize,
     bounds: ReceiverBounds,
     task: Task,
 }
@@ -191,6 +217,16 @@ impl Checks<'_> {
         // It may be behind others that were skipped.
         self.begun();
         self.reader.take(wire.len());
+    }
+
+    /// Keeps a block or drops it, as its last byte says.
+    fn keep_or_drop(&mut self, block: BytesMut) {
+        let is_odd = block.last().is_some_and(|byte| byte % 2 == 1);
+        if is_odd && self.kept.len() < MAX_KEPT {
+            let wire_len = self.reader.last().len();
+            self.bounds.keep(wire_len);
+            self.kept.push((block, wire_len));
+        }
     }
 
     /// Takes note of what has begun, and is in the buffer.
@@ -225,6 +261,7 @@ impl Checks<'_> {
             longest: self.longest,
             capacity: buffer.capacity(),
             idle: self.reader.kept(arrived) == 0,
+            failed: self.allocation_at_failure,
         });
     }
 
@@ -242,7 +279,7 @@ impl Checks<'_> {
             let outcome = match next {
                 Some(Ok(block)) => {
                     self.block(&block);
-                    drop(block);
+                    self.keep_or_drop(block);
                     self.memory(receiver.buffer());
                     continue;
                 }
@@ -310,8 +347,19 @@ impl Checks<'_> {
         }
     }
 
-    /// After the end there is nothing more, but the end or the error again; and nothing is left.
+    /// After the end there is nothing more, but the end or the error again; the buffer stays as it is,
+    /// and nothing is left.
     fn over(mut self, mut receiver: impl Receiver) {
+        let left = self.reader.buffered(self.arrived.get());
+        assert!(
+            receiver.buffer() == left,
+            "what has arrived and is not taken"
+        );
+        if !left.is_empty() {
+            // With the room of the blocks that were taken from its front, at most a batch.
+            let filled = self.arrived.get().min(64 * KIB);
+            self.allocation_at_failure = receiver.buffer().capacity().max(filled);
+        }
         for _ in 0..4 {
             match self.task.finish(|cx| receiver.poll_next_unpin(cx)) {
                 None | Some(Err(BlockError::Io(_))) => {}
@@ -320,8 +368,12 @@ impl Checks<'_> {
             }
         }
         assert_eq!(receiver.skipped(), self.reader.skipped);
+        assert!(receiver.buffer() == left, "the buffer after an error");
         self.memory(receiver.buffer());
         drop(receiver);
+        for (block, wire_len) in self.kept {
+            self.bounds.drop_kept(block, wire_len);
+        }
         self.bounds.check_gone();
     }
 
@@ -348,7 +400,8 @@ impl Checks<'_> {
                     Err(error) => {
                         self.end(Some(&error));
                         let again = codec.decode(&mut buffer).expect_err("the error again");
-                        return self.reader.check_error(&again);
+                        self.reader.check_error(&again);
+                        return go_on(codec, buffer, self.reader.buffered(self.arrived.get()));
                     }
                 }
             }
@@ -378,6 +431,16 @@ impl Checks<'_> {
             }
         }
     }
+}
+
+/// Another framing reads the bytes that the former refused, and all behind them.
+fn go_on<F: Framing>(codec: BlockCodec<F>, mut buffer: BytesMut, left: &[u8]) {
+    let mut codec = codec.with_framing(Exact::new(1).expect("a framing"));
+    for byte in left {
+        let block = codec.decode(&mut buffer).expect("no error");
+        assert_eq!(block.expect("a block"), &[*byte][..]);
+    }
+    assert_eq!(codec.decode(&mut buffer).expect("no error"), None);
 }
 
 /// A block that was received can be sent: as the very bytes that it came as, where no others stand

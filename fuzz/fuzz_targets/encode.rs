@@ -20,8 +20,8 @@ use wholeblock::{
     AsFramedWrite, BlockCodec, BlockError, BlockTransport, Framing, send_blocks, try_send_blocks,
 };
 use wholeblock_fuzz::{
-    config::{Config, FULL_WRITE, Len, Settings, Visit},
-    memory::KIB,
+    config::{Config, Len, Settings, Visit},
+    memory::{Heap, KIB},
     polls::Task,
     reference::{Reference, Refusal},
     scripted::{Scripted, Step},
@@ -78,17 +78,16 @@ impl Visit for &Input {
             wire: &wire,
             ends: &ends,
         };
+        let heap = Heap::new();
         let peer = || Scripted::taking(&self.writes, self.vectored);
         sending.encode(codec.clone());
-        sending.sink(
-            Framed::new(peer(), codec.clone()),
-            Framed::get_ref,
-            usize::MAX,
-        );
+        sending.sink(Framed::new(peer(), codec.clone()), Framed::get_ref, |_| {
+            None
+        });
         sending.sink(
             BlockTransport::new(peer(), codec.clone()),
             BlockTransport::get_ref,
-            FULL_WRITE,
+            |io| Some(io.queue_limit()),
         );
         sending.transfer(
             FramedWrite::new(peer(), codec.clone()),
@@ -99,6 +98,7 @@ impl Visit for &Input {
             BlockTransport::get_ref,
         );
         sending.receive(codec, max_decode);
+        heap.check_spares();
     }
 }
 
@@ -155,18 +155,28 @@ impl Sending<'_> {
         assert!(sent == self.wire, "other bytes than the reference's");
     }
 
-    /// By a sink, which queues no more than `most` bytes and a block.
-    fn sink<'w, W>(&self, mut sink: W, io: impl Fn(&W) -> &Scripted<'w>, most: usize)
-    where
+    /// By a sink, which queues no more than `limit` bytes and a block, and writes nothing before.
+    fn sink<'w, W>(
+        &self,
+        mut sink: W,
+        io: impl Fn(&W) -> &Scripted<'w>,
+        limit: impl Fn(&Scripted<'w>) -> Option<usize>,
+    ) where
         W: Sink<Bytes, Error = BlockError> + Unpin,
     {
         let task = Task::new();
         let (mut index, mut taken) = (0, 0);
         let blocks = self.blocks.iter().zip(&self.input.blocks);
         for ((block, options), expected) in blocks.zip(self.results) {
+            let (written, before) = (io(&sink).written().len(), limit(io(&sink)));
             repeated(&task, |cx| Pin::new(&mut sink).poll_ready(cx));
-            let queued = taken - io(&sink).written().len();
-            assert!(queued < most, "{queued} bytes queued, and ready for more");
+            let (written_then, after) = (io(&sink).written().len(), limit(io(&sink)));
+            if let (Some(before), Some(after)) = (before, after) {
+                let queued = taken - written_then;
+                assert!(queued < after, "{queued} bytes queued, and ready for more");
+                let writes = written_then > written;
+                assert_eq!(writes, taken - written >= before, "{before}, {queued} left");
+            }
             let result = Pin::new(&mut sink).start_send(Bytes::copy_from_slice(block));
             check(result, expected, block.len(), &mut index);
             taken = self.wire_len(index);

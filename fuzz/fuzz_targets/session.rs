@@ -77,6 +77,7 @@ enum Op {
         leaked: bool,
         polls: u8,
     },
+    /// Writes a block to the transport below, if nothing else is on its way, and flushes what is above.
     Flush,
     Receive {
         form: Form,
@@ -94,7 +95,7 @@ enum Op {
     },
     /// From `Framed` to `BlockTransport`, or the other way round.
     Convert,
-    /// Takes a `Framed` apart, and puts it together again.
+    /// Takes a `Framed` apart, and puts it together again, with another buffer.
     Parts,
     /// Goes on with the next framing.
     Switch,
@@ -180,7 +181,10 @@ impl Session {
         match op {
             Op::Feed(blocks) => self.feed(at, blocks, &task),
             Op::Transfer { .. } => self.transfer(at, op, &task),
-            Op::Flush => drop(self.poll_flush(at, &mut task.context())),
+            Op::Flush => {
+                self.write_below(at);
+                let _ = self.poll_flush(at, &mut task.context());
+            }
             Op::Receive {
                 form,
                 blocks,
@@ -275,6 +279,27 @@ impl Session {
             let bytes = Bytes::copy_from_slice(&block);
             let result = either!(self.sides[at].io, io => Pin::new(io).start_send(bytes));
             self.check_sent(at, result, block);
+        }
+    }
+
+    /// Writes a block to the transport below, if no part of another is queued.
+    fn write_below(&mut self, at: usize) {
+        if self.sides[at].end.written() != self.sides[at].encoded_bytes {
+            return;
+        }
+        let block = Block {
+            len: Len(3),
+            fill: 0,
+            raw: false,
+        };
+        for block in self.payloads(at, &[block]) {
+            let mut wire = Vec::new();
+            let (epoch, max) = (self.sides[at].epoch, self.sides[at].max_encode);
+            let result = self.reference(epoch).write(&block, max, &mut wire);
+            if result.is_ok() && self.sides[at].end.write_below(&wire) {
+                self.taken(at, block);
+                self.sides[at].encoded -= 1; // by the codec it was not
+            }
         }
     }
 

@@ -12,6 +12,10 @@ use crate::reference::{MAX_LIMIT, Reference};
 /// Bytes in a full write: the crate's constant of this name, which its users cannot see.
 pub const FULL_WRITE: usize = 86 * 1_448;
 
+/// Bytes from which on a sink waits after a flush; each write raises that by a quarter of its length, up
+/// to a full one.
+pub const FIRST_WRITE: usize = 8 * 1_024;
+
 /// Lengths around which something in the crate changes.
 const EDGES: [usize; 8] = [128, 256, 4_096, 8_192, 16_384, 65_536, FULL_WRITE, 131_072];
 

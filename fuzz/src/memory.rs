@@ -5,6 +5,8 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
+use bytes::BytesMut;
+
 pub const KIB: usize = 1024;
 
 /// What a read buffer begins with, and the most that a batch of small blocks takes.
@@ -14,9 +16,15 @@ const BATCH: usize = 64 * KIB;
 /// What a limit on payload bytes leaves for a header.
 const HEADER_SLACK: usize = 64;
 
+/// The little things beside buffers.
+const LITTLE: usize = 4 * KIB;
+
 /// What is not the read buffer: what the thread keeps for its next reader and its next writer, the
 /// small buffer to wait with, and little things. It may come into being in any run.
-const BESIDES: usize = 2 * BATCH + INITIAL + 4 * KIB;
+const BESIDES: usize = 2 * BATCH + INITIAL + LITTLE;
+
+/// What a thread keeps for its next writer.
+const SPARE_WRITE: usize = 128 * KIB;
 
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
@@ -72,6 +80,15 @@ impl Heap {
     pub fn peak(&self) -> usize {
         PEAK.load(Relaxed).saturating_sub(self.before)
     }
+
+    /// Panics if a thread holds more than its spare buffers, now that all else is gone.
+    pub fn check_spares(&self) {
+        let held = self.held();
+        assert!(
+            held <= BATCH + SPARE_WRITE + LITTLE,
+            "{held} bytes are left"
+        );
+    }
 }
 
 impl Default for Heap {
@@ -88,6 +105,8 @@ pub struct ReceiverBounds {
     most_buffered: usize,
     /// The most that the buffer might have had at any time.
     most_allowed: usize,
+    /// The most that the blocks which the user keeps may keep alive.
+    kept: usize,
 }
 
 /// Where a receiver is, to judge what it holds.
@@ -100,6 +119,9 @@ pub struct Standing {
     pub capacity: usize,
     /// Whether all that has arrived is taken.
     pub idle: bool,
+    /// The buffer's allocation when it failed, if it has and was polled on: `Framed` makes room for another byte
+    /// then, in a buffer that stays as it is.
+    pub failed: usize,
 }
 
 impl ReceiverBounds {
@@ -109,7 +131,32 @@ impl ReceiverBounds {
             max_retained: max_retained.max(INITIAL),
             most_buffered: 0,
             most_allowed: INITIAL,
+            kept: 0,
         }
+    }
+
+    /// What a block of `wire_len` bytes may keep alive: a small one a batch, a large one the buffer.
+    fn kept_by(&self, wire_len: usize) -> usize {
+        match wire_len <= BATCH {
+            true => BATCH,
+            false => self.most_allowed.max(wire_len + HEADER_SLACK),
+        }
+    }
+
+    /// Takes note of a block that the user keeps.
+    pub fn keep(&mut self, wire_len: usize) {
+        self.kept += self.kept_by(wire_len);
+    }
+
+    /// Drops a block that was kept longer than its receiver. Panics if it kept more alive than it may.
+    pub fn drop_kept(&self, block: BytesMut, wire_len: usize) {
+        let before = self.heap.held();
+        drop(block);
+        let (freed, allowed) = (before - self.heap.held(), self.kept_by(wire_len));
+        assert!(
+            freed <= allowed + KIB,
+            "a block of {wire_len} bytes kept {freed} alive, allowed are {allowed}"
+        );
     }
 
     /// Takes note of bytes that are in the buffer together: `kept` of them for certain, and not more
@@ -127,6 +174,7 @@ impl ReceiverBounds {
         let filled = now.arrived.min(self.most_buffered + batch);
         let earned = INITIAL.max(2 * filled);
         let mut allowed = earned.min(batch.max(now.longest)) + HEADER_SLACK;
+        allowed = allowed.max(2 * now.failed);
         self.most_allowed = self.most_allowed.max(allowed);
         let mut heap = self.most_allowed;
         if now.idle {
@@ -142,20 +190,21 @@ impl ReceiverBounds {
             now.longest,
             now.idle,
         );
+        let beside = BESIDES + self.kept;
         let (held, peak) = (self.heap.held(), self.heap.peak());
         assert!(
-            held <= heap + BESIDES,
-            "{held} bytes held, allowed are {heap} and {BESIDES}; idle: {}",
+            held <= heap + beside,
+            "{held} bytes held, allowed are {heap} and {beside}; idle: {}",
             now.idle,
         );
         // While it grows, there are two.
-        let most = 2 * self.most_allowed + BESIDES;
+        let most = 2 * self.most_allowed + beside;
         assert!(peak <= most, "{peak} bytes at a time, allowed are {most}");
     }
 
-    /// Panics if anything is left, now that the receiver is gone.
+    /// Panics if more than a spare buffer is left, now that the receiver and all blocks are gone.
     pub fn check_gone(&self) {
         let held = self.heap.held();
-        assert!(held <= BESIDES, "{held} bytes are left");
+        assert!(held <= BATCH + LITTLE, "{held} bytes are left");
     }
 }

@@ -96,6 +96,26 @@ impl End {
         wake(&mut channel.writer);
     }
 
+    /// Writes `bytes` below what is above, if there is room for all of them.
+    pub fn write_below(&self, bytes: &[u8]) -> bool {
+        let mut channel = self.outgoing.borrow_mut();
+        if channel.closed || channel.deaf || channel.capacity - channel.bytes.len() < bytes.len() {
+            return false;
+        }
+        channel.bytes.extend(bytes);
+        channel.written += bytes.len() as u64;
+        match channel.buffered {
+            true => channel.unflushed += bytes.len(),
+            false => channel.pass_on(),
+        }
+        true
+    }
+
+    /// Bytes ever written.
+    pub fn written(&self) -> u64 {
+        self.outgoing.borrow().written
+    }
+
     /// Bytes ever written that the peer could see.
     pub fn passed_on(&self) -> u64 {
         let channel = self.outgoing.borrow();

@@ -136,6 +136,11 @@ impl<'w> Reader<'w> {
         arrived.saturating_sub(at)
     }
 
+    /// What a buffer has of the first `arrived` bytes: all that is kept.
+    pub fn buffered(&self, arrived: usize) -> &'w [u8] {
+        &self.wire[arrived - self.kept(arrived)..arrived]
+    }
+
     /// Of the first `arrived` bytes, those that are not taken, with what is being skipped.
     pub fn ahead(&self, arrived: usize) -> usize {
         arrived.saturating_sub(self.at)
@@ -144,10 +149,7 @@ impl<'w> Reader<'w> {
     /// Bytes on the wire of the block that begins at the front, as far as its header within the
     /// first `arrived` bytes says so; 0 where it does not, or is not within the limit.
     pub fn announced(&self, arrived: usize) -> usize {
-        match self
-            .reference
-            .read(&self.wire[arrived - self.kept(arrived)..arrived])
-        {
+        match self.reference.read(self.buffered(arrived)) {
             Front::Announced {
                 header_len,
                 payload_len,

@@ -11,7 +11,7 @@ use std::{
 use arbitrary::Arbitrary;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::config::Len;
+use crate::config::{FIRST_WRITE, FULL_WRITE, Len};
 
 /// What a transport does when it is asked.
 #[derive(Arbitrary, Clone, Copy, Debug)]
@@ -38,6 +38,8 @@ pub struct Scripted<'w> {
     written: Vec<u8>,
     /// Bytes of them that were flushed.
     flushed: usize,
+    /// Bytes from which on a queue above is full.
+    queue_limit: usize,
     /// Errors it gave.
     pub failures: usize,
 }
@@ -52,6 +54,7 @@ impl<'w> Scripted<'w> {
             vectored: true,
             written: Vec::new(),
             flushed: 0,
+            queue_limit: FIRST_WRITE,
             failures: 0,
         }
     }
@@ -66,6 +69,12 @@ impl<'w> Scripted<'w> {
 
     pub fn written(&self) -> &[u8] {
         &self.written
+    }
+
+    /// Bytes from which on the queue of a `BlockTransport` above is full, after the writes since the last
+    /// flush.
+    pub fn queue_limit(&self) -> usize {
+        self.queue_limit
     }
 
     /// What was written, and flushed since.
@@ -139,6 +148,7 @@ impl AsyncWrite for Scripted<'_> {
                 this.written.extend_from_slice(&buf[..of_buf]);
                 bytes -= of_buf;
             }
+            this.queue_limit = FULL_WRITE.min(this.queue_limit + taken / 4);
             taken
         })
     }
@@ -149,11 +159,15 @@ impl AsyncWrite for Scripted<'_> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if this.flushed == this.written.len() {
-            return Poll::Ready(Ok(()));
-        }
-        let step = Self::poll_step(this.writes.next(), 0, &mut this.failures, cx);
-        step.map_ok(|_| this.flushed = this.written.len())
+        let step = match this.flushed == this.written.len() {
+            true => None,
+            false => this.writes.next(),
+        };
+        let step = Self::poll_step(step, 0, &mut this.failures, cx);
+        step.map_ok(|_| {
+            this.flushed = this.written.len();
+            this.queue_limit = FIRST_WRITE;
+        })
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -18,10 +18,14 @@ use wholeblock::{AnyFraming, AsFramedRead, BlockCodec, BlockError, BlockTranspor
 
 use crate::{
     config::Max,
+    memory::KIB,
     pipe::End,
     polls::Task,
     reference::{Front, Reference},
 };
+
+/// Capacities of the buffers that parts come with: small ones, and one larger than any batch.
+const PARTS: [usize; 4] = [0, 3, 1_000, 300 * KIB];
 
 /// A way to receive.
 #[derive(Arbitrary, Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,13 +130,23 @@ impl Side {
     }
 
     /// Goes on with a `BlockTransport` instead of a `Framed`, or the other way round; or takes a
-    /// `Framed` apart, and puts it together again.
+    /// `Framed` apart, and puts it together again with a read buffer of another size.
     pub fn convert(&mut self, other: bool) {
         let io = &mut self.io;
         *io = match (mem::replace(io, Io::Gone), other) {
             (Io::Framed(framed), true) => Io::Transport(framed.into()),
             (Io::Transport(transport), true) => Io::Framed(transport.into_framed()),
-            (Io::Framed(framed), false) => Io::Framed(Framed::from_parts(framed.into_parts())),
+            (Io::Framed(framed), false) => {
+                let mut parts = framed.into_parts();
+                let capacity = PARTS[self.received as usize % PARTS.len()];
+                let mut buffer = BytesMut::with_capacity(capacity);
+                buffer.extend_from_slice(&parts.read_buf);
+                parts.read_buf = buffer;
+                match self.encoded % 2 {
+                    0 => Io::Framed(Framed::from_parts(parts)),
+                    _ => Io::Transport(parts.into()),
+                }
+            }
             (io, _) => io,
         };
     }

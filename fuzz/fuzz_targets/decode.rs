@@ -15,6 +15,7 @@ use wholeblock::{
 };
 use wholeblock_fuzz::{
     config::{Config, Len, Settings, Visit},
+    flood,
     memory::{KIB, ReceiverBounds, Standing},
     neighbour,
     polls::Task,
@@ -135,6 +136,8 @@ impl Visit for &Input {
             bounds: ReceiverBounds::new(self.settings.max_retained()),
             task: Task::new(),
         };
+        let all = Reader::new(&reference, &wire, max, self.settings.skip_too_large);
+        let flooded = codec.clone();
         match self.form {
             Form::Decoder => checks.decode(codec, &reference, &wire, &self.reads),
             Form::FramedOwned => checks.owned(Framed::new(peer, codec)),
@@ -144,6 +147,13 @@ impl Visit for &Input {
             Form::Owned => checks.owned(BlockTransport::new(peer, codec)),
             Form::Lent(lending) => checks.lent(BlockTransport::new(peer, codec), lending),
         }
+        let form = match self.form {
+            Form::Owned => flood::Form::Owned,
+            Form::Lent(Lending { batches_of, .. }) if batches_of.is_some() => flood::Form::Batched,
+            Form::Lent(_) => flood::Form::Lent,
+            _ => return,
+        };
+        flood::receive(flooded, all, &wire, form);
     }
 }
 

@@ -3,6 +3,7 @@
 //! the memory that is held.
 
 pub mod config;
+pub mod flood;
 pub mod memory;
 pub mod neighbour;
 pub mod pipe;

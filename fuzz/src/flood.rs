@@ -1,0 +1,126 @@
+//! A flood of blocks over a transport that is always ready and spends nothing of a task's budget: the
+//! task yields all the same, and each of its turns moves blocks.
+
+use std::{
+    future::poll_fn,
+    io,
+    pin::{Pin, pin},
+    task::{Context, Poll},
+};
+
+use futures::StreamExt;
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    runtime::{Builder, Runtime},
+};
+use wholeblock::{BlockCodec, BlockError, BlockTransport, Framing, recv_blocks};
+
+use crate::{
+    memory::KIB,
+    reader::{Event, Reader},
+};
+
+/// Blocks between two yields: 8 for each unit of tokio's budget of 128, and 256 that are taken from a
+/// buffer between two charges.
+const TURN: u64 = 8 * 128 + 256;
+
+/// Blocks of a flood: some turns.
+const BLOCKS: u64 = 4 * TURN;
+
+/// The longest blocks of a flood, in bytes on the wire, on average.
+const LONGEST: usize = 256;
+
+thread_local! {
+    static RUNTIME: Runtime = Builder::new_current_thread().build().expect("a runtime");
+}
+
+/// A peer that sends the same blocks again and again, without end.
+struct Endless<'w> {
+    wire: &'w [u8],
+    at: usize,
+}
+
+impl AsyncRead for Endless<'_> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        while buf.remaining() > 0 {
+            let rest = &self.wire[self.at..];
+            let bytes = rest.len().min(buf.remaining());
+            buf.put_slice(&rest[..bytes]);
+            self.at = (self.at + bytes) % self.wire.len();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// How a flood is received.
+#[derive(Clone, Copy, Debug)]
+pub enum Form {
+    Owned,
+    Lent,
+    Batched,
+}
+
+/// Receives the blocks of a stream, if they are small and nothing else is in it, as a flood. Panics if
+/// too many pass between two yields.
+pub fn receive<F: Framing>(codec: BlockCodec<F>, mut reader: Reader<'_>, wire: &[u8], form: Form) {
+    let (mut blocks, mut shortest) = (0, usize::MAX);
+    while let Event::Block { wire, .. } = reader.peek() {
+        (blocks, shortest) = (blocks + 1, shortest.min(wire.len()));
+        reader.take(wire.len());
+    }
+    if reader.peek() != Event::End || blocks == 0 || wire.len() > blocks * LONGEST {
+        return;
+    }
+    // A buffer's blocks are charged together where they are skipped or lent as a batch.
+    let a_buffer = match (form, reader.skipped) {
+        (Form::Owned | Form::Lent, 0) => 0,
+        (_, 0) => 64 * KIB / shortest,
+        _ => 64 * KIB,
+    };
+    let most = TURN + a_buffer as u64;
+    let mut transport = BlockTransport::new(Endless { wire, at: 0 }, codec);
+    let (mut passed, mut before) = (0, 0);
+    let all_yield = poll_fn(|cx| {
+        loop {
+            let polled = poll(&mut transport, form, cx);
+            let yields = polled.is_pending();
+            if let Poll::Ready(received) = polled {
+                passed += received.expect("no error");
+            }
+            let all = passed + transport.codec().skipped_blocks();
+            assert!(all - before <= most, "{} blocks in a turn", all - before);
+            if all > BLOCKS {
+                return Poll::Ready(());
+            }
+            if yields {
+                assert!(all > before, "a turn that only pays for those before it");
+                before = all;
+                return Poll::Pending;
+            }
+        }
+    });
+    RUNTIME.with(|runtime| runtime.block_on(all_yield));
+}
+
+/// Receives a block, or a batch.
+fn poll<F: Framing>(
+    transport: &mut BlockTransport<Endless<'_>, F>,
+    form: Form,
+    cx: &mut Context<'_>,
+) -> Poll<Result<u64, BlockError>> {
+    match form {
+        Form::Owned => transport
+            .poll_next_unpin(cx)
+            .map(|block| block.expect("no end").map(|_| 1)),
+        Form::Lent => pin!(recv_blocks(transport).next())
+            .poll(cx)
+            .map_ok(|block| block.map_or(0, |_| 1)),
+        Form::Batched => pin!(recv_blocks(transport).next_batch())
+            .poll(cx)
+            .map_ok(|batch| batch.map_or(0, |batch| batch.count() as u64)),
+    }
+}

@@ -20,12 +20,11 @@ use crate::{
     reader::{Event, Reader},
 };
 
-/// Blocks between two yields: 8 for each unit of tokio's budget of 128, and 256 that are taken from a
-/// buffer between two charges.
-const TURN: u64 = 8 * 128 + 256;
+/// Blocks between two yields.
+const TURN: u64 = 256;
 
 /// Blocks of a flood: some turns.
-const BLOCKS: u64 = 4 * TURN;
+const BLOCKS: u64 = 16 * TURN;
 
 /// The longest blocks of a flood, in bytes on the wire, on average.
 const LONGEST: usize = 256;

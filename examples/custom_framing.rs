@@ -5,7 +5,7 @@
 //! cargo run --example custom_framing
 //!
 //! received b"hello"
-//! error: invalid header in block 1, which begins at byte 8: it does not begin with the mark
+//! error: invalid header in block 1, which begins at byte 8: it does not begin with the mark (header: 68 65 6c 6c 6f 20 61 67 61 69 6e "hello again")
 //! ```
 
 use std::{error::Error, ops::RangeInclusive};

@@ -152,10 +152,9 @@ impl OldParts {
 
 async fn list_parts(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut parts = Vec::new();
-    let mut entries = match fs::read_dir(folder).await {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(parts),
-        Err(error) => return Err(error),
+    let Ok(mut entries) = fs::read_dir(folder).await else {
+        // It is not there yet, or it is no folder, which shows when a file is written to it.
+        return Ok(parts);
     };
     while let Some(entry) = entries.next_entry().await? {
         let name = entry.file_name();

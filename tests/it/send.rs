@@ -561,7 +561,7 @@ async fn block_whose_writes_never_wait_is_late_at_the_deadline() {
             "{error:?}"
         );
         assert!(begun.elapsed() >= times * deadline);
-        assert!(begun.elapsed() < 10 * deadline);
+        assert!(begun.elapsed() < 100 * deadline);
     }
 }
 

@@ -495,10 +495,11 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
         self.renew();
     }
 
-    /// Allows as many of the blocks as may be lent before the next charge.
+    /// Allows as many of the blocks as may be lent before the next charge: one at least, because
+    /// skipped blocks can have used up the turn before it.
     fn renew(&mut self) {
         let lent = self.cursor.blocks - self.consumed_blocks;
-        let more = self.framed.codec().decoder().until_charge(lent);
+        let more = self.framed.codec().decoder().until_charge(lent).max(1);
         self.cursor.lend_until = self.cursor.granted.min(self.cursor.blocks + more);
     }
 

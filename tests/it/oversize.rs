@@ -231,3 +231,32 @@ fn a_limit_lowered_inside_a_header_holds_after_a_block_that_is_skipped_too() {
     assert_eq!(ready(transport.next()).unwrap().unwrap().len(), 5);
     assert_eq!(transport.codec().skipped_blocks(), 2);
 }
+
+#[test]
+fn blocks_among_skipped_ones_arrive_wherever_a_turn_ends() {
+    // One to be received for so many to be skipped, so that every place in a turn of 256 is met.
+    for skipped in [1, 2, 3, 5, 255, 256, 257] {
+        let group = [b"\x01a".to_vec(), b"\x02no".repeat(skipped)].concat();
+        let wire = group.repeat(3_000 / skipped + 3);
+        let codec = || {
+            let framing = LengthPrefix::u8().max_block_len(1).unwrap();
+            BlockCodec::new(framing).skip_too_large(true)
+        };
+        let expected = 3_000 / skipped + 3;
+        let mut transport = BlockTransport::new(&wire[..], codec());
+        let mut lent = 0;
+        let mut receiving = recv_blocks(&mut transport);
+        while let Some(block) = ready(receiving.next()).unwrap() {
+            assert_eq!(block, b"a");
+            lent += 1;
+        }
+        assert_eq!(lent, expected, "{skipped}");
+        let mut transport = BlockTransport::new(&wire[..], codec());
+        let mut owned = 0;
+        while let Some(block) = ready(transport.next()) {
+            assert_eq!(block.unwrap(), "a");
+            owned += 1;
+        }
+        assert_eq!(owned, expected, "{skipped}");
+    }
+}

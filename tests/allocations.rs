@@ -677,7 +677,7 @@ fn small_block_that_is_kept_holds_64_kib_at_most_whatever_came_before() {
                 drop(framed);
                 let vec = kept.capacity() * size_of::<BytesMut>();
                 let held = held_since(&before).saturating_sub(vec);
-                let most = (kept.len() + 1) * (64 * KIB + 128);
+                let most = (kept.len() + 1).saturating_mul(64 * KIB + 128);
                 assert!(
                     held <= most,
                     "{per_read}, {step}: {held} bytes by {}",

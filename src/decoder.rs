@@ -270,7 +270,7 @@ impl<F: Framing> BlockDecoder<F> {
     }
 
     /// Takes the block at the front of `src`, if it is whole; otherwise reserves capacity for the
-    /// rest of it. The caller charges the task's budget with [`poll_charge`](Self::poll_charge).
+    /// rest of it. The caller yields by [`poll_charge`](Self::poll_charge).
     #[inline]
     pub(crate) fn decode(&mut self, src: &mut BytesMut) -> Result<Option<BytesMut>, BlockError> {
         match self.next_small(src) {
@@ -279,7 +279,7 @@ impl<F: Framing> BlockDecoder<F> {
         }
     }
 
-    /// As [`decode`](Self::decode), for a caller that has no task to charge for the blocks.
+    /// As [`decode`](Self::decode), for a caller that cannot yield: charges the task's budget.
     #[inline]
     pub(crate) fn decode_charged(
         &mut self,
@@ -325,7 +325,7 @@ impl<F: Framing> BlockDecoder<F> {
         self.ended
     }
 
-    /// What is missing of the block of which `rest` has arrived.
+    /// The failure of a stream that ends inside a block, of which `rest` has arrived.
     fn cut_short(&self, rest: &[u8]) -> Option<Failure> {
         let truncated = |part, expected, received| {
             Some(Failure::Truncated {

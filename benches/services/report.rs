@@ -1,4 +1,4 @@
-//! What was measured, in tables.
+//! Tables of the rates and ratios.
 
 use crate::{
     shapes::Job,

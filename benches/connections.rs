@@ -1,8 +1,8 @@
 //! Many connections over 127.0.0.1 on one runtime of two workers: throughput, and idle memory.
 //!
 //! ```text
-//! cargo bench --bench connections
-//! cargo bench --bench connections -- --counts 1,10,100,1000 --rounds 9 --only ld,next
+//! cargo bench -p benches --bench connections
+//! cargo bench -p benches --bench connections -- --counts 1,10,100,1000 --rounds 9 --only ld,next
 //! ```
 //!
 //! Prints two tables, of the contenders of `loopback` that use tokio:
@@ -21,6 +21,13 @@ use std::{
 use anyhow::{Context, ensure};
 use clap::Parser;
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+use support::{
+    contenders::{Contender, Task},
+    load::{Load, Source},
+    run::{self, Schedule, of},
+    stats::{self, Table, decimals},
+    system,
+};
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
@@ -29,17 +36,6 @@ use tokio::{
     task::JoinSet,
     time::sleep,
 };
-
-use crate::support::{
-    contenders::{Contender, Task},
-    load::{Load, Source},
-    run::{self, Schedule, of},
-    stats::{self, Table, decimals},
-    system,
-};
-
-#[allow(dead_code, reason = "each benchmark uses a part of what they share")]
-mod support;
 
 /// In place for the throughput too, the same for all.
 #[global_allocator]
@@ -57,7 +53,7 @@ const TRAFFIC: u64 = 256;
 /// Descriptors that a process has open beside its connections, with room to spare.
 const OTHER_FILES: usize = 64;
 
-/// `cargo bench --bench connections -- [OPTIONS]`
+/// `cargo bench -p benches --bench connections -- [OPTIONS]`
 #[derive(Debug, Parser)]
 #[command(about = "Many connections over 127.0.0.1: throughput, and idle memory")]
 struct Args {

@@ -2,8 +2,8 @@
 //! blocks.
 //!
 //! ```text
-//! cargo bench --bench floods
-//! cargo bench --bench floods -- --honest 50 --floods 8 --rounds 15
+//! cargo bench -p benches --bench floods
+//! cargo bench -p benches --bench floods -- --honest 50 --floods 8 --rounds 15
 //! ```
 //!
 //! A server of one thread forwards what each connection sends back to it. The honest clients send a
@@ -30,6 +30,11 @@ use anyhow::{Context, bail, ensure};
 use bytes::{Bytes, BytesMut};
 use clap::Parser;
 use futures::{SinkExt, StreamExt, TryStreamExt};
+use support::{
+    contenders::{Contender, Failure, Peer},
+    run::{self, Schedule},
+    stats::{self, Table, decimals},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -40,21 +45,12 @@ use tokio::{
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 use wholeblock::{BlockCodec, BlockTransport, LengthPrefix};
 
-use crate::support::{
-    contenders::{Contender, Failure, Peer},
-    run::{self, Schedule},
-    stats::{self, Table, decimals},
-};
-
-#[allow(dead_code, reason = "each benchmark uses a part of what they share")]
-mod support;
-
 const SIZE: usize = 64;
 
 /// The longest block that any end accepts.
 const LONGEST: usize = 64 * 1024;
 
-/// `cargo bench --bench floods -- [OPTIONS]`
+/// `cargo bench -p benches --bench floods -- [OPTIONS]`
 #[derive(Debug, Parser)]
 #[command(about = "The rate that honest connections keep beside floods of empty blocks")]
 struct Args {

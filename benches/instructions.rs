@@ -5,7 +5,7 @@
 //! ```
 //!
 //! prints how many instructions each way takes for a block, and fails where one takes more than it
-//! should. By hand, where `cargo bench --bench instructions --no-run` names the binary:
+//! should. By hand, where `cargo bench -p benches --bench instructions --no-run` names the binary:
 //!
 //! ```text
 //! valgrind --tool=callgrind BINARY lent-next 120000
@@ -26,17 +26,13 @@ use std::{
 
 use anyhow::{bail, ensure};
 use futures::{executor::block_on, sink};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio_util::codec::{Framed, LengthDelimitedCodec};
-use wholeblock::{BlockCodec, BlockTransport, LengthField};
-
-use crate::support::{
+use support::{
     contenders::{feed, receive, receive_batches, receive_lent, send_all},
     load::{Blocks, Load, Source},
 };
-
-#[allow(dead_code, reason = "each benchmark uses a part of what they share")]
-mod support;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio_util::codec::{Framed, LengthDelimitedCodec};
+use wholeblock::{BlockCodec, BlockTransport, LengthField};
 
 const MODES: &str = "memory, lent-next, lent-batch, transport-stream, framed-stream, \
                      lengthdelimited-stream, source, empty-sink, send-blocks, transport-sink, \

@@ -26,7 +26,7 @@ use tokio::{
 
 /// Blocks that a task receives between two yields. To echo as many empty ones takes about 20 µs, a
 /// few times as long as an honest request: 50 connections that ask keep about half of their rate
-/// beside 8 that flood (`cargo bench --bench floods`). A yield takes half a microsecond.
+/// beside 8 that flood (`cargo bench -p benches --bench floods`). A yield takes half a microsecond.
 pub(crate) const RECEIVED_PER_TURN: u64 = 256;
 
 /// Blocks that a task sends between two yields, and one write. They are its own, or they were charged

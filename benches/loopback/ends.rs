@@ -11,19 +11,17 @@ use std::{
 };
 
 use anyhow::{bail, ensure};
+use support::{
+    contenders::{Contender, Running, Task},
+    load::Load,
+    system,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     runtime::{Builder, Runtime},
 };
 
-use crate::{
-    link::Link,
-    support::{
-        contenders::{Contender, Running, Task},
-        load::Load,
-        system,
-    },
-};
+use crate::link::Link;
 
 /// What one contender took in one round.
 #[derive(Clone, Copy, Debug)]

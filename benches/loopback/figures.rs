@@ -1,15 +1,13 @@
 //! What was measured, in figures.
 
-use crate::{
-    Args,
-    ends::Took,
-    support::{
-        contenders::Contender,
-        load::Load,
-        run::{Rounds, of},
-        stats::{self, Table, decimals},
-    },
+use support::{
+    contenders::Contender,
+    load::Load,
+    run::{Rounds, of},
+    stats::{self, Table, decimals},
 };
+
+use crate::{Args, ends::Took};
 
 /// The figures of one load.
 #[derive(Debug)]

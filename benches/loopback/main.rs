@@ -1,12 +1,12 @@
 //! One TCP connection: how near to the bare socket whole blocks come.
 //!
 //! ```text
-//! cargo bench --bench loopback
-//! cargo bench --bench loopback -- --source both --nodelay off
-//! cargo bench --bench loopback -- --via veth:1500
-//! cargo bench --bench loopback -- --plot docs/throughput.svg --markdown
-//! cargo bench --bench loopback -- --sizes 4MiB,16MiB,256MiB --peak
-//! cargo bench --bench loopback -- --trips 5000 --sizes 64 --framing prefixed
+//! cargo bench -p benches --bench loopback
+//! cargo bench -p benches --bench loopback -- --source both --nodelay off
+//! cargo bench -p benches --bench loopback -- --via veth:1500
+//! cargo bench -p benches --bench loopback -- --plot docs/throughput.svg --markdown
+//! cargo bench -p benches --bench loopback -- --sizes 4MiB,16MiB,256MiB --peak
+//! cargo bench -p benches --bench loopback -- --trips 5000 --sizes 64 --framing prefixed
 //! ```
 //!
 //! Sender and receiver have a thread each, and a current-thread runtime each where they use tokio.
@@ -48,16 +48,16 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{ArgAction, Parser, ValueEnum};
+use support::{
+    contenders::Contender,
+    load::{Load, Source},
+    run::{self, Schedule},
+    stats,
+};
 
 use crate::{
     figures::Figures,
     link::{Link, Via},
-    support::{
-        contenders::Contender,
-        load::{Load, Source},
-        run::{self, Schedule},
-        stats,
-    },
 };
 
 mod ends;
@@ -65,13 +65,10 @@ mod figures;
 mod link;
 mod peak;
 mod plot;
-#[allow(dead_code, reason = "each benchmark uses a part of what they share")]
-#[path = "../support/mod.rs"]
-mod support;
 mod trips;
 mod veth;
 
-/// `cargo bench --bench loopback -- [OPTIONS]`
+/// `cargo bench -p benches --bench loopback -- [OPTIONS]`
 #[derive(Debug, Parser)]
 #[command(about = "One TCP connection: how near to the bare socket whole blocks come")]
 struct Args {

@@ -9,16 +9,13 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-
-use crate::{
-    Args, ends,
-    link::Link,
-    support::{
-        run::{self, Schedule},
-        stats::{self, Table, decimals},
-        system,
-    },
+use support::{
+    run::{self, Schedule},
+    stats::{self, Table, decimals},
+    system,
 };
+
+use crate::{Args, ends, link::Link};
 
 pub(crate) fn measure(args: &Args) -> anyhow::Result<()> {
     let contenders = run::contenders(&args.only);

@@ -9,11 +9,9 @@ use plotters::{
     prelude::*,
     style::text_anchor::{HPos, Pos, VPos},
 };
+use support::{contenders::Contender, stats};
 
-use crate::{
-    figures::{Figures, Line, groups},
-    support::{contenders::Contender, stats},
-};
+use crate::figures::{Figures, Line, groups};
 
 const FONT: &str = "Helvetica, Arial, sans-serif";
 const WIDTH: u32 = 1040;

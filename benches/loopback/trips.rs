@@ -1,17 +1,14 @@
 //! `--trips`: one block there and back, again and again.
 
 use std::sync::mpsc;
-
-use crate::{
-    Args, ends,
-    link::Link,
-    support::{
-        contenders::{Contender, Task},
-        load::Load,
-        run::{self, Schedule, of},
-        stats::{self, Table},
-    },
+use support::{
+    contenders::{Contender, Task},
+    load::Load,
+    run::{self, Schedule, of},
+    stats::{self, Table},
 };
+
+use crate::{Args, ends, link::Link};
 
 /// The p50 and p99 of one turn, in microseconds.
 type Quantiles = [f64; 2];

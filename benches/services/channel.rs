@@ -2,13 +2,11 @@
 
 use bytes::Bytes;
 use futures::{Sink, StreamExt};
+use support::contenders::{Failure, Moved, Peer};
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_stream::wrappers::ReceiverStream;
 
-use crate::{
-    payloads::Payloads,
-    support::contenders::{Failure, Moved, Peer},
-};
+use crate::payloads::Payloads;
 
 pub(crate) const PRODUCERS: u64 = 8;
 

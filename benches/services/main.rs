@@ -2,10 +2,10 @@
 //! tokio-util's `LengthDelimitedCodec` when requests are in flight in both directions.
 //!
 //! ```text
-//! cargo bench --bench services
-//! cargo bench --bench services -- --shapes rpc,feed --sizes 256,1024 --rounds 15
-//! cargo bench --bench services -- --in-flight 16 --connections 1,50
-//! cargo bench --bench services -- --threads 1 --nodelay off
+//! cargo bench -p benches --bench services
+//! cargo bench -p benches --bench services -- --shapes rpc,feed --sizes 256,1024 --rounds 15
+//! cargo bench -p benches --bench services -- --in-flight 16 --connections 1,50
+//! cargo bench -p benches --bench services -- --threads 1 --nodelay off
 //! ```
 //!
 //! | `--shapes` | the server, or the receiver                                              |
@@ -42,17 +42,17 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use clap::{ArgAction, Parser, ValueEnum};
+use support::{
+    contenders::Contender,
+    load::Source,
+    run::{self, Schedule},
+    stats, system,
+};
 
 use crate::{
     payloads::NUMBER_LEN,
     report::Figures,
     shapes::{Job, Shape},
-    support::{
-        contenders::Contender,
-        load::Source,
-        run::{self, Schedule},
-        stats, system,
-    },
 };
 
 mod channel;
@@ -63,14 +63,11 @@ mod report;
 mod rpc;
 mod shapes;
 mod sides;
-#[allow(dead_code, reason = "each benchmark uses a part of what they share")]
-#[path = "../support/mod.rs"]
-mod support;
 
 /// Descriptors that a process has open beside its connections, with room to spare.
 const OTHER_FILES: usize = 64;
 
-/// `cargo bench --bench services -- [OPTIONS]`
+/// `cargo bench -p benches --bench services -- [OPTIONS]`
 #[derive(Debug, Parser)]
 #[command(about = "Requests and answers in the shapes that services have")]
 struct Args {

@@ -4,8 +4,7 @@ use std::hint::black_box;
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
-
-use crate::support::load::{PAYLOAD, SHARED, Source};
+use support::load::{PAYLOAD, SHARED, Source};
 
 /// Bytes of the number at the front of each payload.
 pub(crate) const NUMBER_LEN: usize = size_of::<u64>();

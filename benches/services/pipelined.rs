@@ -3,12 +3,10 @@
 use anyhow::Context;
 use bytes::BytesMut;
 use futures::{FutureExt, SinkExt, StreamExt, TryStreamExt};
+use support::contenders::{Failure, Moved, Peer};
 use tokio::{sync::Semaphore, try_join};
 
-use crate::{
-    payloads::Payloads,
-    support::contenders::{Failure, Moved, Peer},
-};
+use crate::payloads::Payloads;
 
 /// Feeds requests while fewer than `in_flight` are without an answer, then flushes.
 pub(crate) async fn client<E: Failure>(

@@ -3,9 +3,8 @@
 use anyhow::ensure;
 use bytes::{Bytes, BytesMut};
 use futures::{FutureExt, Sink, SinkExt, Stream, StreamExt};
+use support::contenders::{Failure, Moved, Peer};
 use tokio::try_join;
-
-use crate::support::contenders::{Failure, Moved, Peer};
 
 /// Between a client and a server, until both have ended.
 pub(crate) async fn proxy<E: Failure>(client: impl Peer<E>, server: impl Peer<E>) -> Moved {

@@ -1,13 +1,12 @@
 //! Tables of the rates and ratios.
 
-use crate::{
-    shapes::Job,
-    support::{
-        contenders::Contender,
-        run::{Rounds, of},
-        stats::{self, Table, decimals},
-    },
+use support::{
+    contenders::Contender,
+    run::{Rounds, of},
+    stats::{self, Table, decimals},
 };
+
+use crate::shapes::Job;
 
 /// The figures of one size.
 pub(crate) struct Figures {

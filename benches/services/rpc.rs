@@ -10,15 +10,13 @@ use std::{
 use anyhow::{Context as _, anyhow, ensure};
 use bytes::{Bytes, BytesMut};
 use futures::{SinkExt, StreamExt};
+use support::contenders::{Failure, Moved, Peer};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinSet,
 };
 
-use crate::{
-    payloads::{NUMBER_LEN, Payloads},
-    support::contenders::{Failure, Moved, Peer},
-};
+use crate::payloads::{NUMBER_LEN, Payloads};
 
 /// Calls, or answers, that wait for the task of the connection: as many as tarpc has by default.
 const CHANNEL: usize = 100;

@@ -5,20 +5,15 @@ use std::time::Duration;
 use anyhow::bail;
 use clap::ValueEnum;
 use futures::FutureExt;
+use support::{
+    contenders::{Contender, Failure, Peer, Running, framed_64k},
+    load::{Load, Source},
+};
 use tokio::net::TcpStream;
 use tokio_util::codec::Framed;
 use wholeblock::{BlockCodec, BlockTransport};
 
-use crate::{
-    channel,
-    payloads::Payloads,
-    pipelined, proxy, rpc,
-    sides::Sides,
-    support::{
-        contenders::{Contender, Failure, Peer, Running, framed_64k},
-        load::{Load, Source},
-    },
-};
+use crate::{channel, payloads::Payloads, pipelined, proxy, rpc, sides::Sides};
 
 /// Their names are what `--shapes` takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

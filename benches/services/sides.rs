@@ -9,13 +9,12 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
+use support::contenders::Running;
 use tokio::{
     net::TcpStream,
     runtime::{Builder, Runtime},
     task::JoinSet,
 };
-
-use crate::support::contenders::Running;
 
 /// A measurement that takes longer fails: blocks wait that should not.
 const LIMIT: Duration = Duration::from_secs(60);

@@ -19,7 +19,7 @@ use super::{
 
 /// Their short names are what `--only` takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Contender {
+pub enum Contender {
     Raw,
     /// The other way of [`Raw`](Self::Raw) to write; the better of the two is the limit.
     #[value(skip)]
@@ -40,7 +40,7 @@ pub(crate) enum Contender {
 }
 
 impl Contender {
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Raw | Self::RawVectored => "raw limit",
             Self::Tokio => "tokio raw",
@@ -56,12 +56,12 @@ impl Contender {
     }
 
     /// Whether it is meant for blocking sockets. All others are given tokio's.
-    pub(crate) fn is_blocking(self) -> bool {
+    pub fn is_blocking(self) -> bool {
         matches!(self, Self::Raw | Self::RawVectored)
     }
 
     /// One end of a connection at work; fails where `load` is none that can be moved.
-    pub(crate) fn run(self, task: Task, io: impl Io, load: Load) -> anyhow::Result<Running> {
+    pub fn run(self, task: Task, io: impl Io, load: Load) -> anyhow::Result<Running> {
         Ok(match load.prefixed {
             true => self.run_with(task, io, load, load.length_prefix()?),
             false => self.run_with(task, io, load, Exact::new(load.size)?),
@@ -87,7 +87,7 @@ impl Contender {
 }
 
 /// `Framed` that writes 64 KiB at a time instead of 8.
-pub(crate) fn framed_64k<T: Io, C>(io: T, codec: C) -> Framed<T, C> {
+pub fn framed_64k<T: Io, C>(io: T, codec: C) -> Framed<T, C> {
     let mut framed = Framed::new(io, codec);
     framed.set_backpressure_boundary(64 * 1024);
     framed
@@ -95,7 +95,7 @@ pub(crate) fn framed_64k<T: Io, C>(io: T, codec: C) -> Framed<T, C> {
 
 /// What one end of a connection does.
 #[derive(Debug)]
-pub(crate) enum Task {
+pub enum Task {
     /// Sends these blocks, and then the end.
     Send(Blocks),
     /// Receives blocks up to the end.
@@ -108,25 +108,25 @@ pub(crate) enum Task {
 }
 
 /// The number of blocks that an end has moved.
-pub(crate) type Moved = anyhow::Result<u64>;
+pub type Moved = anyhow::Result<u64>;
 
 /// An end at work.
 ///
 /// Boxed one by one, so that no task is as large as the largest of them: `connections` weighs them.
-pub(crate) type Running = BoxFuture<'static, Moved>;
+pub type Running = BoxFuture<'static, Moved>;
 
 /// What the loops run over.
-pub(crate) trait Io: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+pub trait Io: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Io for T {}
 
 /// The framings of this crate that are measured.
-pub(crate) trait Form: Framing + Send + Unpin + 'static {}
+pub trait Form: Framing + Send + Unpin + 'static {}
 
 impl<F: Framing + Send + Unpin + 'static> Form for F {}
 
 /// A sink and a stream of blocks, whoever's codec is in it.
-pub(crate) trait Peer<E>:
+pub trait Peer<E>:
     Sink<Bytes, Error = E> + Stream<Item = Result<BytesMut, E>> + Unpin + Send + 'static
 {
 }
@@ -137,7 +137,7 @@ impl<P, E> Peer<E> for P where
 }
 
 /// What can go wrong with one.
-pub(crate) trait Failure: Error + Send + Sync + 'static {}
+pub trait Failure: Error + Send + Sync + 'static {}
 
 impl<E: Error + Send + Sync + 'static> Failure for E {}
 
@@ -151,7 +151,7 @@ fn sink_stream<E: Failure>(task: Task, peer: impl Peer<E>) -> Running {
     }
 }
 
-pub(crate) async fn feed<E: Failure>(
+pub async fn feed<E: Failure>(
     mut sink: impl Sink<Bytes, Error = E> + Unpin,
     source: Blocks,
 ) -> Moved {
@@ -164,7 +164,7 @@ pub(crate) async fn feed<E: Failure>(
     Ok(sent)
 }
 
-pub(crate) async fn receive<E: Failure>(mut peer: impl Peer<E>) -> Moved {
+pub async fn receive<E: Failure>(mut peer: impl Peer<E>) -> Moved {
     let mut seen = 0;
     while let Some(block) = peer.next().await {
         black_box(&block?[..]);
@@ -196,7 +196,7 @@ async fn echo<E: Failure>(mut peer: impl Peer<E>) -> Moved {
     Ok(trips)
 }
 
-pub(crate) fn micros_since(started: Instant) -> f64 {
+pub fn micros_since(started: Instant) -> f64 {
     started.elapsed().as_secs_f64() * 1e6
 }
 
@@ -215,13 +215,13 @@ fn lent<F: Form>(task: Task, transport: Ours<impl Io, F>, batches: bool) -> Runn
     }
 }
 
-pub(crate) async fn send_all<F: Form>(mut transport: Ours<impl Io, F>, source: Blocks) -> Moved {
+pub async fn send_all<F: Form>(mut transport: Ours<impl Io, F>, source: Blocks) -> Moved {
     let sent = send_blocks(&mut transport, stream::iter(source)).await?;
     transport.close().await?;
     Ok(sent.blocks)
 }
 
-pub(crate) async fn receive_lent<F: Form>(mut transport: Ours<impl Io, F>) -> Moved {
+pub async fn receive_lent<F: Form>(mut transport: Ours<impl Io, F>) -> Moved {
     let mut blocks = recv_blocks(&mut transport);
     let mut seen = 0;
     while let Some(block) = blocks.next().await? {
@@ -231,7 +231,7 @@ pub(crate) async fn receive_lent<F: Form>(mut transport: Ours<impl Io, F>) -> Mo
     Ok(seen)
 }
 
-pub(crate) async fn receive_batches<F: Form>(mut transport: Ours<impl Io, F>) -> Moved {
+pub async fn receive_batches<F: Form>(mut transport: Ours<impl Io, F>) -> Moved {
     let mut blocks = recv_blocks(&mut transport);
     let mut seen = 0;
     while let Some(batch) = blocks.next_batch().await? {

@@ -9,7 +9,7 @@ use wholeblock::{ConfigError, Framing, LengthPrefix};
 
 /// Where a sender's blocks come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Source {
+pub enum Source {
     /// Slices of one shared, reference-counted buffer.
     Slices,
     /// A fresh `Vec` for each block, into which its bytes are copied.
@@ -17,7 +17,7 @@ pub(crate) enum Source {
 }
 
 impl Source {
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Slices => "slices of a shared buffer",
             Self::Fresh => "a fresh Vec a block",
@@ -26,52 +26,52 @@ impl Source {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Load {
+pub struct Load {
     /// Payload bytes of a block.
-    pub(crate) size: usize,
+    pub size: usize,
     /// Whether a big-endian u32 is in front of each block; if not, nothing is.
-    pub(crate) prefixed: bool,
-    pub(crate) source: Source,
-    pub(crate) blocks: u64,
+    pub prefixed: bool,
+    pub source: Source,
+    pub blocks: u64,
 }
 
 impl Load {
-    pub(crate) fn framing(&self) -> &'static str {
+    pub fn framing(&self) -> &'static str {
         match self.prefixed {
             true => "length-prefixed",
             false => "exact length",
         }
     }
 
-    pub(crate) fn header_len(&self) -> usize {
+    pub fn header_len(&self) -> usize {
         if self.prefixed { size_of::<u32>() } else { 0 }
     }
 
     /// Appends what is on the wire in front of a payload of `len` bytes.
-    pub(crate) fn put_header(&self, len: usize, wire: &mut Vec<u8>) {
+    pub fn put_header(&self, len: usize, wire: &mut Vec<u8>) {
         if self.prefixed {
             wire.extend_from_slice(&(len as u32).to_be_bytes());
         }
     }
 
-    pub(crate) fn wire_len(&self) -> usize {
+    pub fn wire_len(&self) -> usize {
         self.header_len() + self.size
     }
 
     /// One block as it is on the wire.
-    pub(crate) fn wire(&self) -> Vec<u8> {
+    pub fn wire(&self) -> Vec<u8> {
         let mut wire = Vec::new();
         self.put_header(self.size, &mut wire);
         wire.resize(self.wire_len(), PAYLOAD);
         wire
     }
 
-    pub(crate) fn gigabytes(&self) -> f64 {
+    pub fn gigabytes(&self) -> f64 {
         self.blocks as f64 * self.size as f64 / 1e9
     }
 
     /// The blocks to be sent.
-    pub(crate) fn source(&self) -> Blocks {
+    pub fn source(&self) -> Blocks {
         let whole = (SHARED / self.size).max(1) * self.size;
         // Sliced, so that it is counted from the first block on: a `Bytes` just made of a `Vec` has
         // no count yet. The compiler is not to see which of the two it is.
@@ -84,7 +84,7 @@ impl Load {
     }
 
     /// The default prefix; blocks over its limit raise it.
-    pub(crate) fn length_prefix(&self) -> Result<LengthPrefix, ConfigError> {
+    pub fn length_prefix(&self) -> Result<LengthPrefix, ConfigError> {
         let prefix = LengthPrefix::u32();
         match prefix.block_lens().contains(&self.size) {
             true => Ok(prefix),
@@ -93,7 +93,7 @@ impl Load {
     }
 
     /// As it comes; blocks over its limit raise it.
-    pub(crate) fn length_delimited(&self) -> LengthDelimitedCodec {
+    pub fn length_delimited(&self) -> LengthDelimitedCodec {
         let mut codec = LengthDelimitedCodec::new();
         codec.set_max_frame_length(codec.max_frame_length().max(self.size));
         codec
@@ -101,15 +101,15 @@ impl Load {
 }
 
 /// Every byte of every payload: nothing that is measured depends on the content.
-pub(crate) const PAYLOAD: u8 = b'a';
+pub const PAYLOAD: u8 = b'a';
 
 /// Bytes of the shared buffer, or one block if that is longer: more than the first-level cache
 /// holds, so that a sender that reads payloads pays for it, and less than the second.
-pub(crate) const SHARED: usize = 64 * 1024;
+pub const SHARED: usize = 64 * 1024;
 
 /// A sender's source of blocks.
 #[derive(Debug)]
-pub(crate) struct Blocks {
+pub struct Blocks {
     /// A whole number of blocks.
     shared: Bytes,
     /// Where in `shared` the next block begins.

@@ -28,7 +28,7 @@ const FRAMED: usize = 8 * 1024;
 
 /// How a sender writes.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Writes {
+pub enum Writes {
     /// Blocks are copied into a buffer, and it is written when it has so many bytes.
     Filled(usize),
     /// Blocks are kept, and slices of them written.
@@ -36,10 +36,10 @@ pub(crate) enum Writes {
 }
 
 impl Writes {
-    pub(crate) const FILLED: Self = Self::Filled(WRITE);
+    pub const FILLED: Self = Self::Filled(WRITE);
 
     /// The way that is usually the better for blocks of `size` bytes.
-    pub(crate) fn for_size(size: usize) -> Self {
+    pub fn for_size(size: usize) -> Self {
         match size < WRITE {
             true => Self::FILLED,
             false => Self::Vectored,
@@ -47,12 +47,12 @@ impl Writes {
     }
 
     /// Whole blocks, as `Framed` has them in its buffer when it writes.
-    pub(crate) fn as_framed(load: &Load) -> Self {
+    pub fn as_framed(load: &Load) -> Self {
         Self::Filled(FRAMED.next_multiple_of(load.wire_len()))
     }
 }
 
-pub(crate) fn run(task: Task, io: impl Io, load: Load, writes: Writes) -> Running {
+pub fn run(task: Task, io: impl Io, load: Load, writes: Writes) -> Running {
     match (task, writes) {
         (Task::Send(source), Writes::Filled(len)) => Box::pin(send_filled(io, load, source, len)),
         (Task::Send(source), Writes::Vectored) => Box::pin(send_vectored(io, load, source)),

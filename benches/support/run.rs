@@ -11,16 +11,16 @@ use super::contenders::Contender;
 /// Whether this was started to measure: `cargo bench` says `--bench`, `cargo test` does not.
 ///
 /// Says what to type if it was not, for a test run has no time to measure.
-pub(crate) fn is_bench(name: &str) -> bool {
+pub fn is_bench(name: &str) -> bool {
     let asked = env::args().any(|arg| arg == "--bench") && env::args().all(|arg| arg != "--test");
     if !asked {
-        println!("nothing was measured; to measure: cargo bench --bench {name}");
+        println!("nothing was measured; to measure: cargo bench -p benches --bench {name}");
     }
     asked
 }
 
 /// For arguments that count: rounds, connections.
-pub(crate) fn parse_count(text: &str) -> Result<usize, String> {
+pub fn parse_count(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count @ 1..) => Ok(count),
         _ => Err("not a number from 1 on".to_owned()),
@@ -28,7 +28,7 @@ pub(crate) fn parse_count(text: &str) -> Result<usize, String> {
 }
 
 /// Those named by `--only`; all if none is.
-pub(crate) fn contenders(only: &[Contender]) -> Vec<Contender> {
+pub fn contenders(only: &[Contender]) -> Vec<Contender> {
     match only {
         [] => Contender::value_variants().to_vec(),
         only => only.to_vec(),
@@ -36,13 +36,13 @@ pub(crate) fn contenders(only: &[Contender]) -> Vec<Contender> {
 }
 
 /// What each contender took, round by round, in the order of the contenders.
-pub(crate) type Rounds<M> = Vec<(Contender, Vec<M>)>;
+pub type Rounds<M> = Vec<(Contender, Vec<M>)>;
 
 /// The order of all measurements: contenders take turns, another one first in each round, so that
 /// a machine that is slow for a while is slow for all of them. One more round comes first, to warm
 /// up, and does not count.
 #[derive(Debug)]
-pub(crate) struct Schedule {
+pub struct Schedule {
     contenders: Vec<Contender>,
     rounds: usize,
     /// On a terminal only, and drawn between two measurements, never while one is under way.
@@ -51,7 +51,7 @@ pub(crate) struct Schedule {
 
 impl Schedule {
     /// For `loads` calls of [`measure`](Self::measure).
-    pub(crate) fn new(contenders: Vec<Contender>, rounds: usize, loads: usize) -> Self {
+    pub fn new(contenders: Vec<Contender>, rounds: usize, loads: usize) -> Self {
         let template = "{bar:30} {pos}/{len} [{elapsed} of {duration}] {msg}";
         let style = ProgressStyle::with_template(template).expect("a template without mistakes");
         let steps = contenders.len() * (1 + rounds) * loads;
@@ -62,7 +62,7 @@ impl Schedule {
         }
     }
 
-    pub(crate) fn measure<M>(
+    pub fn measure<M>(
         &self,
         load: &str,
         measure: impl Fn(Contender) -> anyhow::Result<M>,
@@ -85,13 +85,13 @@ impl Schedule {
         Ok(took)
     }
 
-    pub(crate) fn finish(&self) {
+    pub fn finish(&self) {
         self.progress.finish_and_clear();
     }
 }
 
 /// What `contender` took, if it took part.
-pub(crate) fn of<M>(rounds: &Rounds<M>, contender: Contender) -> Option<&[M]> {
+pub fn of<M>(rounds: &Rounds<M>, contender: Contender) -> Option<&[M]> {
     let found = rounds.iter().find(|(name, _)| *name == contender);
     found.map(|(_, measured)| &measured[..])
 }

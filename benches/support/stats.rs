@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 /// The value that a `share` (0 to 1) of `values` does not exceed; NaN if there are none.
-pub(crate) fn quantile(values: &[f64], share: f64) -> f64 {
+pub fn quantile(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let Some(last) = sorted.len().checked_sub(1) else {
@@ -17,18 +17,18 @@ pub(crate) fn quantile(values: &[f64], share: f64) -> f64 {
     below + (above - below) * place.fract()
 }
 
-pub(crate) fn median(values: &[f64]) -> f64 {
+pub fn median(values: &[f64]) -> f64 {
     quantile(values, 0.5)
 }
 
 /// Each round is compared with itself, so that a machine which is slow for a while is slow on both
 /// sides.
-pub(crate) fn ratios(over: &[f64], under: &[f64]) -> Vec<f64> {
+pub fn ratios(over: &[f64], under: &[f64]) -> Vec<f64> {
     over.iter().zip(under).map(|(o, u)| o / u).collect()
 }
 
 /// The name of a number of bytes, in the units sizes are given in here.
-pub(crate) fn bytes(count: usize) -> String {
+pub fn bytes(count: usize) -> String {
     match count {
         n if n >= 1 << 20 && n % (1 << 20) == 0 => format!("{} MiB", n >> 20),
         n if n >= 1 << 10 && n % (1 << 10) == 0 && n < 50 << 10 => format!("{} KiB", n >> 10),
@@ -37,7 +37,7 @@ pub(crate) fn bytes(count: usize) -> String {
 }
 
 /// `value` with so many decimals, or a dash for what is not known.
-pub(crate) fn decimals(value: f64, places: usize) -> String {
+pub fn decimals(value: f64, places: usize) -> String {
     match value.is_nan() {
         true => "-".to_owned(),
         false => format!("{value:.places$}"),
@@ -45,7 +45,7 @@ pub(crate) fn decimals(value: f64, places: usize) -> String {
 }
 
 /// `count` with a comma every three digits.
-pub(crate) fn grouped(count: usize) -> String {
+pub fn grouped(count: usize) -> String {
     let digits = count.to_string();
     let mut out = String::new();
     for (place, digit) in digits.chars().enumerate() {
@@ -59,7 +59,7 @@ pub(crate) fn grouped(count: usize) -> String {
 
 /// Rows under a heading, padded into columns; also Markdown, if wanted.
 #[derive(Debug)]
-pub(crate) struct Table {
+pub struct Table {
     heading: Vec<String>,
     rows: Vec<Vec<String>>,
     /// How many columns at the left are names; numbers are right-aligned.
@@ -67,7 +67,7 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    pub(crate) fn new(names: usize, heading: &[&str]) -> Self {
+    pub fn new(names: usize, heading: &[&str]) -> Self {
         Self {
             heading: heading.iter().map(ToString::to_string).collect(),
             rows: Vec::new(),
@@ -75,11 +75,11 @@ impl Table {
         }
     }
 
-    pub(crate) fn row(&mut self, cells: Vec<String>) {
+    pub fn row(&mut self, cells: Vec<String>) {
         self.rows.push(cells);
     }
 
-    pub(crate) fn render(&self, markdown: bool) -> String {
+    pub fn render(&self, markdown: bool) -> String {
         let lines = || std::iter::once(&self.heading).chain(&self.rows);
         let width = |column: usize| {
             let cells = lines().filter_map(|line| line.get(column));

@@ -2,7 +2,7 @@
 
 /// Seconds that all threads of this process have spent computing, in the kernel too.
 #[cfg(unix)]
-pub(crate) fn cpu_seconds() -> Option<f64> {
+pub fn cpu_seconds() -> Option<f64> {
     use rustix::time::{ClockId, clock_gettime};
 
     let time = clock_gettime(ClockId::ProcessCPUTime);
@@ -10,30 +10,30 @@ pub(crate) fn cpu_seconds() -> Option<f64> {
 }
 
 #[cfg(not(unix))]
-pub(crate) fn cpu_seconds() -> Option<f64> {
+pub fn cpu_seconds() -> Option<f64> {
     None
 }
 
 /// How many files and sockets this process may have open at once.
 #[cfg(unix)]
-pub(crate) fn file_limit() -> Option<u64> {
+pub fn file_limit() -> Option<u64> {
     use rustix::process::{Resource, getrlimit};
 
     getrlimit(Resource::Nofile).current
 }
 
 #[cfg(not(unix))]
-pub(crate) fn file_limit() -> Option<u64> {
+pub fn file_limit() -> Option<u64> {
     None
 }
 
 /// The most bytes of memory that this process ever had resident.
-pub(crate) fn peak_resident_bytes() -> Option<u64> {
+pub fn peak_resident_bytes() -> Option<u64> {
     status_bytes("VmHWM:")
 }
 
 /// Bytes of memory that this process has resident.
-pub(crate) fn resident_bytes() -> Option<u64> {
+pub fn resident_bytes() -> Option<u64> {
     status_bytes("VmRSS:")
 }
 

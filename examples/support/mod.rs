@@ -8,7 +8,7 @@ pub(crate) mod client;
 pub(crate) mod server;
 
 use std::{
-    fmt,
+    env, fmt,
     future::Future,
     io::{self, IsTerminal, Write},
     process::ExitCode,
@@ -21,7 +21,7 @@ use futures::FutureExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{filter::Targets, prelude::*};
 use wholeblock::{BlockError, TransferStats};
 
 pub(crate) use self::block_file::{BlockFile, Lines};
@@ -139,10 +139,12 @@ where
     B: FnOnce(CancellationToken) -> R,
     R: Future<Output = anyhow::Result<()>> + Send + 'static,
 {
-    tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::from_default_env())
+    let log = env::var("RUST_LOG").unwrap_or_default();
+    let filter: Targets = log.parse().unwrap_or_default();
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
-        .init();
+        .with_filter(filter);
+    tracing_subscriber::registry().with(lines).init();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -262,17 +264,13 @@ pub(crate) fn is_reset(error: &io::Error) -> bool {
 
 /// Whether the system has no room for another open file or socket, now.
 pub(crate) fn is_for_want_of_descriptors(error: &io::Error) -> bool {
-    #[cfg(unix)]
-    {
-        use rustix::io::Errno;
-        let errno = Errno::from_io_error(error);
-        matches!(errno, Some(Errno::MFILE | Errno::NFILE))
-    }
-    #[cfg(not(unix))]
-    {
-        // ERROR_TOO_MANY_OPEN_FILES, WSAEMFILE
-        matches!(error.raw_os_error(), Some(4 | 10_024))
-    }
+    let numbers = if cfg!(unix) {
+        [24, 23] // EMFILE, ENFILE
+    } else {
+        [4, 10_024] // ERROR_TOO_MANY_OPEN_FILES, WSAEMFILE
+    };
+    let number = error.raw_os_error();
+    number.is_some_and(|number| numbers.contains(&number))
 }
 
 /// Makes dropping `socket` a reset. An end that failed must not look to the peer like one that

@@ -5,13 +5,11 @@ use std::{
     net::{TcpListener, TcpStream},
 };
 
-use tempfile::TempDir;
-
 use crate::harness::*;
 
 #[test]
 fn the_bare_wire_is_the_blocks_and_nothing_else() {
-    let folder = TempDir::new().unwrap();
+    let folder = Folder::new();
     let args = [
         "--block-size",
         "5",
@@ -30,11 +28,11 @@ fn the_bare_wire_is_the_blocks_and_nothing_else() {
 
 #[test]
 fn a_refused_connection_is_an_error_and_nothing_is_logged() {
-    let folder = TempDir::new().unwrap();
+    let folder = Folder::new();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
-    let client = Running::client(&folder, address, &[]).end();
+    let client = start_client(&folder, address, &[]).end();
     client.failed(&[&format!("cannot connect to {address}: ")]);
     assert_blocks(&folder, "c.txt", 0, 51_200);
 }
@@ -42,7 +40,7 @@ fn a_refused_connection_is_an_error_and_nothing_is_logged() {
 /// Runs a client with more to send than any buffer takes, against a server that does `then` after
 /// it has read `read` bytes. Whatever was not handed over may not be in the log.
 fn client_cut_short(read: usize, args: &[&str], then: fn(TcpStream), parts: &[&str]) {
-    let folder = TempDir::new().unwrap();
+    let folder = Folder::new();
     let (client, mut socket) = client_of_ours(&folder, &[&["--blocks", "2000"], args].concat());
     socket.read_exact(&mut vec![0; read]).unwrap();
     then(socket);
@@ -85,7 +83,7 @@ fn a_server_that_stops_reading_is_given_up_on_and_the_log_stops_there() {
 
 /// Runs a client against a server that does `then` after it has read all the blocks and the end.
 fn client_left_with(then: fn(TcpStream), message: &str) {
-    let folder = TempDir::new().unwrap();
+    let folder = Folder::new();
     let args = [
         "--block-size",
         "4",
@@ -130,7 +128,7 @@ fn a_reset_after_the_last_block_is_an_error_of_the_client() {
 #[test]
 fn a_busy_client_that_gets_a_signal_keeps_its_log_and_ends_with_an_error() {
     for signal in ["INT", "TERM"] {
-        let folder = TempDir::new().unwrap();
+        let folder = Folder::new();
         let (client, mut socket) = client_of_ours(&folder, &["--blocks", "2000"]);
         socket.read_exact(&mut [0; 51_200]).unwrap();
         client.signal(signal);

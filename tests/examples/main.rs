@@ -6,24 +6,20 @@
 //! also runs where there is no cargo: under Wine, say.
 
 mod client;
-mod file;
 mod harness;
 mod pair;
 mod server;
-mod service;
 mod small;
 
 use std::io::Read;
 #[cfg(unix)]
 use std::{io::Write, net::TcpListener};
 
-use tempfile::TempDir;
-
 use crate::harness::*;
 
 #[test]
 fn a_file_in_a_folder_that_is_not_there_is_an_error_before_anything_is_sent() {
-    let folder = TempDir::new().unwrap();
+    let folder = Folder::new();
     let listen = ["--listen", "127.0.0.1:0", "--out", "none/s.txt"];
     let many = [&listen[..], &["--connections", "0"]].concat();
     let cases: [(&str, &[&str]); 4] = [
@@ -33,7 +29,7 @@ fn a_file_in_a_folder_that_is_not_there_is_an_error_before_anything_is_sent() {
         ("pair", &["--out-dir", "none"]),
     ];
     for (name, args) in cases {
-        Running::start(&folder, name, args)
+        start(&folder, name, args)
             .end()
             .failed(&["cannot write none"]);
     }
@@ -42,8 +38,8 @@ fn a_file_in_a_folder_that_is_not_there_is_an_error_before_anything_is_sent() {
 #[cfg(unix)] // elsewhere there is no file that is always full
 #[test]
 fn a_full_disk_is_an_error_of_either_side() {
-    let folder = TempDir::new().unwrap();
-    let (server, address) = Running::server(&folder, &["--blocks", "3", "--out", "/dev/full"]);
+    let folder = Folder::new();
+    let (server, address) = start_server(&folder, &["--blocks", "3", "--out", "/dev/full"]);
     drop(peer(address, b"aaaabbbbcccc"));
     server.end().failed(&["cannot write /dev/full: "]);
 
@@ -61,15 +57,15 @@ fn a_file_on_a_disk_that_fills_up_ends_in_whole_blocks() {
     let limit = "trap '' XFSZ && ulimit -f 600";
     let size = 51_200;
     let listen = ["--listen", "127.0.0.1:0"];
-    let folder = TempDir::new().unwrap();
-    let (server, address) = Running::start_after(&folder, limit, "server", &listen).listening();
+    let folder = Folder::new();
+    let (server, address) = start_after(&folder, limit, "server", &listen).listening();
     let _ = peer(address, b"").write_all(&blocks(100, size, b""));
     server.end().failed(&["cannot write s.txt: "]);
     assert!(count_blocks(&folder, "s.txt", size) > 0);
 
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let client = Running::start_after(&folder, limit, "client", &["--connect", &address]);
+    let client = start_after(&folder, limit, "client", &["--connect", &address]);
     let (mut socket, _) = listener.accept().unwrap();
     let _ = socket.read_to_end(&mut Vec::new());
     client.end().failed(&["cannot write c.txt: "]);
@@ -81,9 +77,9 @@ fn a_file_on_a_disk_that_fills_up_ends_in_whole_blocks() {
 #[test]
 fn a_large_block_that_does_not_fit_on_the_disk_leaves_no_part_of_it() {
     let limit = "trap '' XFSZ && ulimit -f 600";
-    let folder = TempDir::new().unwrap();
+    let folder = Folder::new();
     let args = ["--listen", "127.0.0.1:0", "--block-size", "3000000"];
-    let (server, address) = Running::start_after(&folder, limit, "server", &args).listening();
+    let (server, address) = start_after(&folder, limit, "server", &args).listening();
     let _ = peer(address, b"").write_all(&blocks(1, 3_000_000, b""));
     server.end().failed(&["cannot write s.txt: "]);
     assert_blocks(&folder, "s.txt", 0, 3_000_000);
@@ -91,7 +87,7 @@ fn a_large_block_that_does_not_fit_on_the_disk_leaves_no_part_of_it() {
 
 #[test]
 fn bad_arguments_end_with_exit_status_2() {
-    let folder = TempDir::new().unwrap();
+    let folder = Folder::new();
     let cases: &[(&str, &[&str])] = &[
         ("server", &["--block-size", "0"]),
         ("server", &["--framing", "guess"]),
@@ -108,7 +104,7 @@ fn bad_arguments_end_with_exit_status_2() {
         ("pair", &["stray"]),
     ];
     for (name, args) in cases {
-        let ended = Running::start(&folder, name, args).end();
+        let ended = start(&folder, name, args).end();
         assert_eq!(
             ended.status, BAD_ARGUMENTS,
             "{name} {args:?}: {}",

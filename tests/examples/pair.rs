@@ -2,8 +2,6 @@
 
 use std::process::{Command, Stdio};
 
-use tempfile::TempDir;
-
 use crate::harness::*;
 
 #[test]
@@ -14,7 +12,7 @@ fn the_pair_leaves_two_files_with_every_block_whatever_the_framing() {
         ("varint", 1),
         ("exact", 3 << 20),
     ] {
-        let folder = TempDir::new().unwrap();
+        let folder = Folder::new();
         let size_arg = size.to_string();
         let args = [
             "--framing",
@@ -24,7 +22,7 @@ fn the_pair_leaves_two_files_with_every_block_whatever_the_framing() {
             "--blocks",
             "20",
         ];
-        let pair = Running::start(&folder, "pair", &args).end().ok();
+        let pair = start(&folder, "pair", &args).end().ok();
         assert!(
             pair.stdout
                 .contains("a program that took each completed read for a block")
@@ -41,16 +39,16 @@ fn the_pair_leaves_two_files_with_every_block_whatever_the_framing() {
 #[test]
 fn the_client_and_the_server_move_every_block_whatever_the_framing() {
     for framing in ["exact", "prefixed", "varint"] {
-        let folder = TempDir::new().unwrap();
+        let folder = Folder::new();
         let args = ["--framing", framing, "--block-size", "51200"];
-        let mut server = Running::start(
+        let mut server = start(
             &folder,
             "server",
             &[&args[..], &["--listen", "127.0.0.1:0"]].concat(),
         );
         let line = server.line_with("listening on ");
         let address = line["listening on ".len()..].parse().unwrap();
-        let client = Running::client(&folder, address, &args).end().ok();
+        let client = start_client(&folder, address, &args).end().ok();
         assert!(client.stdout.contains("send buffer: default "));
         assert!(client.stdout.contains(": 100 blocks, 5.12 MB in "));
         assert!(
@@ -71,10 +69,10 @@ fn the_client_and_the_server_move_every_block_whatever_the_framing() {
     ignore = "Wine 8 gives a receiver an end where there was a reset"
 )]
 fn a_server_that_wanted_more_lets_the_client_fail_too() {
-    let folder = TempDir::new().unwrap();
-    let (server, address) = Running::server(&folder, &["--blocks", "5"]);
+    let folder = Folder::new();
+    let (server, address) = start_server(&folder, &["--blocks", "5"]);
     let args = ["--block-size", "4", "--blocks", "3"];
-    Running::client(&folder, address, &args)
+    start_client(&folder, address, &args)
         .end()
         .failed(&["reset the connection"]);
     server
@@ -84,8 +82,8 @@ fn a_server_that_wanted_more_lets_the_client_fail_too() {
 
 #[test]
 fn nobody_reading_the_output_is_no_reason_to_fail() {
-    let folder = TempDir::new().unwrap();
-    let mut pair = Command::new(binary("pair"))
+    let folder = Folder::new();
+    let mut pair = Command::new(example("pair"))
         .current_dir(folder.path())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -102,9 +100,9 @@ fn nobody_reading_the_output_is_no_reason_to_fail() {
 #[test]
 fn a_pair_that_gets_a_signal_leaves_whole_blocks_in_both_files() {
     for signal in ["INT", "TERM"] {
-        let folder = TempDir::new().unwrap();
+        let folder = Folder::new();
         let args = ["--block-size", "5", "--blocks", "1000000000"];
-        let mut pair = Running::start(&folder, "pair", &args);
+        let mut pair = start(&folder, "pair", &args);
         pair.line_with("send buffer: ");
         pair.signal(signal);
         let pair = pair.end();

@@ -5,14 +5,12 @@ use std::{
     net::TcpListener,
 };
 
-use tempfile::TempDir;
-
 use crate::harness::*;
 
 #[test]
 fn a_block_that_comes_byte_by_byte_is_written_once_and_whole() {
-    let folder = TempDir::new().unwrap();
-    let (server, address) = Running::server(&folder, &["--blocks", "3"]);
+    let folder = Folder::new();
+    let (server, address) = start_server(&folder, &["--blocks", "3"]);
     let mut peer = peer(address, b"");
     for byte in blocks(3, 4, b"") {
         peer.write_all(&[byte]).unwrap();
@@ -24,13 +22,13 @@ fn a_block_that_comes_byte_by_byte_is_written_once_and_whole() {
 
 #[test]
 fn several_clients_are_served_at_once_each_into_a_file_of_its_own() {
-    let folder = TempDir::new().unwrap();
-    let (mut server, address) = Running::server(&folder, &["--connections", "3", "--blocks", "5"]);
+    let folder = Folder::new();
+    let (mut server, address) = start_server(&folder, &["--connections", "3", "--blocks", "5"]);
     let mut first = peer(address, &blocks(2, 4, b""));
     let second = peer(address, &blocks(5, 4, b""));
     drop(second);
     server.line_with("connection 2: received"); // while the first is not half done
-    let third = Running::client(&folder, address, &["--block-size", "4", "--blocks", "5"]);
+    let third = start_client(&folder, address, &["--block-size", "4", "--blocks", "5"]);
     third.end().ok();
     server.line_with("connection 3: received");
     first.write_all(&blocks(5, 4, b"")[8..]).unwrap();
@@ -43,8 +41,8 @@ fn several_clients_are_served_at_once_each_into_a_file_of_its_own() {
 
 #[test]
 fn a_connection_that_fails_does_not_stop_the_others_but_shows_in_the_exit_status() {
-    let folder = TempDir::new().unwrap();
-    let (server, address) = Running::server(&folder, &["--connections", "2", "--blocks", "5"]);
+    let folder = Folder::new();
+    let (server, address) = start_server(&folder, &["--connections", "2", "--blocks", "5"]);
     drop(peer(address, &blocks(2, 4, b"")));
     drop(peer(address, &blocks(5, 4, b"")));
     let server = server.end();
@@ -57,13 +55,13 @@ fn a_connection_that_fails_does_not_stop_the_others_but_shows_in_the_exit_status
 
 #[test]
 fn with_blocks_0_the_server_takes_what_comes_until_a_clean_end() {
-    let folder = TempDir::new().unwrap();
-    let (server, address) = Running::server(&folder, &["--blocks", "0"]);
+    let folder = Folder::new();
+    let (server, address) = start_server(&folder, &["--blocks", "0"]);
     drop(peer(address, &blocks(7, 4, b"")));
     assert!(server.end().ok().stdout.contains(": 7 blocks, 28 B in "));
     assert_blocks(&folder, "s.txt", 7, 4);
 
-    let (server, address) = Running::server(&folder, &["--blocks", "0"]);
+    let (server, address) = start_server(&folder, &["--blocks", "0"]);
     drop(peer(address, &blocks(7, 4, b"")[..27]));
     server.end().failed(&[
         "after 6 whole blocks (24 bytes)",
@@ -131,8 +129,8 @@ fn a_client_that_ends_too_early_is_an_error_with_its_place_and_no_part_of_a_bloc
         ),
     ];
     for (framing, before, rest, parts) in cases {
-        let folder = TempDir::new().unwrap();
-        let (server, address) = Running::server(&folder, &["--framing", framing]);
+        let folder = Folder::new();
+        let (server, address) = start_server(&folder, &["--framing", framing]);
         drop(peer(address, &[*before, rest].concat()));
         server
             .end()
@@ -147,8 +145,8 @@ fn a_client_that_ends_too_early_is_an_error_with_its_place_and_no_part_of_a_bloc
     ignore = "Wine 8 gives a receiver an end where there was a reset"
 )]
 fn a_reset_before_the_last_block_is_an_error_of_the_server() {
-    let folder = TempDir::new().unwrap();
-    let (server, address) = Running::server(&folder, &[]);
+    let folder = Folder::new();
+    let (server, address) = start_server(&folder, &[]);
     reset(peer(address, b"aaaabbbbccccaa"));
     let server = server
         .end()
@@ -163,8 +161,8 @@ fn a_reset_before_the_last_block_is_an_error_of_the_server() {
     ignore = "Wine 8 gives a receiver an end where there was a reset"
 )]
 fn a_reset_after_the_last_block_is_a_warning_of_the_server() {
-    let folder = TempDir::new().unwrap();
-    let (mut server, address) = Running::server(&folder, &["--blocks", "3", "--connections", "2"]);
+    let folder = Folder::new();
+    let (mut server, address) = start_server(&folder, &["--blocks", "3", "--connections", "2"]);
     let peer_of_first = peer(address, b"aaaabbbbcccc");
     wait_for_blocks(&folder, "s-1.txt", 3, 4); // a reset throws away what has not been read
     reset(peer_of_first);
@@ -184,8 +182,8 @@ fn a_reset_after_the_last_block_is_a_warning_of_the_server() {
 #[test]
 fn bytes_after_the_last_block_are_an_error_of_the_client_be_they_a_block_or_less() {
     for extra in ["aaaa", "a", "aaaabbbb"] {
-        let folder = TempDir::new().unwrap();
-        let (server, address) = Running::server(&folder, &["--blocks", "3"]);
+        let folder = Folder::new();
+        let (server, address) = start_server(&folder, &["--blocks", "3"]);
         let peer = peer(address, &[b"aaaabbbbcccc", extra.as_bytes()].concat());
         server.end().failed(&["peer sent more than 3 blocks"]); // without waiting for its end
         drop(peer);
@@ -205,9 +203,9 @@ fn a_client_that_falls_silent_is_given_up_on_wherever_it_is() {
         ),
     ];
     for (sent, whole, message) in cases {
-        let folder = TempDir::new().unwrap();
+        let folder = Folder::new();
         let args = ["--blocks", "3", "--stall-timeout", "0.2"];
-        let (server, address) = Running::server(&folder, &args);
+        let (server, address) = start_server(&folder, &args);
         let peer = peer(address, sent.as_bytes());
         server
             .end()
@@ -219,11 +217,11 @@ fn a_client_that_falls_silent_is_given_up_on_wherever_it_is() {
 
 #[test]
 fn a_port_in_use_is_an_error_and_the_file_is_left_alone() {
-    let folder = TempDir::new().unwrap();
+    let folder = Folder::new();
     std::fs::write(folder.path().join("s.txt"), "aaaa\n").unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let server = Running::start(&folder, "server", &["--listen", &address]).end();
+    let server = start(&folder, "server", &["--listen", &address]).end();
     server.failed(&[&format!("cannot listen on {address}: ")]);
     assert_blocks(&folder, "s.txt", 1, 4);
 }
@@ -236,12 +234,12 @@ fn a_port_in_use_is_an_error_and_the_file_is_left_alone() {
 fn clients_that_never_complete_a_block_do_not_keep_an_honest_one_out_for_longer_than_the_deadline()
 {
     const AT_ONCE: usize = 256;
-    let folder = TempDir::new().unwrap();
+    let folder = Folder::new();
     let args = [
         ["--connections", "257", "--blocks", "3"],
         ["--stall-timeout", "0", "--block-deadline", "0.3"],
     ];
-    let (server, address) = Running::server(&folder, args.as_flattened());
+    let (server, address) = start_server(&folder, args.as_flattened());
     let slow: Vec<_> = (0..AT_ONCE).map(|_| peer(address, b"aaaabb")).collect();
     drop(peer(address, b"aaaabbbbcccc"));
     let server = server.end();
@@ -264,11 +262,11 @@ fn clients_that_never_complete_a_block_do_not_keep_an_honest_one_out_for_longer_
 #[test]
 fn a_folder_for_the_blocks_gets_the_files_inside() {
     for out in ["", "/"].map(|end| format!("folder{end}")) {
-        let folder = TempDir::new().unwrap();
+        let folder = Folder::new();
         std::fs::create_dir(folder.path().join("folder")).unwrap();
         for (connections, file) in [("1", "folder/s.txt"), ("2", "folder/s-1.txt")] {
             let args = ["--out", &out, "--blocks", "3", "--connections", connections];
-            let (mut server, address) = Running::server(&folder, &args);
+            let (mut server, address) = start_server(&folder, &args);
             drop(peer(address, b"aaaabbbbcccc"));
             server.line_with("received from ");
             assert_blocks(&folder, file, 3, 4);
@@ -284,9 +282,9 @@ fn a_folder_for_the_blocks_gets_the_files_inside() {
     ignore = "Wine 8 gives a receiver an end where there was a reset"
 )]
 fn a_client_whose_file_cannot_be_made_gets_a_reset_and_the_others_are_served() {
-    let folder = TempDir::new().unwrap();
+    let folder = Folder::new();
     std::fs::create_dir(folder.path().join("s-2.txt")).unwrap();
-    let (mut server, address) = Running::server(&folder, &["--connections", "3", "--blocks", "3"]);
+    let (mut server, address) = start_server(&folder, &["--connections", "3", "--blocks", "3"]);
     drop(peer(address, b"aaaabbbbcccc"));
     server.line_with("connection 1: received");
     let mut second = peer(address, b"");
@@ -315,8 +313,8 @@ mod out_of_descriptors {
     #[test]
     fn further_clients_wait_until_one_that_is_served_has_ended() {
         for limit in 40..42 {
-            let folder = TempDir::new().unwrap();
-            let (mut server, address) = Running::server_after(
+            let folder = Folder::new();
+            let (mut server, address) = start_server_after(
                 &folder,
                 &format!("ulimit -n {limit}"),
                 &["--connections", "41", "--blocks", "0"],
@@ -339,9 +337,9 @@ mod signals {
     #[test]
     fn an_idle_server_ends_well() {
         for signal in ["INT", "TERM"] {
-            let folder = TempDir::new().unwrap();
+            let folder = Folder::new();
             let args = ["--connections", "0", "--blocks", "3"];
-            let (mut server, address) = Running::server(&folder, &args);
+            let (mut server, address) = start_server(&folder, &args);
             drop(peer(address, b"aaaabbbbcccc"));
             server.line_with("connection 1: received");
             server.signal(signal);
@@ -358,8 +356,8 @@ mod signals {
     #[test]
     fn a_busy_server_keeps_the_whole_blocks_and_ends_with_an_error() {
         for signal in ["INT", "TERM"] {
-            let folder = TempDir::new().unwrap();
-            let (mut server, address) = Running::server(&folder, &["--connections", "0"]);
+            let folder = Folder::new();
+            let (mut server, address) = start_server(&folder, &["--connections", "0"]);
             let busy = peer(address, b"aaaabb");
             drop(peer(address, b"")); // its end shows that the first has been accepted
             server.complaint_with("connection 2 ");

@@ -1,8 +1,8 @@
 //! Sends files and folders of any size in blocks, and receives them whole.
 //!
 //! ```text
-//! cargo run --release --example file -- receive --into received
-//! cargo run --release --example file -- send Cargo.toml src
+//! cargo run --release -p file -- receive --into received
+//! cargo run --release -p file -- send Cargo.toml src
 //!
 //! listening on 127.0.0.1:8801, receiving into received
 //! sent 31 files, 0.2 MB in 0.11 s (...), 0 were there already, 0 refused, 0 reconnections

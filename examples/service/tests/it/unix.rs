@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn a_socket_file_that_a_killed_service_left_is_in_nobodys_way() {
-    let folder = TempDir::new().unwrap();
+    let folder = Folder::new();
     let (killed, _) = serve(&folder, "local", &[]);
     drop(killed);
     assert!(folder.path().join("service.sock").exists());
@@ -16,7 +16,7 @@ fn a_socket_file_that_a_killed_service_left_is_in_nobodys_way() {
     // A file that is no socket stays.
     std::fs::write(folder.path().join("service.sock"), "precious").unwrap();
     let args = ["serve", "--over", "local"];
-    let other = Running::start(&folder, "service", &args).end();
+    let other = Running::start(&folder, SERVICE, &args).end();
     other.failed(&["cannot listen on service.sock: "]);
     let kept = std::fs::read(folder.path().join("service.sock")).unwrap();
     assert_eq!(kept, b"precious");
@@ -24,7 +24,7 @@ fn a_socket_file_that_a_killed_service_left_is_in_nobodys_way() {
 
 #[test]
 fn over_tls_the_service_with_the_certificate_is_trusted_and_no_other() {
-    let folder = TempDir::new().unwrap();
+    let folder = Folder::new();
     let client = call(&folder, "tls", "127.0.0.1:1", &["echo x"]).end();
     client.failed(&["cannot read service-cert.pem: "]);
 
@@ -52,7 +52,7 @@ fn over_tls_the_service_with_the_certificate_is_trusted_and_no_other() {
 fn a_service_that_runs_out_of_files_accepts_again_once_there_are_some() {
     use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
-    let folder = TempDir::new().unwrap();
+    let folder = Folder::new();
     let (service, address) = serve(&folder, "tcp", &[]);
     let mut first = Peer::new(&address);
     first.send(&[b"echo first"]);

@@ -2,7 +2,7 @@
 //! time beside `tokio-postgres`, which does the same in turns with it.
 //!
 //! ```text
-//! PGPASSWORD=secret cargo run --release --example postgres -- --connect 127.0.0.1:5432
+//! PGPASSWORD=secret cargo run --release -p postgres -- --connect 127.0.0.1:5432
 //!
 //! logged in to 127.0.0.1:5432 as postgres: PostgreSQL 15.18 (...)
 //! query:   50000 rows, 3.5 MB: 43.3 ms; tokio-postgres 44.2 ms, 1.06 times as long

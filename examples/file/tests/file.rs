@@ -9,9 +9,9 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use tempfile::TempDir;
+use testing::programs::*;
 
-use crate::harness::*;
+const FILE: &str = env!("CARGO_BIN_EXE_file");
 
 const MIB: usize = 1024 * 1024;
 
@@ -27,13 +27,13 @@ fn noise(len: usize) -> Vec<u8> {
     std::iter::repeat_with(next).take(len).collect()
 }
 
-fn receiver(folder: &TempDir, listen: &str) -> (Running, SocketAddr) {
+fn receiver(folder: &Folder, listen: &str) -> (Running, SocketAddr) {
     receiver_with(folder, &["--listen", listen])
 }
 
-fn receiver_with(folder: &TempDir, args: &[&str]) -> (Running, SocketAddr) {
+fn receiver_with(folder: &Folder, args: &[&str]) -> (Running, SocketAddr) {
     let args = [&["receive", "--into", "into"], args].concat();
-    let mut receiver = Running::start(folder, "file", &args);
+    let mut receiver = Running::start(folder, FILE, &args);
     let address = address_of(&mut receiver);
     (receiver, address)
 }
@@ -44,9 +44,9 @@ fn address_of(receiver: &mut Running) -> SocketAddr {
     address.parse().unwrap()
 }
 
-fn sender(folder: &TempDir, receiver: SocketAddr, path: &str) -> Running {
+fn sender(folder: &Folder, receiver: SocketAddr, path: &str) -> Running {
     let receiver = receiver.to_string();
-    Running::start(folder, "file", &["send", "--connect", &receiver, path])
+    Running::start(folder, FILE, &["send", "--connect", &receiver, path])
 }
 
 /// The other end of a connection of the example, played by a test.
@@ -113,7 +113,7 @@ fn partial_len(folder: &Path) -> Option<usize> {
 )]
 fn a_file_arrives_whole_however_often_either_end_is_killed() {
     const LEN: usize = 96 * MIB;
-    let folder = TempDir::new().unwrap();
+    let folder = Folder::new();
     let into = folder.path().join("into");
     let contents = noise(LEN);
     fs::write(folder.path().join("big"), &contents).unwrap();
@@ -166,7 +166,7 @@ fn a_file_arrives_whole_however_often_either_end_is_killed() {
 
 #[test]
 fn folders_arrive_with_all_that_is_in_them_and_a_second_time_nothing_is_sent() {
-    let folder = TempDir::new().unwrap();
+    let folder = Folder::new();
     let from = folder.path().join("from");
     fs::create_dir_all(from.join("a/empty")).unwrap();
     fs::write(from.join("a/one"), noise(300_000)).unwrap();
@@ -203,7 +203,7 @@ fn folders_arrive_with_all_that_is_in_them_and_a_second_time_nothing_is_sent() {
 
 #[test]
 fn a_part_that_went_bad_on_the_disk_is_thrown_away_and_sent_again() {
-    let folder = TempDir::new().unwrap();
+    let folder = Folder::new();
     let into = folder.path().join("into");
     let contents = noise(40 * MIB);
     fs::write(folder.path().join("big"), &contents).unwrap();
@@ -227,7 +227,7 @@ fn a_part_that_went_bad_on_the_disk_is_thrown_away_and_sent_again() {
 
 #[test]
 fn a_name_that_leads_out_of_the_folder_is_refused() {
-    let folder = TempDir::new().unwrap();
+    let folder = Folder::new();
     let (_receiving, address) = receiver(&folder, "127.0.0.1:0");
     let mut peer = Peer::new(TcpStream::connect(address).unwrap());
     for path in [
@@ -253,7 +253,7 @@ fn a_name_that_leads_out_of_the_folder_is_refused() {
 
 #[test]
 fn refused_name_does_not_stop_the_others() {
-    let folder = TempDir::new().unwrap();
+    let folder = Folder::new();
     let from = folder.path().join("from");
     fs::create_dir(&from).unwrap();
     let long = "n".repeat(240);
@@ -290,7 +290,7 @@ fn refused_name_does_not_stop_the_others() {
 fn name_that_is_not_unicode_does_not_stop_the_others() {
     use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
 
-    let folder = TempDir::new().unwrap();
+    let folder = Folder::new();
     let from = folder.path().join("from");
     let odd = from.join(OsStr::from_bytes(b"folder\xff"));
     fs::create_dir_all(&odd).unwrap();
@@ -314,7 +314,7 @@ fn name_that_is_not_unicode_does_not_stop_the_others() {
 #[cfg(unix)] // elsewhere no such limit can be set for one process only
 #[test]
 fn file_that_does_not_fit_on_the_disk_does_not_stop_the_others() {
-    let folder = TempDir::new().unwrap();
+    let folder = Folder::new();
     let from = folder.path().join("from");
     fs::create_dir(&from).unwrap();
     fs::write(from.join("a-large"), noise(40 * MIB)).unwrap();
@@ -322,7 +322,7 @@ fn file_that_does_not_fit_on_the_disk_does_not_stop_the_others() {
     let args = ["receive", "--listen", "127.0.0.1:0", "--into", "into"];
     // 1 or 2 MiB: shells differ in their unit.
     let limit = "trap '' XFSZ && ulimit -f 2048";
-    let mut receiving = Running::start_after(&folder, limit, "file", &args);
+    let mut receiving = Running::start_after(&folder, limit, FILE, &args);
     let address = address_of(&mut receiving);
     let sent = sender(&folder, address, "from").end();
     let sent = sent.failed(&["a-large: the receiver says: cannot write"]);
@@ -334,7 +334,7 @@ fn file_that_does_not_fit_on_the_disk_does_not_stop_the_others() {
 
 #[test]
 fn old_part_is_removed_before_another_version_is_stored() {
-    let folder = TempDir::new().unwrap();
+    let folder = Folder::new();
     let into = folder.path().join("into");
     let (mut receiving, address) = receiver(&folder, "127.0.0.1:0");
     let mut peer = Peer::new(TcpStream::connect(address).unwrap());
@@ -364,7 +364,7 @@ fn old_part_is_removed_before_another_version_is_stored() {
 fn links_in_the_folder_are_not_followed() {
     use std::os::unix::fs::symlink;
 
-    let folder = TempDir::new().unwrap();
+    let folder = Folder::new();
     let (into, outside) = (folder.path().join("into"), folder.path().join("outside"));
     fs::create_dir(&into).unwrap();
     fs::create_dir(&outside).unwrap();
@@ -400,7 +400,7 @@ fn links_in_the_folder_are_not_followed() {
 
 #[test]
 fn file_that_changes_while_it_is_sent_is_withdrawn() {
-    let folder = TempDir::new().unwrap();
+    let folder = Folder::new();
     let from = folder.path().join("from");
     fs::create_dir(&from).unwrap();
     // More than the buffers of a connection hold, so that most is read after the change.
@@ -449,7 +449,7 @@ fn file_that_changes_while_it_is_sent_is_withdrawn() {
 
 #[test]
 fn file_that_has_changed_before_it_is_sent_is_sent_as_it_is() {
-    let folder = TempDir::new().unwrap();
+    let folder = Folder::new();
     let from = folder.path().join("from");
     fs::create_dir(&from).unwrap();
     for name in ["gone", "longer"] {
@@ -471,7 +471,7 @@ fn file_that_has_changed_before_it_is_sent_is_sent_as_it_is() {
 
 #[test]
 fn withdrawn_file_is_not_stored_and_does_not_stop_the_others() {
-    let folder = TempDir::new().unwrap();
+    let folder = Folder::new();
     let (_receiving, address) = receiver(&folder, "127.0.0.1:0");
     let mut peer = Peer::new(TcpStream::connect(address).unwrap());
     for sent in [&[][..], &["front"], &["front", "-back"]] {
@@ -488,7 +488,7 @@ fn withdrawn_file_is_not_stored_and_does_not_stop_the_others() {
 
 #[test]
 fn sender_over_the_limit_waits_until_a_silent_one_is_given_up() {
-    let folder = TempDir::new().unwrap();
+    let folder = Folder::new();
     let args = [
         "--listen",
         "127.0.0.1:0",
@@ -516,7 +516,7 @@ fn sender_over_the_limit_waits_until_a_silent_one_is_given_up() {
 
 #[test]
 fn dribbled_block_ends_the_connection() {
-    let folder = TempDir::new().unwrap();
+    let folder = Folder::new();
     let args = ["--listen", "127.0.0.1:0", "--patience", "1"];
     let (mut receiving, address) = receiver_with(&folder, &args);
     let mut peer = Peer::new(TcpStream::connect(address).unwrap());
@@ -534,12 +534,12 @@ fn dribbled_block_ends_the_connection() {
 #[test]
 fn file_may_take_longer_than_the_receiver_may_be_silent() {
     const LEN: usize = 96 * MIB;
-    let folder = TempDir::new().unwrap();
+    let folder = Folder::new();
     fs::write(folder.path().join("large"), vec![7; LEN]).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let args = ["send", "--patience", "1", "--connect", &address, "large"];
-    let sending = Running::start(&folder, "file", &args);
+    let sending = Running::start(&folder, FILE, &args);
     let mut peer = Peer::new(listener.accept().unwrap().0);
     assert!(peer.hear().contains("large"));
     peer.send(br#"{"From":0}"#);
@@ -566,12 +566,12 @@ fn file_may_take_longer_than_the_receiver_may_be_silent() {
 
 #[test]
 fn time_in_which_a_file_moved_on_is_no_reason_to_give_up() {
-    let folder = TempDir::new().unwrap();
+    let folder = Folder::new();
     fs::write(folder.path().join("large"), vec![7; 96 * MIB]).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let args = ["send", "--give-up", "1", "--connect", &address, "large"];
-    let mut sending = Running::start(&folder, "file", &args);
+    let mut sending = Running::start(&folder, FILE, &args);
     let mut peer = Peer::new(listener.accept().unwrap().0);
     assert!(peer.hear().contains("large"));
     peer.send(br#"{"From":0}"#);
@@ -590,7 +590,7 @@ fn time_in_which_a_file_moved_on_is_no_reason_to_give_up() {
 
 #[test]
 fn what_cannot_be_sent_or_received_is_an_error_that_says_why() {
-    let folder = TempDir::new().unwrap();
+    let folder = Folder::new();
     fs::write(folder.path().join("small"), "contents").unwrap();
     fs::write(
         folder.path().join("into"),
@@ -613,7 +613,7 @@ fn what_cannot_be_sent_or_received_is_an_error_that_says_why() {
         "127.0.0.1:1",
         "small",
     ];
-    Running::start(&folder, "file", &args)
+    Running::start(&folder, FILE, &args)
         .end()
         .failed(&["nothing has moved on", "cannot connect to 127.0.0.1:1"]);
 }

@@ -13,9 +13,9 @@ use std::{
     time::Duration,
 };
 
-use tempfile::TempDir;
+use testing::programs::*;
 
-use crate::harness::*;
+const SERVICE: &str = env!("CARGO_BIN_EXE_service");
 
 const TRANSPORTS: &[&str] = if cfg!(unix) {
     &["tcp", "tls", "local"]
@@ -27,7 +27,7 @@ const TRANSPORTS: &[&str] = if cfg!(unix) {
 const A_WHILE: Duration = Duration::from_millis(300);
 
 /// A service, and where it is.
-fn serve(folder: &TempDir, over: &str, args: &[&str]) -> (Running, String) {
+fn serve(folder: &Folder, over: &str, args: &[&str]) -> (Running, String) {
     static PIPES: AtomicU32 = AtomicU32::new(0);
     let address = match over {
         "local" if cfg!(windows) => format!(
@@ -39,21 +39,21 @@ fn serve(folder: &TempDir, over: &str, args: &[&str]) -> (Running, String) {
         _ => "127.0.0.1:0".to_owned(),
     };
     let own = ["serve", "--over", over, "--listen", &address];
-    let mut service = Running::start(folder, "service", &[&own, args].concat());
+    let mut service = Running::start(folder, SERVICE, &[&own, args].concat());
     let listening = format!("listening on {over} ");
     let line = service.line_with(&listening);
     (service, line[listening.len()..].to_owned())
 }
 
-fn call(folder: &TempDir, over: &str, address: &str, requests: &[&str]) -> Running {
+fn call(folder: &Folder, over: &str, address: &str, requests: &[&str]) -> Running {
     let own = ["call", "--over", over, "--connect", address];
-    Running::start(folder, "service", &[&own, requests].concat())
+    Running::start(folder, SERVICE, &[&own, requests].concat())
 }
 
 /// Ends the service, and asserts that it has ended well.
 #[cfg(unix)]
 fn stop(service: Running) -> Ended {
-    signal(&service, "TERM");
+    service.signal("TERM");
     service.end().ok()
 }
 
@@ -61,13 +61,6 @@ fn stop(service: Running) -> Ended {
 #[cfg(windows)]
 fn stop(service: Running) {
     drop(service);
-}
-
-#[cfg(unix)]
-fn signal(process: &Running, name: &str) {
-    let kill = format!("kill -{name} {}", process.child.id());
-    let killed = Command::new("sh").args(["-c", &kill]).status().unwrap();
-    assert!(killed.success());
 }
 
 /// A connection that is this test, over TCP.
@@ -115,7 +108,7 @@ fn prefixed(block: &[u8]) -> Vec<u8> {
 #[test]
 fn pipelined_requests_of_many_clients_are_answered_in_order_over_each_transport() {
     for over in TRANSPORTS {
-        let folder = TempDir::new().unwrap();
+        let folder = Folder::new();
         let (service, address) = serve(&folder, over, &[]);
         let requests = ["sleep 200", "echo hello", "upper hello", "sum 1 2 -4"];
         let clients: Vec<_> = (0..5)
@@ -141,9 +134,9 @@ fn pipelined_requests_of_many_clients_are_answered_in_order_over_each_transport(
 
 #[test]
 fn lines_of_stdin_are_requests_more_than_buffers_hold() {
-    let folder = TempDir::new().unwrap();
+    let folder = Folder::new();
     let (service, address) = serve(&folder, "tcp", &["--pipelined", "3"]);
-    let mut client = Command::new(binary("service"))
+    let mut client = Command::new(SERVICE)
         .args(["call", "--connect", &address])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -166,7 +159,7 @@ fn lines_of_stdin_are_requests_more_than_buffers_hold() {
 
 #[test]
 fn a_request_that_is_refused_is_said_in_its_place_and_is_an_error_of_the_client() {
-    let folder = TempDir::new().unwrap();
+    let folder = Folder::new();
     let (_service, address) = serve(&folder, "tcp", &["--request-timeout", "0.2"]);
     let requests = [
         "echo",
@@ -193,7 +186,7 @@ fn a_request_that_is_refused_is_said_in_its_place_and_is_an_error_of_the_client(
 
 #[test]
 fn a_client_over_the_limit_is_served_once_another_has_gone() {
-    let folder = TempDir::new().unwrap();
+    let folder = Folder::new();
     let (service, address) = serve(&folder, "tcp", &["--connections", "2"]);
     let mut peers = [(); 2].map(|()| Peer::new(&address));
     for peer in &mut peers {
@@ -213,7 +206,7 @@ fn a_client_over_the_limit_is_served_once_another_has_gone() {
 
 #[test]
 fn a_client_that_vanishes_or_is_too_slow_costs_only_its_own_connection() {
-    let folder = TempDir::new().unwrap();
+    let folder = Folder::new();
     let args = ["--stall-timeout", "0.4", "--block-deadline", "0.2"];
     let (service, address) = serve(&folder, "tcp", &args);
 
@@ -270,7 +263,7 @@ fn a_client_that_vanishes_or_is_too_slow_costs_only_its_own_connection() {
 )]
 fn a_second_service_does_not_take_the_address_of_the_first() {
     for over in TRANSPORTS {
-        let folder = TempDir::new().unwrap();
+        let folder = Folder::new();
         let (service, address) = serve(&folder, over, &[]);
         let other = [
             "serve",
@@ -283,7 +276,7 @@ fn a_second_service_does_not_take_the_address_of_the_first() {
             #[cfg(unix)]
             "other.pem",
         ];
-        let other = Running::start(&folder, "service", &other).end();
+        let other = Running::start(&folder, SERVICE, &other).end();
         other.failed(&[&format!("cannot listen on {address}: ")]);
         let client = call(&folder, over, &address, &["echo here"]).end().ok();
         assert_eq!(client.stdout, "here");
@@ -293,7 +286,7 @@ fn a_second_service_does_not_take_the_address_of_the_first() {
 
 #[test]
 fn where_there_is_no_service_the_client_says_so() {
-    let folder = TempDir::new().unwrap();
+    let folder = Folder::new();
     let free = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = free.local_addr().unwrap().to_string();
     drop(free);
@@ -310,7 +303,7 @@ fn where_there_is_no_service_the_client_says_so() {
 
 #[test]
 fn a_service_that_ends_early_or_gives_no_answer_is_an_error_of_the_client() {
-    let folder = TempDir::new().unwrap();
+    let folder = Folder::new();
     let cases: [(&[u8], &str); 3] = [
         (
             b"\0\0\0\x03+in",
@@ -347,7 +340,7 @@ fn a_service_that_ends_early_or_gives_no_answer_is_an_error_of_the_client() {
 
 #[test]
 fn wrong_arguments_end_with_exit_status_2() {
-    let folder = TempDir::new().unwrap();
+    let folder = Folder::new();
     let cases: &[&[&str]] = &[
         &["guess"],
         &["serve", "--over", "pigeon"],
@@ -360,7 +353,7 @@ fn wrong_arguments_end_with_exit_status_2() {
         &["load", "--rounds", "0"],
     ];
     for args in cases {
-        let ended = Running::start(&folder, "service", args).end();
+        let ended = Running::start(&folder, SERVICE, args).end();
         assert_eq!(ended.status, BAD_ARGUMENTS, "{args:?}: {}", ended.stderr);
         assert!(ended.stderr.starts_with("error: "), "{}", ended.stderr);
     }
@@ -369,12 +362,12 @@ fn wrong_arguments_end_with_exit_status_2() {
 
 #[test]
 fn a_load_prints_both_sides_and_their_ratio_for_each_payload() {
-    let folder = TempDir::new().unwrap();
+    let folder = Folder::new();
     for over in TRANSPORTS {
         let args = "--connections 2 --pipelined 4 --rounds 2 --turn 0.05 --payload 64,50000";
         let own = ["load", "--over", over];
         let args: Vec<&str> = own.into_iter().chain(args.split(' ')).collect();
-        let load = Running::start(&folder, "service", &args).end().ok();
+        let load = Running::start(&folder, SERVICE, &args).end().ok();
         let lines: Vec<&str> = load.stdout.lines().collect();
         let head = format!(
             "echo over {over}; 2 connections, 4 requests in flight on each; 2 rounds of 50ms a side"

@@ -3,8 +3,8 @@
 //! Start this in one terminal, and the client in another:
 //!
 //! ```text
-//! cargo run --release --example service serve
-//! cargo run --release --example service call "sleep 200" "echo hello" "upper hello" "sum 1 2 -4"
+//! cargo run --release -p service serve
+//! cargo run --release -p service call "sleep 200" "echo hello" "upper hello" "sum 1 2 -4"
 //!
 //! slept 200 ms
 //! hello
@@ -30,7 +30,7 @@
 //! a named pipe on Windows.
 //!
 //! ```text
-//! cargo run --release --example service load
+//! cargo run --release -p service load
 //!
 //! echo over tcp; 4 connections, 16 requests in flight on each; 9 rounds of 500ms a side
 //! clients and services share this process; a request's time includes waiting for those before it

@@ -2,7 +2,7 @@
 //! `Sink` and a `Stream` of `Reading`s; any other serializer goes the way of protobuf.
 //!
 //! ```text
-//! cargo run --example typed
+//! cargo run -p typed
 //!
 //! as JSON:     Reading { sensor: "attic", celsius: 21.5 }
 //! as protobuf: Reading { sensor: "attic", celsius: 21.5 }

@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn requests_in_flight_are_answered_over_each_transport_and_the_exit_status_is_0() {
     for (over, name) in [("tcp", "TERM"), ("tls", "INT"), ("local", "TERM")] {
-        let folder = TempDir::new().unwrap();
+        let folder = Folder::new();
         let (mut service, address) = serve(&folder, over, &[]);
         // All three arrive together, so the second and the third are in flight once the first
         // is answered.
@@ -14,7 +14,7 @@ fn requests_in_flight_are_answered_over_each_transport_and_the_exit_status_is_0(
         for client in &mut clients {
             client.line_with("begun");
         }
-        signal(&service, name);
+        service.signal(name);
         service.line_with("stopping; open connections: 3");
         let late = call(&folder, over, &address, &["echo late"]).end();
         late.failed(&[&format!("cannot connect to {address}: ")]);
@@ -31,7 +31,7 @@ fn requests_in_flight_are_answered_over_each_transport_and_the_exit_status_is_0(
 
 #[test]
 fn what_was_not_begun_is_not_answered_and_resets_nothing() {
-    let folder = TempDir::new().unwrap();
+    let folder = Folder::new();
     let (mut service, address) = serve(&folder, "tcp", &["--pipelined", "2"]);
     let mut peer = Peer::new(&address);
     // More than the client's receive buffer takes, so that a reset would destroy the rest of it.
@@ -40,7 +40,7 @@ fn what_was_not_begun_is_not_answered_and_resets_nothing() {
     let unread = large.as_bytes();
     peer.send(&[b"echo begun", b"sleep 500", unread, unread]);
     assert_eq!(peer.receive(), "+begun");
-    signal(&service, "TERM");
+    service.signal("TERM");
     service.line_with("stopping; open connections: 1");
     assert_eq!(peer.receive(), "+slept 500 ms");
     // Time for a service that would not wait for its client to close the connection.
@@ -55,12 +55,12 @@ fn what_was_not_begun_is_not_answered_and_resets_nothing() {
 
 #[test]
 fn clients_with_nothing_in_flight_are_told_at_once() {
-    let folder = TempDir::new().unwrap();
+    let folder = Folder::new();
     let (service, address) = serve(&folder, "tcp", &["--stall-timeout", "60"]);
     let mut idle = Peer::new(&address);
     idle.send(&[b"echo in"]);
     assert_eq!(idle.receive(), "+in");
-    signal(&service, "INT");
+    service.signal("INT");
     idle.ends();
     drop(idle);
     service.end().ok();
@@ -68,12 +68,12 @@ fn clients_with_nothing_in_flight_are_told_at_once() {
 
 #[test]
 fn open_handshake_ends_at_once() {
-    let folder = TempDir::new().unwrap();
+    let folder = Folder::new();
     let patient = ["--block-deadline", "60", "--grace", "60"];
     let (mut service, address) = serve(&folder, "tls", &patient);
     let mut silent = Peer::new(&address);
     service.complaint_with(": open");
-    signal(&service, "TERM");
+    service.signal("TERM");
     silent.ends();
     let ended = service.end().ok();
     assert!(!ended.stderr.contains("WARN"), "{}", ended.stderr);
@@ -81,7 +81,7 @@ fn open_handshake_ends_at_once() {
 
 #[test]
 fn what_takes_longer_than_the_grace_is_given_up_and_so_is_all_at_a_second_signal() {
-    let folder = TempDir::new().unwrap();
+    let folder = Folder::new();
     for (grace, error) in [
         ("0.3", "error: not done after 300ms; open connections: 1"),
         ("60", ""),
@@ -90,10 +90,10 @@ fn what_takes_longer_than_the_grace_is_given_up_and_so_is_all_at_a_second_signal
         let mut peer = Peer::new(&address);
         peer.send(&[b"echo begun", b"sleep 9000"]);
         assert_eq!(peer.receive(), "+begun");
-        signal(&service, "TERM");
+        service.signal("TERM");
         service.line_with("stopping; open connections: 1");
         if error.is_empty() {
-            signal(&service, "TERM");
+            service.signal("TERM");
         }
         let ended = service.end();
         assert_eq!(ended.status, FAILURE);

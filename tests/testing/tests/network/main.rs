@@ -3,8 +3,8 @@
 //! the block that the server names. Nothing may be lost, nothing may come twice, nothing may be
 //! torn, and every error must be one of those to be expected, with the right numbers.
 //!
-//! Each seed is another run. `NETWORK_SEEDS=5000 cargo test --release --test network` tries more of
-//! them, `NETWORK_SEED=17 cargo test --test network` one alone.
+//! Each seed is another run. `NETWORK_SEEDS=5000 cargo test --release -p testing --test network` tries more of
+//! them, `NETWORK_SEED=17 cargo test -p testing --test network` one alone.
 
 mod block;
 mod connection;
@@ -113,7 +113,7 @@ fn run(seed: u64) -> Tally {
     };
     panic!(
         "seed {seed} failed: {failure}\n\
-         alone: NETWORK_SEED={seed} cargo test --test network -- nothing_is_lost --nocapture"
+         alone: NETWORK_SEED={seed} cargo test -p testing --test network -- nothing_is_lost --nocapture"
     );
 }
 

@@ -27,11 +27,11 @@ use tokio::{
 /// Blocks that a task receives between two yields. To echo as many empty ones takes about 20 µs, a
 /// few times as long as an honest request: 50 connections that ask keep about half of their rate
 /// beside 8 that flood (`cargo bench -p benches --bench floods`). A yield takes half a microsecond.
-pub(crate) const RECEIVED_PER_TURN: u64 = 256;
+pub const RECEIVED_PER_TURN: u64 = 256;
 
 /// Blocks that a task sends between two yields, and one write. They are its own, or they were charged
 /// when they were received.
-pub(crate) const SENT_PER_TURN: u64 = 8_192;
+pub const SENT_PER_TURN: u64 = 8_192;
 
 /// Blocks of a `Framed` for a unit of the budget. A unit costs about as much as receiving one small
 /// block.

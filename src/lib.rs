@@ -167,6 +167,16 @@ pub use self::{
     transport::BlockTransport,
 };
 
+/// Numbers that the tests and benchmarks of this repository compare with. They are no part of the API.
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::{
+        coop::{RECEIVED_PER_TURN, SENT_PER_TURN},
+        read_buf::{BATCH, DEFAULT_MAX_RETAINED, HEADER_SLACK, INITIAL_CAPACITY},
+        write::{CHAIN_THRESHOLD, FIRST_WRITE, FULL_WRITE, MAX_SLICES, MAX_SPARE},
+    };
+}
+
 /// The README's programs are compiled and run with the documentation's.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

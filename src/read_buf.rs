@@ -8,20 +8,20 @@ use bytes::{Bytes, BytesMut};
 use crate::framing::MAX_HEADER_LEN;
 
 /// Capacity with which a buffer begins, and the smallest worth keeping: what `Framed` begins with.
-pub(crate) const INITIAL_CAPACITY: usize = 8 * 1024;
+pub const INITIAL_CAPACITY: usize = 8 * 1024;
 
 /// Small blocks are read in batches of up to this many bytes: larger reads save no further time on
 /// system calls, and two such buffers still fit a core's second-level cache.
-pub(crate) const BATCH: usize = 64 * 1024;
+pub const BATCH: usize = 64 * 1024;
 
 /// What is added to a limit on payload bytes so that it holds for a buffer with the header in it.
 /// A longer header is no error: a block of the very largest retained length is then given away
 /// with its allocation, as larger ones are.
-pub(crate) const HEADER_SLACK: usize = 64;
+pub const HEADER_SLACK: usize = 64;
 
 /// What a buffer may keep between blocks, in payload bytes, unless configured: blocks of up to
 /// 1 MiB are received without an allocation each.
-const DEFAULT_MAX_RETAINED: usize = 1024 * 1024;
+pub const DEFAULT_MAX_RETAINED: usize = 1024 * 1024;
 
 /// The longest part of a block that is copied into a small buffer, and back, for the sake of
 /// parking the large one.

@@ -5,4 +5,5 @@ mod lengths;
 mod queue;
 mod writer;
 
+pub use self::queue::{CHAIN_THRESHOLD, FIRST_WRITE, FULL_WRITE, MAX_SLICES, MAX_SPARE};
 pub(crate) use self::{lengths::BlockLengths, writer::BlockWriter};

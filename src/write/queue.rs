@@ -17,7 +17,7 @@ use crate::{Payload, read_buf::INITIAL_CAPACITY};
 /// Payload bytes from which on a payload is referred to instead of copied. Below about 4 KiB a
 /// slice of its own costs the system call more than the copy costs: over loopback, blocks of 2,500
 /// bytes went at 0.95 of the rate if referred to, of 5,000 at 1.09, of 10,000 at 1.19.
-const CHAIN_THRESHOLD: usize = 4 * 1024;
+pub const CHAIN_THRESHOLD: usize = 4 * 1024;
 
 /// Bytes of TCP payload in a packet over the most common link: an MTU of 1,500 less 20 bytes of IP
 /// header, 20 of TCP header and 12 of TCP timestamps.
@@ -35,23 +35,23 @@ const COMMON_MSS: usize = 1_500 - 20 - 20 - 12;
 /// until all before it are acknowledged. Over an MTU of 1,500 with Nagle on, writes of 60,816 bytes
 /// move blocks of 51,200 bytes four times as fast as writes of 60 KiB, which are 624 bytes longer,
 /// and blocks of 1 MiB twice as fast; with Nagle off, and over loopback, the two are alike.
-pub(crate) const FULL_WRITE: usize = 86 * COMMON_MSS;
+pub const FULL_WRITE: usize = 86 * COMMON_MSS;
 
 /// Bytes in the first write after a flush, if more blocks follow it: what `Framed` writes at once.
 /// The peer works on them while this end queues the rest of its answers. If the queue gathered a full
 /// write first, the two ends would take turns.
-const FIRST_WRITE: usize = 8 * 1024;
+pub const FIRST_WRITE: usize = 8 * 1024;
 
 /// The part of each write by which the next one is longer, up to a full one: a quarter. A burst of
 /// answers of 32 KiB leaves in four writes, and a full write is reached after about 500 KiB.
 const RAMP: usize = 4;
 
 /// Slices in one vectored write: enough for all payloads that fit one, and the bytes around them.
-const MAX_SLICES: usize = 2 * FULL_WRITE.div_ceil(CHAIN_THRESHOLD) + 1;
+pub const MAX_SLICES: usize = 2 * FULL_WRITE.div_ceil(CHAIN_THRESHOLD) + 1;
 
 /// The largest buffer that is left to others: what one that grows by doubling has, once it holds a
 /// full write and a small block.
-const MAX_SPARE: usize = FULL_WRITE.next_power_of_two();
+pub const MAX_SPARE: usize = FULL_WRITE.next_power_of_two();
 
 thread_local! {
     /// An empty buffer that a writer on this thread has given up.

@@ -4,20 +4,14 @@
 //! libtest here: `main` checks one rule after the other, and nothing runs beside it. Of libtest's
 //! arguments it heeds parts of names, `--list` and `--ignored`; the others change nothing.
 
-use std::{
-    alloc::System,
-    env, io, panic,
-    pin::Pin,
-    process::ExitCode,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{alloc::System, env, iter, panic, process::ExitCode, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use futures::{FutureExt, SinkExt, StreamExt, stream};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, Sink, duplex, sink};
-use tokio_util::codec::{Encoder, Framed, FramedParts, FramedRead, FramedWrite};
+use testing::{KIB, MIB, Scripted, Step, wire};
+use tokio::io::{AsyncWriteExt, DuplexStream, duplex, sink};
+use tokio_util::codec::{Framed, FramedParts, FramedRead, FramedWrite};
 use wholeblock::{
     AsFramedRead, BlockCodec, BlockError, BlockTransport, Exact, Framing, LengthPrefix, Varint,
     recv_blocks, send_blocks,
@@ -25,9 +19,6 @@ use wholeblock::{
 
 #[global_allocator]
 static GLOBAL: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
-
-const KIB: usize = 1024;
-const MIB: usize = 1024 * KIB;
 
 /// Pairs each function with its name.
 macro_rules! rules {
@@ -95,61 +86,26 @@ fn main() -> ExitCode {
     ExitCode::from(if failed == 0 { 0 } else { 101 }) // libtest's own
 }
 
-/// A peer that says the same again and again, `count` times, in reads of up to `per_read` bytes.
-struct Repeating {
-    wire: Bytes,
-    at: usize,
+/// A peer that says a block again and again, `count` times, in reads of up to `per_read` bytes, before
+/// each of which there is nothing at first if it is `pausing`.
+fn repeating<F: Framing>(
+    framing: F,
+    len: usize,
     count: usize,
     per_read: usize,
-    /// Whether there is nothing to read at first, each time.
     pausing: bool,
-    has_paused: bool,
-    /// Whether it says nothing after that, instead of ending.
-    then_silent: bool,
-}
-
-impl Repeating {
-    fn new<F: Framing>(framing: F, len: usize, count: usize) -> Self {
-        let mut wire = BytesMut::new();
-        let block = vec![7; len].into();
-        BlockCodec::new(framing).encode(block, &mut wire).unwrap();
-        Self {
-            wire: wire.freeze(),
-            at: 0,
-            count,
-            per_read: usize::MAX,
-            pausing: false,
-            has_paused: false,
-            then_silent: false,
-        }
-    }
-}
-
-impl AsyncRead for Repeating {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        self.has_paused = self.pausing && !self.has_paused;
-        if self.has_paused {
-            return Poll::Pending;
-        }
-        if self.count == 0 && self.then_silent {
-            return Poll::Pending;
-        }
-        let mut left = self.per_read;
-        while self.count > 0 && buf.remaining() > 0 && left > 0 {
-            let end = self.wire.len().min(self.at + buf.remaining().min(left));
-            buf.put_slice(&self.wire[self.at..end]);
-            left -= end - self.at;
-            self.at = end;
-            if end == self.wire.len() {
-                (self.at, self.count) = (0, self.count - 1);
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
+) -> Scripted {
+    let read = match per_read {
+        usize::MAX => Step::All,
+        _ => Step::Move(per_read),
+    };
+    let steps = if pausing {
+        [Step::Pending, read]
+    } else {
+        [read, read]
+    };
+    Scripted::repeating(&wire(framing, &[vec![7; len].into()]), count as u64)
+        .reading(steps.into_iter().cycle())
 }
 
 /// Two ends of a pipe that `bytes`, written to the second, have filled. The first receives them and
@@ -158,27 +114,6 @@ fn filled_with(bytes: &[u8]) -> (DuplexStream, DuplexStream) {
     let (near, mut far) = duplex(bytes.len());
     done(far.write_all(bytes)).unwrap();
     (near, far)
-}
-
-/// A transport that takes all that is written to it, and does not write vectored.
-struct NotVectored(Sink);
-
-impl AsyncWrite for NotVectored {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
 }
 
 /// What `future` returns; the transports here never make it wait.
@@ -228,14 +163,13 @@ fn steady(len: usize) -> usize {
 fn no_allocation_per_lent_block_in_steady_state() {
     fn check_each<F: Framing, R: AsFramedRead<Error = BlockError>>(
         framing: F,
-        make: impl Fn(Repeating, BlockCodec<F>) -> R,
+        make: impl Fn(Scripted, BlockCodec<F>) -> R,
         len: usize,
         per_read: usize,
         pausing: bool,
     ) {
-        let mut peer = Repeating::new(framing.clone(), len, warm_up(len) + steady(len));
-        peer.per_read = per_read;
-        peer.pausing = pausing;
+        let count = warm_up(len) + steady(len);
+        let peer = repeating(framing.clone(), len, count, per_read, pausing);
         let mut framed = make(peer, BlockCodec::new(framing));
         let mut receiving = recv_blocks(&mut framed);
         let mut receive = |blocks: usize| {
@@ -272,11 +206,8 @@ fn no_allocation_per_owned_block_dropped_before_the_next_read() {
         assert_eq!(allocations, 0, "{len} bytes, {per_read} a read");
     }
     fn check<F: Framing + Copy>(framing: F, len: usize, per_read: usize) {
-        let peer = || {
-            let mut peer = Repeating::new(framing, len, warm_up(len) + steady(len));
-            peer.per_read = per_read;
-            peer
-        };
+        let count = warm_up(len) + steady(len);
+        let peer = || repeating(framing, len, count, per_read, false);
         let codec = || BlockCodec::new(framing);
         check_each(FramedRead::new(peer(), codec()), len, per_read);
         check_each(BlockTransport::new(peer(), codec()), len, per_read);
@@ -287,9 +218,8 @@ fn no_allocation_per_owned_block_dropped_before_the_next_read() {
 fn no_allocation_where_a_transport_waits_for_each_read() {
     fn check<F: Framing>(framing: F, len: usize, per_read: usize) {
         let transport = || {
-            let mut peer = Repeating::new(framing.clone(), len, warm_up(len) + steady(len));
-            peer.per_read = per_read;
-            peer.pausing = true;
+            let count = warm_up(len) + steady(len);
+            let peer = repeating(framing.clone(), len, count, per_read, true);
             BlockTransport::new(peer, BlockCodec::new(framing.clone()))
         };
         let counted = |receive: &mut dyn FnMut() -> Option<usize>| {
@@ -324,10 +254,9 @@ fn no_allocation_where_a_transport_waits_for_each_read() {
 }
 
 /// A transport that has received `count` blocks of `len` bytes, and now waits for more.
-fn waiting(len: usize, count: usize) -> BlockTransport<Repeating, LengthPrefix> {
-    let mut peer = Repeating::new(LengthPrefix::u32(), len, count);
-    peer.then_silent = true;
-    let mut transport = BlockTransport::new(peer, BlockCodec::length_prefixed());
+fn waiting(len: usize, count: usize) -> BlockTransport<Scripted, LengthPrefix> {
+    let peer = repeating(LengthPrefix::u32(), len, count, usize::MAX, false);
+    let mut transport = BlockTransport::new(peer.then_silent(), BlockCodec::length_prefixed());
     for _ in 0..count {
         done(transport.next()).unwrap().unwrap();
     }
@@ -384,7 +313,7 @@ fn a_transport_that_idles_after_little_holds_no_more_than_after_bulk() {
         for bytes in [9 * KIB, 12 * KIB, 17 * KIB, 30 * KIB, 60 * KIB] {
             let each = held_by_each(|| {
                 let mut transport = waiting(len, bytes / len);
-                transport.get_mut().wire = Bytes::new();
+                transport.get_mut().forget_wire();
                 transport
             });
             assert!(each <= 10 * KIB, "{bytes} bytes, of {len}: {each} each");
@@ -452,18 +381,11 @@ fn held_by_each<T>(mut used: impl FnMut() -> T) -> usize {
 fn a_transport_that_idles_after_bulk_holds_little() {
     for len in [64, 1_000, 1_024, 5_000, 20_000, 40_000, 51_200] {
         let (count, block) = (256 + 256 * KIB / len, Bytes::from(vec![7; len]));
-        let mut wire = BytesMut::new();
-        let mut codec: BlockCodec<LengthPrefix> = BlockCodec::length_prefixed();
-        codec.encode(block.clone(), &mut wire).unwrap();
-        let wire = wire.freeze();
         for (per_read, pausing) in [(usize::MAX, false), (30_000, true), (1_460, true)] {
             let received = || {
-                let mut peer = Repeating::new(LengthPrefix::u32(), len, count);
-                peer.per_read = per_read;
-                peer.pausing = pausing;
-                peer.then_silent = true;
-                peer.wire = wire.clone();
-                let mut transport = BlockTransport::new(peer, BlockCodec::length_prefixed());
+                let peer = repeating(LengthPrefix::u32(), len, count, per_read, pausing);
+                let mut transport =
+                    BlockTransport::new(peer.then_silent(), BlockCodec::length_prefixed());
                 let mut blocks = 0;
                 while blocks < count {
                     blocks += usize::from(transport.next().now_or_never().is_some());
@@ -471,7 +393,7 @@ fn a_transport_that_idles_after_bulk_holds_little() {
                 for _ in 0..3 {
                     assert!(transport.next().now_or_never().is_none());
                 }
-                transport.get_mut().wire = Bytes::new();
+                transport.get_mut().forget_wire();
                 transport
             };
             let each = held_by_each(received);
@@ -578,7 +500,7 @@ fn a_thousand_peers_that_announce_8_mib_and_say_nothing_cost_nothing() {
 fn after_a_16_mib_block_at_most_1_mib_is_kept() {
     const LARGE: usize = 16 * MIB;
     let framing = LengthPrefix::u32().max_block_len(LARGE).unwrap();
-    let new_peer = || Repeating::new(framing, LARGE, 1);
+    let new_peer = || repeating(framing, LARGE, 1, usize::MAX, false);
 
     let (peer, before) = (new_peer(), GLOBAL.stats());
     let mut framed = FramedRead::new(peer, BlockCodec::new(framing));
@@ -616,7 +538,10 @@ fn after_a_16_mib_block_at_most_1_mib_is_kept() {
     assert!(fed <= MIB, "sent by the sink: {fed} bytes kept");
 
     let before = GLOBAL.stats();
-    let mut framed = FramedWrite::new(NotVectored(sink()), BlockCodec::new(framing));
+    let mut framed = FramedWrite::new(
+        Scripted::default().unrecorded().not_vectored(),
+        BlockCodec::new(framing),
+    );
     let block = Bytes::from(vec![1; LARGE]);
     done(send_blocks(&mut framed, stream::iter([block]))).unwrap();
     let joined = held_since(&before);
@@ -624,18 +549,11 @@ fn after_a_16_mib_block_at_most_1_mib_is_kept() {
 }
 
 /// The wire of blocks of `lens` bytes, told once, in reads of up to `per_read` bytes, and then silence.
-fn told_once(lens: &[usize], per_read: usize) -> Repeating {
-    let mut wire = BytesMut::new();
-    let mut codec = BlockCodec::length_prefixed();
-    for len in lens {
-        codec.encode(vec![7; *len].into(), &mut wire).unwrap();
-    }
-    Repeating {
-        wire: wire.freeze(),
-        per_read,
-        then_silent: true,
-        ..Repeating::new(LengthPrefix::u32(), 0, 1)
-    }
+fn told_once(lens: &[usize], per_read: usize) -> Scripted {
+    let blocks: Vec<Bytes> = lens.iter().map(|len| vec![7; *len].into()).collect();
+    let peer = Scripted::repeating(&wire(LengthPrefix::u32(), &blocks), 1);
+    peer.reading(iter::repeat(Step::Move(per_read)))
+        .then_silent()
 }
 
 /// Large blocks and small ones, in turn and in runs: small blocks share a buffer with large ones, and
@@ -651,7 +569,7 @@ fn large_and_small() -> Vec<Vec<usize>> {
 
 fn small_block_that_is_kept_holds_64_kib_at_most_whatever_came_before() {
     fn check<R: AsFramedRead<Error = BlockError>>(
-        make: impl Fn(Repeating, BlockCodec<LengthPrefix>) -> R,
+        make: impl Fn(Scripted, BlockCodec<LengthPrefix>) -> R,
     ) {
         for lens in large_and_small() {
             for (per_read, step) in [
@@ -661,7 +579,7 @@ fn small_block_that_is_kept_holds_64_kib_at_most_whatever_came_before() {
                 (usize::MAX, 3_000),
             ] {
                 let peer = told_once(&lens, per_read);
-                let _not_freed_in_between = peer.wire.clone();
+                let _not_freed_in_between = peer.wire();
                 let before = GLOBAL.stats();
                 let mut framed = make(peer, BlockCodec::length_prefixed());
                 let mut kept = Vec::with_capacity(lens.len());
@@ -712,7 +630,7 @@ fn buffer_left_to_the_thread_is_64_kib_at_most_whatever_was_kept() {
         for large in [MIB, 300_000] {
             let lens = [vec![large], vec![20; small]].concat();
             let peer = told_once(&lens, usize::MAX);
-            let _not_freed_in_between = peer.wire.clone();
+            let _not_freed_in_between = peer.wire();
             let before = GLOBAL.stats();
             let mut transport = BlockTransport::new(peer, BlockCodec::length_prefixed());
             let mut kept = BytesMut::new();

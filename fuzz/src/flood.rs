@@ -3,28 +3,24 @@
 
 use std::{
     future::poll_fn,
-    io,
-    pin::{Pin, pin},
+    pin::pin,
     task::{Context, Poll},
 };
 
 use futures::StreamExt;
-use tokio::{
-    io::{AsyncRead, ReadBuf},
-    runtime::{Builder, Runtime},
-};
-use wholeblock::{BlockCodec, BlockError, BlockTransport, Framing, recv_blocks};
-
-use crate::{
-    memory::KIB,
+use testing::{
+    Scripted,
     reader::{Event, Reader},
 };
-
-/// Blocks between two yields.
-const TURN: u64 = 256;
+use tokio::runtime::{Builder, Runtime};
+use wholeblock::{
+    BlockCodec, BlockError, BlockTransport, Framing,
+    internals::{BATCH, RECEIVED_PER_TURN},
+    recv_blocks,
+};
 
 /// Blocks of a flood: some turns.
-const BLOCKS: u64 = 16 * TURN;
+const BLOCKS: u64 = 16 * RECEIVED_PER_TURN;
 
 /// The longest blocks of a flood, in bytes on the wire, on average.
 const LONGEST: usize = 256;
@@ -33,31 +29,9 @@ thread_local! {
     static RUNTIME: Runtime = Builder::new_current_thread().build().expect("a runtime");
 }
 
-/// A peer that sends the same blocks again and again, without end.
-struct Endless<'w> {
-    wire: &'w [u8],
-    at: usize,
-}
-
-impl AsyncRead for Endless<'_> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        while buf.remaining() > 0 {
-            let rest = &self.wire[self.at..];
-            let bytes = rest.len().min(buf.remaining());
-            buf.put_slice(&rest[..bytes]);
-            self.at = (self.at + bytes) % self.wire.len();
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
 /// How a flood is received.
 #[derive(Clone, Copy, Debug)]
-pub enum Form {
+pub(crate) enum Form {
     Owned,
     Lent,
     Batched,
@@ -65,7 +39,12 @@ pub enum Form {
 
 /// Receives the blocks of a stream, if they are small and nothing else is in it, as a flood. Panics if
 /// too many pass between two yields.
-pub fn receive<F: Framing>(codec: BlockCodec<F>, mut reader: Reader<'_>, wire: &[u8], form: Form) {
+pub(crate) fn receive<F: Framing>(
+    codec: BlockCodec<F>,
+    mut reader: Reader<'_>,
+    wire: &[u8],
+    form: Form,
+) {
     let (mut blocks, mut shortest) = (0, usize::MAX);
     while let Event::Block { wire, .. } = reader.peek() {
         (blocks, shortest) = (blocks + 1, shortest.min(wire.len()));
@@ -77,11 +56,11 @@ pub fn receive<F: Framing>(codec: BlockCodec<F>, mut reader: Reader<'_>, wire: &
     // A buffer's blocks are charged together where they are skipped or lent as a batch.
     let a_buffer = match (form, reader.skipped) {
         (Form::Owned | Form::Lent, 0) => 0,
-        (_, 0) => 64 * KIB / shortest,
-        _ => 64 * KIB,
+        (_, 0) => BATCH / shortest,
+        _ => BATCH,
     };
-    let most = TURN + a_buffer as u64;
-    let mut transport = BlockTransport::new(Endless { wire, at: 0 }, codec);
+    let most = RECEIVED_PER_TURN + a_buffer as u64;
+    let mut transport = BlockTransport::new(Scripted::repeating(wire, u64::MAX), codec);
     let (mut passed, mut before) = (0, 0);
     let all_yield = poll_fn(|cx| {
         loop {
@@ -107,7 +86,7 @@ pub fn receive<F: Framing>(codec: BlockCodec<F>, mut reader: Reader<'_>, wire: &
 
 /// Receives a block, or a batch.
 fn poll<F: Framing>(
-    transport: &mut BlockTransport<Endless<'_>, F>,
+    transport: &mut BlockTransport<Scripted, F>,
     form: Form,
     cx: &mut Context<'_>,
 ) -> Poll<Result<u64, BlockError>> {

@@ -5,8 +5,8 @@ use std::{future::Future, pin::pin, task::Poll};
 
 use wholeblock::{BlockCodec, BlockTransport, recv_blocks};
 
-use crate::{
-    memory::KIB,
+use testing::{
+    KIB,
     polls::Task,
     scripted::{Scripted, Step},
 };
@@ -17,9 +17,9 @@ static READS: [Step; 5] = [Step::All, Step::All, Step::All, Step::All, Step::Pen
 
 /// Has a connection receive until its buffer is as large as a batch. It leaves that as it begins to
 /// wait; if it goes on, it takes it again, and away.
-pub fn receive(goes_on: bool) {
+pub(crate) fn receive(goes_on: bool) {
     let codec = BlockCodec::exact(KIB).expect("a framing");
-    let mut transport = BlockTransport::new(Scripted::sending(&WIRE, &READS), codec);
+    let mut transport = BlockTransport::new(Scripted::sending(&WIRE, READS), codec);
     let mut blocks = recv_blocks(&mut transport);
     let task = Task::new();
     let mut poll_batch = || {

@@ -16,9 +16,9 @@ use futures::{Future, Stream};
 use tokio_util::codec::Framed;
 use wholeblock::{AnyFraming, AsFramedRead, BlockCodec, BlockError, BlockTransport, recv_blocks};
 
-use crate::{
+use testing::{
+    KIB,
     config::Max,
-    memory::KIB,
     pipe::End,
     polls::Task,
     reference::{Front, Reference},
@@ -29,7 +29,7 @@ const PARTS: [usize; 4] = [0, 3, 1_000, 300 * KIB];
 
 /// A way to receive.
 #[derive(Arbitrary, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub(crate) enum Form {
     Owned,
     /// One by one.
     Lent {
@@ -44,10 +44,10 @@ pub enum Form {
     Mixed,
 }
 
-pub type Codec = BlockCodec<AnyFraming>;
+pub(crate) type Codec = BlockCodec<AnyFraming>;
 
 /// What an end does its I/O with.
-pub enum Io {
+pub(crate) enum Io {
     Framed(Framed<End, Codec>),
     Transport(BlockTransport<End, AnyFraming>),
     /// While it is being changed.
@@ -67,42 +67,42 @@ macro_rules! either {
 }
 
 /// One end, and what is expected of it.
-pub struct Side {
-    pub io: Io,
-    pub end: End,
+pub(crate) struct Side {
+    pub(crate) io: Io,
+    pub(crate) end: End,
     /// How often it has gone on with another framing.
-    pub epoch: usize,
-    pub max_encode: usize,
-    pub max_decode: usize,
+    pub(crate) epoch: usize,
+    pub(crate) max_encode: usize,
+    pub(crate) max_decode: usize,
     /// The limits since the last block: each may still hold for one that has begun.
-    pub former_max: RangeInclusive<usize>,
+    pub(crate) former_max: RangeInclusive<usize>,
     /// Whether the next block has begun, and was found to be within its limit.
-    pub begun: bool,
+    pub(crate) begun: bool,
     /// Whether the last wait for a block was in vain.
-    pub waits: bool,
-    pub skips: bool,
+    pub(crate) waits: bool,
+    pub(crate) skips: bool,
     /// Blocks it has sent, or queued.
-    pub encoded: u64,
+    pub(crate) encoded: u64,
     /// Bytes of them on the wire.
-    pub encoded_bytes: u64,
+    pub(crate) encoded_bytes: u64,
     /// What it has not received of what the other end has sent, each with the epoch of its framing.
-    pub expected: VecDeque<(usize, Vec<u8>)>,
+    pub(crate) expected: VecDeque<(usize, Vec<u8>)>,
     /// Blocks received or skipped.
-    pub received: u64,
+    pub(crate) received: u64,
     /// How many of them were skipped.
-    pub skipped: u64,
+    pub(crate) skipped: u64,
     /// Whether it has met an error about the blocks themselves.
-    pub dead: bool,
-    pub closed: bool,
+    pub(crate) dead: bool,
+    pub(crate) closed: bool,
     /// Whether its stream has just returned an error of the transport.
-    pub failed: bool,
+    pub(crate) failed: bool,
     /// Whether it has met the end.
-    pub over: bool,
+    pub(crate) over: bool,
 }
 
 impl Side {
     /// Sets a limit from the next block on.
-    pub fn limit(&mut self, reference: &Reference, decode: bool, max: Max) {
+    pub(crate) fn limit(&mut self, reference: &Reference, decode: bool, max: Max) {
         let (least, most) = (*reference.lens.start(), *reference.lens.end());
         let Some(max) = max.among(least as u64, most as u64) else {
             return;
@@ -131,7 +131,7 @@ impl Side {
 
     /// Goes on with a `BlockTransport` instead of a `Framed`, or the other way round; or takes a
     /// `Framed` apart, and puts it together again with a read buffer of another size.
-    pub fn convert(&mut self, other: bool) {
+    pub(crate) fn convert(&mut self, other: bool) {
         let io = &mut self.io;
         *io = match (mem::replace(io, Io::Gone), other) {
             (Io::Framed(framed), true) => Io::Transport(framed.into()),
@@ -152,7 +152,7 @@ impl Side {
     }
 
     /// Panics unless `block` is the next one that was sent and that is not over the limit.
-    pub fn received(&mut self, block: &[u8]) {
+    pub(crate) fn received(&mut self, block: &[u8]) {
         loop {
             let (sent, former_max, begun) = self.pop();
             if sent == block && sent.len() <= *former_max.end() {
@@ -169,7 +169,7 @@ impl Side {
     }
 
     /// Panics unless the next block is over the limit.
-    pub fn refused(&mut self, error: &BlockError) {
+    pub(crate) fn refused(&mut self, error: &BlockError) {
         let BlockError::TooLarge {
             announced,
             limit,
@@ -194,7 +194,7 @@ impl Side {
 
     /// The next block that was sent, the limits that it may be under, and whether it was found to be
     /// within its own.
-    pub fn pop(&mut self) -> (Vec<u8>, RangeInclusive<usize>, bool) {
+    pub(crate) fn pop(&mut self) -> (Vec<u8>, RangeInclusive<usize>, bool) {
         let next = self.expected.pop_front();
         let (epoch, sent) = next.expect("a block that nobody sent");
         assert_eq!(epoch, self.epoch);
@@ -205,7 +205,7 @@ impl Side {
     }
 
     /// Passes over what was skipped. Panics if it was not to be.
-    pub fn pass_skipped(&mut self) {
+    pub(crate) fn pass_skipped(&mut self) {
         let skipped = either!(self.io, io => io.codec().skipped_blocks());
         while self.skipped < skipped {
             self.skipped += 1;
@@ -218,12 +218,12 @@ impl Side {
     }
 
     /// Panics unless all that it has taken to send has left.
-    pub fn check_flushed(&self) {
+    pub(crate) fn check_flushed(&self) {
         assert_eq!(self.end.passed_on(), self.encoded_bytes, "it is flushed");
     }
 
     /// Whether there are blocks to come that it does not skip.
-    pub fn is_owed(&self) -> bool {
+    pub(crate) fn is_owed(&self) -> bool {
         let mut max = *self.former_max.start();
         let within = |(_, block): &(usize, Vec<u8>)| {
             let max = mem::replace(&mut max, self.max_decode);
@@ -234,12 +234,12 @@ impl Side {
 }
 
 /// What came of one poll: blocks, copied, and what they were followed by.
-pub struct Received {
-    pub blocks: Vec<BytesMut>,
-    pub after: After,
+pub(crate) struct Received {
+    pub(crate) blocks: Vec<BytesMut>,
+    pub(crate) after: After,
 }
 
-pub enum After {
+pub(crate) enum After {
     /// Nobody has looked.
     Unknown,
     Wait,
@@ -258,7 +258,7 @@ impl After {
 }
 
 /// Takes a block.
-pub fn poll_owned<R>(io: &mut R, cx: &mut Context<'_>) -> Received
+pub(crate) fn poll_owned<R>(io: &mut R, cx: &mut Context<'_>) -> Received
 where
     R: AsFramedRead<Error = BlockError>,
 {
@@ -270,7 +270,7 @@ where
 }
 
 /// Has as many blocks lent as are there, up to `most`.
-pub fn poll_lent<R>(io: &mut R, form: Form, most: u64, cx: &mut Context<'_>) -> Received
+pub(crate) fn poll_lent<R>(io: &mut R, form: Form, most: u64, cx: &mut Context<'_>) -> Received
 where
     R: AsFramedRead<Error = BlockError>,
 {
@@ -314,7 +314,7 @@ where
 }
 
 /// Polls so often, unless it is done before; then drops or leaks the future.
-pub fn poll_some<T>(
+pub(crate) fn poll_some<T>(
     mut future: impl Future<Output = T> + Unpin,
     task: &Task,
     polls: usize,
@@ -332,12 +332,12 @@ pub fn poll_some<T>(
 }
 
 /// A source of blocks that remembers which were taken from it.
-pub struct Source {
+pub(crate) struct Source {
     /// Shared, so that they need not be leaked together with a transfer.
-    pub blocks: Rc<RefCell<VecDeque<Vec<u8>>>>,
-    pub pausing: bool,
-    pub paused: bool,
-    pub taken: Rc<RefCell<Vec<Vec<u8>>>>,
+    pub(crate) blocks: Rc<RefCell<VecDeque<Vec<u8>>>>,
+    pub(crate) pausing: bool,
+    pub(crate) paused: bool,
+    pub(crate) taken: Rc<RefCell<Vec<Vec<u8>>>>,
 }
 
 impl Stream for Source {

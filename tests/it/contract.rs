@@ -4,13 +4,12 @@ use std::{io, ops::RangeInclusive};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::{SinkExt, stream};
+use testing::{Scripted, WAYS, ready, with_each_framing};
 use tokio_util::codec::{Encoder, Framed};
 use wholeblock::{
     BlockCodec, BlockError, BlockTransport, Framing, Header, InvalidHeader, LengthField,
     check_framing, send_blocks,
 };
-
-use crate::support::{Scripted, WAYS, ready, with_each_framing};
 
 /// A framing of which every answer can be chosen.
 #[derive(Clone)]

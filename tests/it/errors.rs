@@ -9,14 +9,13 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use futures::{Sink, SinkExt, stream};
+use testing::{Magic, Scripted};
 use tokio::io::AsyncReadExt;
 use tokio_util::codec::{Decoder, Encoder, Framed, FramedWrite};
 use wholeblock::{
     AnyFraming, AsFramedWrite, BlockCodec, BlockError, BlockTransport, ConfigError, HeaderBytes,
     LengthField, LengthPrefix, Part, Varint, send_blocks,
 };
-
-use crate::support::{Magic, Scripted};
 
 #[test]
 fn every_error_prints_its_numbers_and_becomes_an_io_error_of_the_right_kind() {
@@ -509,7 +508,7 @@ fn refused_header_is_shown_as_bytes_and_as_text() {
 
 #[test]
 fn every_way_of_receiving_shows_the_same_header() {
-    for way in crate::support::WAYS {
+    for way in testing::WAYS {
         let io = Scripted::default().send(b"\0\0\0\x02meGET / HTTP/1.1\r\n");
         let (blocks, error) = way.receive(io, BlockCodec::length_prefixed());
         assert_eq!(blocks, ["me"], "{way:?}");

@@ -1,77 +1,44 @@
 //! Everything that can happen to a short stream: each way to cut it into reads, each place to end.
 
-use std::{
-    io,
-    pin::Pin,
-    task::{Context, Poll},
-};
+use std::{env, iter};
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use testing::{Case, Scripted, Step, WAYS, Way, blocks_for, numbered_for, with_each_framing};
 use wholeblock::{BlockCodec, BlockError, Framing};
 
-use crate::support::{
-    Case, Headers, Scripted, WAYS, Way, blocks_for, numbered_for, wire, with_each_framing,
-};
+/// Bytes of the longest stream to be cut in every way, unless `EXHAUSTIVE_BYTES` says how many. Each
+/// further one doubles the time.
+const MAX_WIRE: usize = 15;
 
-/// Bytes of the longest stream to be cut in every way: each further one doubles the time. On
-/// other machines fewer, for what depends on the machine shows in them.
-const MAX_WIRE: usize = if cfg!(library_tests_only) { 12 } else { 15 };
-
-/// A peer that sends `wire` in pieces, and then ends the stream. It allocates nothing: there are
-/// millions of it.
-struct Cut<'a> {
-    wire: &'a [u8],
-    /// Bit n: whether there is a cut after byte n.
-    cuts: u32,
-    at: usize,
-    pausing: bool,
-    paused: bool,
+fn max_wire() -> usize {
+    env::var("EXHAUSTIVE_BYTES").map_or(MAX_WIRE, |bytes| bytes.parse().unwrap())
 }
 
-impl AsyncRead for Cut<'_> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        self.paused = self.pausing && !self.paused;
-        if self.paused {
-            return Poll::Pending;
-        }
-        let piece = (self.cuts >> self.at).trailing_zeros() as usize + 1;
-        let end = self.wire.len().min(self.at + piece);
-        buf.put_slice(&self.wire[self.at..end]);
-        self.at = end;
-        Poll::Ready(Ok(()))
-    }
-}
-
-/// `Framed` asks for one; nothing is sent.
-impl AsyncWrite for Cut<'_> {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
-        Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
+/// How a peer sends `len` bytes: cut after byte n if bit n of `cuts` is set, and pausing before each
+/// piece if told to.
+fn cut(len: usize, cuts: u32, pausing: bool) -> impl Iterator<Item = Step> + Send {
+    let mut at = 0;
+    let pieces = iter::from_fn(move || {
+        let piece = (cuts >> at).trailing_zeros() as usize + 1;
+        at = len.min(at + piece);
+        Some(Step::Move(piece))
+    });
+    let pause = pausing.then_some(Step::Pending);
+    pieces.flat_map(move |piece| pause.into_iter().chain([piece]))
 }
 
 /// Blocks of 10 to 17 bytes on the wire, empty ones among them if `case` carries them.
 fn short_blocks<F: Framing>(case: &Case<F>) -> Vec<Bytes> {
-    let lens: &[usize] = match case.headers {
-        Headers::Fixed(0) => &[5, 5],
-        Headers::Fixed(1) | Headers::Varint => &[3, 0, 2, 0, 0, 3],
-        Headers::Fixed(2) => &[2, 0, 3, 0],
-        Headers::Fixed(3) => &[3, 0, 2],
-        Headers::Fixed(4) => &[1, 0, 1],
-        Headers::Fixed(5..=6) => &[2, 0],
-        Headers::Fixed(_) => &[1, 0],
+    let mut header = Vec::new();
+    case.reference.announce(5, &mut header);
+    let lens: &[usize] = match header.len() {
+        0 => &[5, 5],
+        1 => &[3, 0, 2, 0, 0, 3],
+        2 => &[2, 0, 3, 0],
+        3 => &[3, 0, 2],
+        4 => &[1, 0, 1],
+        5..=6 => &[2, 0],
+        _ => &[1, 0],
     };
     numbered_for(&case.framing, lens)
 }
@@ -81,18 +48,12 @@ fn short_blocks<F: Framing>(case: &Case<F>) -> Vec<Bytes> {
 fn receive_every_cut(way: Way) {
     fn check<F: Framing + Copy>(case: Case<F>, way: Way) {
         let blocks = short_blocks(&case);
-        let bytes = wire(case.framing, &blocks);
-        for end in 0..=bytes.len().min(MAX_WIRE) {
-            let expected = case.outcome(&blocks, end);
+        let bytes = case.wire(&blocks);
+        for end in 0..=bytes.len().min(max_wire()) {
+            let expected = case.outcome(&bytes[..end]);
             let places = end.saturating_sub(1);
             for (cuts, pausing) in (0..1 << places).flat_map(|cuts| [(cuts, false), (cuts, true)]) {
-                let io = Cut {
-                    wire: &bytes[..end],
-                    cuts,
-                    at: 0,
-                    pausing,
-                    paused: false,
-                };
+                let io = Scripted::sending(&bytes[..end], cut(end, cuts, pausing)).unrecorded();
                 let received = way.receive(io, BlockCodec::new(case.framing));
                 let place = || format!("{end} bytes, cuts {cuts:0places$b}, pausing: {pausing}");
                 check_received(&case, received, &blocks, &expected, place);
@@ -158,9 +119,9 @@ fn a_mixture_of_forms_gives_the_same_blocks_and_end_whatever_the_reads() {
 fn an_end_at_any_byte_of_longer_blocks_is_truncated_unless_it_is_between_two() {
     fn check<F: Framing + Copy>(case: Case<F>) {
         let blocks = blocks_for(&case.framing);
-        let bytes = wire(case.framing, &blocks);
+        let bytes = case.wire(&blocks);
         for end in 0..=bytes.len() {
-            let expected = case.outcome(&blocks, end);
+            let expected = case.outcome(&bytes[..end]);
             for (way, chunk) in WAYS
                 .into_iter()
                 .flat_map(|w| [3, 64, usize::MAX].map(|c| (w, c)))

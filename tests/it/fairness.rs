@@ -6,110 +6,59 @@
 
 use std::{
     future::poll_fn,
-    io::{self, Cursor, IoSlice},
-    pin::Pin,
+    io::Cursor,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    task::{Context, Poll},
+    task::Poll,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt, stream};
+use testing::{KIB, MIB, Scripted, wire};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, repeat, sink},
+    io::{AsyncReadExt, repeat, sink},
     time::{interval, timeout},
 };
 use tokio_util::codec::{FramedRead, FramedWrite};
+use wholeblock::internals::{BATCH, FULL_WRITE, RECEIVED_PER_TURN, SENT_PER_TURN};
 use wholeblock::{
     AsFramedRead, BlockCodec, BlockError, BlockTransport, LengthPrefix, recv_blocks, send_blocks,
 };
-
-use crate::support::{FULL_WRITE, MIB, wire};
 
 /// Blocks in each test: many times what may pass at once.
 const BLOCKS: u64 = 200_000;
 
 /// Blocks that a task receives between two yields.
-const TURN: u64 = 256;
+const TURN: u64 = RECEIVED_PER_TURN;
 
-/// As [`TURN`], if a buffer is not left before its last block: 64 KiB of headers.
-const TURN_OF_A_BATCH: u64 = TURN + 64 * 1024 / 4;
+/// As [`TURN`], if a buffer is not left before its last block: a batch of headers.
+const TURN_OF_A_BATCH: u64 = TURN + BATCH as u64 / 4;
 
 /// As [`TURN`], for a `Framed`: 64 for each unit of tokio's budget of 128, 64 begun before, and what
 /// one buffer holds.
-const TURN_OF_A_FRAMED: u64 = 64 * (128 + 1) + 64 * 1024 / 4;
+const TURN_OF_A_FRAMED: u64 = 64 * (128 + 1) + BATCH as u64 / 4;
 
 /// As [`TURN`], for a sender of its own blocks, and one full write of them.
-const TURN_OF_A_SENDER: u64 = 8_192 + FULL_WRITE as u64 / 4;
+const TURN_OF_A_SENDER: u64 = SENT_PER_TURN + FULL_WRITE as u64 / 4;
 
-/// A peer that sends the same byte without end, and takes everything, at once each time. Unlike
-/// tokio's transports, it spends nothing of a task's budget.
-struct Endless {
-    /// Bytes before those without end.
-    first: Bytes,
-    byte: u8,
-}
-
-/// Empty blocks without end.
-fn empty_blocks() -> Endless {
+/// Empty blocks without end. Unlike tokio's transports, this one spends nothing of a task's budget.
+fn empty_blocks() -> Scripted {
     empty_blocks_after(&[])
 }
 
 /// Empty blocks without end, after `first`.
-fn empty_blocks_after(first: &[Bytes]) -> Endless {
-    Endless {
-        first: wire(LengthPrefix::u32(), first).into(),
-        byte: 0,
-    }
+fn empty_blocks_after(first: &[Bytes]) -> Scripted {
+    endless(&wire(LengthPrefix::u32(), first), 0)
 }
 
-impl AsyncRead for Endless {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let byte = self.byte;
-        let of_first = self.first.len().min(buf.remaining());
-        buf.put_slice(&self.get_mut().first.split_to(of_first));
-        let room = buf.remaining();
-        buf.initialize_unfilled().fill(byte);
-        buf.advance(room);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Endless {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Poll::Ready(Ok(buf.len()))
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Poll::Ready(Ok(bufs.iter().map(|slice| slice.len()).sum()))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
+/// The same byte without end, after `first`, and everything that is written taken at once.
+fn endless(first: &[u8], byte: u8) -> Scripted {
+    let rest = vec![byte; 64 * KIB];
+    let io = Scripted::sending(first, []).then_repeating(&rest, u64::MAX);
+    io.unrecorded()
 }
 
 /// The blocks that have passed.
@@ -209,8 +158,7 @@ fn a_flood_of_blocks_that_are_skipped_leaves_others_their_turn() {
     async fn most_skipped(limit: usize) -> u64 {
         let framing = LengthPrefix::u8().max_block_len(limit).unwrap();
         let codec = BlockCodec::new(framing).skip_too_large(true);
-        let first = Bytes::new();
-        let mut transport = BlockTransport::new(Endless { first, byte: 1 }, codec);
+        let mut transport = BlockTransport::new(endless(&[], 1), codec);
         let (mut most, mut before) = (0, 0);
         poll_fn(|cx| {
             assert!(transport.poll_next_unpin(cx).is_pending());
@@ -226,15 +174,14 @@ fn a_flood_of_blocks_that_are_skipped_leaves_others_their_turn() {
     }
     // Blocks of one byte behind a header of one: half of each buffer's 64 KiB.
     let most = runtime().block_on(async { tokio::spawn(most_skipped(0)).await.unwrap() });
-    assert!(most <= TURN + 64 * 1024 / 2, "{most} in one poll");
+    assert!(most <= TURN + BATCH as u64 / 2, "{most} in one poll");
 }
 
 #[test]
 fn timeout_around_a_flood_that_is_skipped_comes() {
     let framing = LengthPrefix::u8().max_block_len(0).unwrap();
     let codec = BlockCodec::new(framing).skip_too_large(true);
-    let first = Bytes::new();
-    let mut transport = BlockTransport::new(Endless { first, byte: 1 }, codec);
+    let mut transport = BlockTransport::new(endless(&[], 1), codec);
     runtime().block_on(async move {
         let waited = timeout(Duration::from_millis(20), transport.next()).await;
         assert!(waited.is_err());

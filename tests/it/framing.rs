@@ -5,15 +5,14 @@ use std::ops::RangeInclusive;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::{FutureExt, SinkExt, StreamExt, stream};
+use testing::{
+    Case, KIB, Line, MIB, Magic, Scripted, blocks_for, collect, prefixed, ready, wire,
+    with_each_framing,
+};
 use tokio_util::codec::{Decoder, Encoder, Framed};
 use wholeblock::{
     BlockCodec, BlockError, BlockTransport, ConfigError, Exact, Framing, Header, HeaderBytes,
     InvalidHeader, LengthPrefix, Varint, check_framing, recv_blocks, send_blocks,
-};
-
-use crate::support::{
-    Case, KIB, Line, MIB, Magic, Scripted, blocks_for, collect, prefixed, ready, wire,
-    with_each_framing,
 };
 
 #[test]

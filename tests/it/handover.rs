@@ -2,12 +2,11 @@
 
 use bytes::Bytes;
 use futures::{FutureExt, SinkExt, StreamExt};
+use testing::{KIB, Scripted, numbered, ready, wire};
 use tokio_util::codec::{Framed, FramedRead};
 use wholeblock::{
     BlockCodec, BlockError, BlockTransport, Exact, LengthPrefix, Varint, recv_blocks, send_blocks,
 };
-
-use crate::support::{KIB, Scripted, numbered, ready, wire};
 
 /// A greeting of 5 bytes, then blocks behind a varint.
 fn conversation() -> (Vec<Bytes>, Vec<u8>) {

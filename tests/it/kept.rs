@@ -2,10 +2,9 @@
 
 use bytes::Bytes;
 use futures::{SinkExt, stream};
+use testing::{KIB, MIB, Scripted, WAYS, ready};
 use tokio_util::codec::Framed;
 use wholeblock::{AnyFraming, BlockCodec, BlockError, BlockTransport, LengthField, send_blocks};
-
-use crate::support::{KIB, MIB, Scripted, WAYS, ready};
 
 /// PostgreSQL's messages: a tag, then a length that counts itself.
 fn tagged() -> LengthField {

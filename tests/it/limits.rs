@@ -2,14 +2,11 @@
 
 use bytes::{Bytes, BytesMut};
 use futures::{FutureExt, SinkExt, StreamExt};
+use testing::{Case, KIB, MIB, Scripted, blocks_for, numbered, ready, wire, with_each_framing};
 use tokio_util::codec::{Decoder, Encoder, Framed};
 use wholeblock::{
     AsFramedRead, BlockCodec, BlockError, BlockTransport, ConfigError, Exact, LengthPrefix,
     recv_blocks,
-};
-
-use crate::support::{
-    Case, KIB, MIB, Scripted, blocks_for, numbered, ready, wire, with_each_framing,
 };
 
 type Codec = BlockCodec<LengthPrefix>;

@@ -15,16 +15,12 @@ mod limits;
 mod memory;
 mod migration;
 mod mixing;
-mod model;
 mod oversize;
 mod payload;
 mod recv;
 mod send;
 mod short_reads;
-mod support;
 mod timeouts;
-#[cfg(all(unix, not(library_tests_only)))]
-mod tls;
 mod transport;
 mod transports;
 #[cfg(windows)]

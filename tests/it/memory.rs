@@ -2,13 +2,11 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures::{FutureExt, StreamExt};
-use proptest::prelude::*;
+use testing::{KIB, Line, MIB, Magic, Scripted, prefixed, ready, transport, wire};
 use tokio_util::codec::{Decoder, Encoder, Framed, FramedParts, FramedRead};
 use wholeblock::{
     AsFramedRead, BlockCodec, BlockError, BlockTransport, Exact, LengthPrefix, recv_blocks,
 };
-
-use crate::support::{KIB, Line, MIB, Magic, Scripted, prefixed, ready, transport, wire};
 
 /// Reads that fill a connection's first buffers, of 8, 16, 32 and 64 KiB; the fourth ends sooner if
 /// a block does. From then on the buffer is as large as it will be for such blocks.
@@ -639,25 +637,6 @@ fn parts_with_a_small_buffer_are_read_into_whoever_reads_next() {
                 assert_eq!(ready(framed.next()).unwrap().unwrap(), vec![1; 20_000]);
             }
             assert!(ready(framed.next()).is_none());
-        }
-    }
-}
-
-proptest! {
-    #[test]
-    fn no_announcement_takes_more_than_what_has_arrived_has_earned(
-        lens in prop::collection::vec(prop_oneof![0usize..100, 1_000usize..200_000], 1..20),
-        piece in 1usize..100_000,
-        announced in 1usize..(8 * MIB),
-    ) {
-        let blocks: Vec<Bytes> = lens.iter().map(|len| vec![3; *len].into()).collect();
-        let mut codec = BlockCodec::length_prefixed();
-        let mut bytes = wire(LengthPrefix::u32(), &blocks);
-        bytes.extend_from_slice(&(announced as u32).to_be_bytes());
-        let largest = lens.iter().max().unwrap() + 4;
-        for capacity in capacities(&mut codec, &bytes, piece) {
-            let earned = largest.max(64 * KIB).max(2 * bytes.len().min(64 * KIB));
-            prop_assert!(capacity <= earned, "{} for {}", capacity, earned);
         }
     }
 }

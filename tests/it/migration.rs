@@ -10,11 +10,10 @@ mod protocols;
 
 use bytes::Bytes;
 use futures::SinkExt;
+use testing::{Scripted, WAYS, ready, wire};
 use wholeblock::{
     AnyFraming, BlockCodec, BlockTransport, Framing, LengthFieldConfig, check_framing,
 };
-
-use crate::support::{Scripted, WAYS, ready, wire};
 
 /// An example: what a peer sends, and the blocks that it is.
 struct Row {

@@ -1,13 +1,12 @@
 //! Blocks over the limit: an error, or skipped.
 
 use futures::{FutureExt, StreamExt};
+use testing::{Case, KIB, MIB, Scripted, WAYS, numbered, ready, wire, with_each_framing};
 use tokio::io::AsyncReadExt;
 use tokio_util::codec::Framed;
 use wholeblock::{
     BlockCodec, BlockError, BlockTransport, Framing, LengthField, LengthPrefix, Part, recv_blocks,
 };
-
-use crate::support::{Case, KIB, MIB, Scripted, WAYS, numbered, ready, wire, with_each_framing};
 
 /// The limit in these tests.
 const LIMIT: usize = 20;

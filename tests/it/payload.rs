@@ -4,11 +4,11 @@ use std::{future::poll_fn, iter::once};
 
 use bytes::{Bytes, BytesMut};
 use futures::{SinkExt, StreamExt, stream};
+use testing::{Scripted, numbered, prefixed, ready, transport, wire};
+use wholeblock::internals::CHAIN_THRESHOLD as CHAIN_FROM;
 use wholeblock::{
     AsFramedWrite, BlockCodec, BlockTransport, LengthPrefix, Payload, send_blocks, try_send_blocks,
 };
-
-use crate::support::{CHAIN_FROM, Scripted, numbered, prefixed, ready, transport, wire};
 
 /// What `io` wrote of one block, and whether it wrote it from `address`.
 fn sent(io: &Scripted, address: usize) -> (&[u8], bool) {
@@ -41,7 +41,7 @@ fn check<P: Payload>(payload: impl Fn() -> P, block: &[u8], by_reference: bool) 
 
     // Where the transport takes one slice a write, all of it is joined.
     let io = Scripted::default().not_vectored();
-    let mut joined = super::support::transport(io);
+    let mut joined = testing::transport(io);
     ready(send_blocks(&mut joined, source(payload()))).unwrap();
     assert_eq!(joined.get_ref().written, expected);
     assert_eq!(joined.get_ref().addresses.len(), 1);

@@ -4,7 +4,9 @@ use std::{io, time::Duration};
 
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
-use proptest::prelude::*;
+use testing::{
+    Case, Scripted, blocks_for, collect, numbered, prefixed, ready, wire, with_each_framing,
+};
 use tokio::{
     io::AsyncWriteExt,
     time::{Instant, timeout},
@@ -12,10 +14,6 @@ use tokio::{
 use tokio_util::codec::{Framed, FramedRead};
 use wholeblock::{
     AsFramedRead, BlockCodec, BlockError, BlockTransport, Framing, LengthPrefix, recv_blocks,
-};
-
-use crate::support::{
-    Case, Scripted, blocks_for, collect, numbered, prefixed, ready, wire, with_each_framing,
 };
 
 #[test]
@@ -491,110 +489,4 @@ async fn the_first_read_of_a_framed_made_of_parts_counts_as_one() {
     receiving.next().await.unwrap_err();
     assert_eq!(begun.elapsed(), 30 * second, "since the byte arrived");
     assert_eq!(receiving.stats().reads, 1);
-}
-
-proptest! {
-    #[test]
-    fn dropping_at_any_await_loses_and_repeats_nothing(
-        lens in prop::collection::vec(0usize..40, 0..30),
-        chunk in 1usize..50,
-        // What is done before each drop: polls of `next`, or a batch of which some are taken.
-        steps in prop::collection::vec((any::<bool>(), 0usize..6), 1..12),
-    ) {
-        let blocks = numbered(&lens);
-        let bytes = wire(LengthPrefix::u16(), &blocks);
-        let mut framed = Framed::new(
-            Scripted::chunked(&bytes, chunk, true),
-            BlockCodec::new(LengthPrefix::u16()),
-        );
-        let mut out: Vec<Bytes> = Vec::new();
-        'transfer: for (batch, polls) in steps.into_iter().cycle() {
-            // Owned ones in between, so that every change of mode is met.
-            match framed.next().now_or_never() {
-                Some(None) => break,
-                Some(Some(block)) => out.push(block.unwrap().freeze()),
-                None => {}
-            }
-            let mut receiving = recv_blocks(&mut framed);
-            for _ in 0..=polls {
-                if batch {
-                    let next = receiving.next_batch().now_or_never();
-                    match next.map(Result::unwrap) {
-                        Some(Some(batch)) => {
-                            out.extend(batch.take(polls).map(Bytes::copy_from_slice));
-                        }
-                        Some(None) => break 'transfer,
-                        None => {}
-                    }
-                } else {
-                    let next = receiving.next().now_or_never();
-                    match next.map(Result::unwrap) {
-                        Some(Some(block)) => out.push(Bytes::copy_from_slice(block)),
-                        Some(None) => break 'transfer,
-                        None => {}
-                    }
-                }
-            }
-        }
-        prop_assert_eq!(out, blocks);
-    }
-}
-
-proptest! {
-    // Each case moves megabytes.
-    #![proptest_config(ProptestConfig::with_cases(64))]
-
-    #[test]
-    fn blocks_of_all_sizes_come_through_however_they_are_read_and_kept(
-        lens in prop::collection::vec(
-            prop_oneof![
-                4 => 0usize..200,
-                3 => 1_000usize..80_000,
-                1 => 80_000usize..1_500_000,
-            ],
-            1..40,
-        ),
-        chunk in prop_oneof![1_000usize..5_000, 5_000usize..100_000, Just(usize::MAX)],
-        max_retained in prop_oneof![Just(0usize), Just(100_000), Just(1 << 20)],
-        // Owned and dropped, owned and kept, lent, or lent in a batch.
-        modes in prop::collection::vec(0usize..4, 1..10),
-    ) {
-        let blocks = numbered(&lens);
-        let bytes = wire(LengthPrefix::u32(), &blocks);
-        let codec = BlockCodec::length_prefixed().max_retained(max_retained);
-        let mut framed = Framed::new(Scripted::chunked(&bytes, chunk, true), codec);
-        let mut expected = blocks.iter();
-        let mut kept = Vec::new();
-        'transfer: for mode in modes.into_iter().cycle() {
-            match mode {
-                0 | 1 => match ready(framed.next()) {
-                    Some(block) => {
-                        let block = block.unwrap();
-                        let expected = expected.next().unwrap();
-                        prop_assert!(block == expected);
-                        if mode == 1 {
-                            kept.push((block, expected));
-                        }
-                    }
-                    None => break 'transfer,
-                },
-                2 => match ready(recv_blocks(&mut framed).next()).unwrap() {
-                    Some(block) => prop_assert!(block == expected.next().unwrap()),
-                    None => break 'transfer,
-                },
-                _ => match ready(recv_blocks(&mut framed).next_batch()).unwrap() {
-                    Some(batch) => {
-                        for block in batch {
-                            prop_assert!(block == expected.next().unwrap());
-                        }
-                    }
-                    None => break 'transfer,
-                },
-            }
-        }
-        prop_assert!(expected.next().is_none(), "all of them came");
-        for (block, expected) in kept {
-            prop_assert!(block == expected, "and nobody wrote over one that was kept");
-        }
-    }
 }

@@ -1,30 +1,19 @@
 //! `send_blocks`: what is written, in how many writes, and what stays when it is dropped.
 
-use std::{
-    io,
-    pin::{Pin, pin},
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{io, iter, pin::pin, task::Context, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use futures::{FutureExt, Sink, SinkExt, StreamExt, future, stream};
-use proptest::prelude::*;
-use tokio::{
-    io::{AsyncWrite, DuplexStream},
-    sync::mpsc,
-    time::Instant,
+use testing::{
+    Case, KIB, MIB, Scripted, Step, blocks_for, numbered, prefixed, ready, wire, with_each_framing,
 };
+use tokio::{io::DuplexStream, sync::mpsc, time::Instant};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::codec::{Framed, FramedWrite};
+use wholeblock::internals::{CHAIN_THRESHOLD as CHAIN_FROM, FULL_WRITE};
 use wholeblock::{
     AsFramedWrite, BlockCodec, BlockError, BlockTransport, Framing, LengthPrefix, TransferStats,
     send_blocks, try_send_blocks,
-};
-
-use crate::support::{
-    CHAIN_FROM, Case, FULL_WRITE, KIB, MIB, Scripted, blocks_for, check_full_writes, numbered,
-    prefixed, ready, wire, with_each_framing,
 };
 
 /// Runs `$check` for each sender there is, with the far end of its pipe, which holds `$room` bytes.
@@ -56,7 +45,7 @@ fn what_is_sent_is_what_the_sink_would_have_sent() {
         let expected = wire(framing, &blocks);
         for vectored in [true, false] {
             let mut io = Scripted::default();
-            io.not_vectored = !vectored;
+            io = io.vectored(vectored);
             let mut framed = FramedWrite::new(io, BlockCodec::new(framing));
             let sent = ready(send_blocks(&mut framed, stream::iter(blocks.clone()))).unwrap();
             assert_eq!(framed.get_ref().written, expected, "{name}");
@@ -106,12 +95,12 @@ fn every_write_is_a_full_one_while_there_is_more() {
         for vectored in [true, false] {
             let blocks = vec![Bytes::from(vec![7; len]); 2 * MIB / (len + 4) + 3];
             let mut io = Scripted::default();
-            io.not_vectored = !vectored;
+            io = io.vectored(vectored);
             let mut framed = prefixed(io);
             ready(send_blocks(&mut framed, stream::iter(blocks.clone()))).unwrap();
             let io = framed.get_ref();
             assert_eq!(io.written, wire(LengthPrefix::u32(), &blocks));
-            check_full_writes(io, len);
+            io.assert_full_writes(len);
         }
     }
 }
@@ -123,7 +112,7 @@ fn a_write_taken_in_part_is_filled_up_again() {
     for vectored in [true, false] {
         for taken in [7, 1_000, 20_000, 60_000] {
             let mut io = Scripted::default();
-            io.not_vectored = !vectored;
+            io = io.vectored(vectored);
             for _ in 0..expected.len() / taken {
                 io = io.take(taken).pause_writes();
             }
@@ -524,33 +513,19 @@ async fn what_was_queued_before_a_transfer_has_a_deadline_of_its_own() {
 }
 
 /// Takes a byte a write, and some time for it, and never has one wait.
-struct Dribble(usize);
-
-impl AsyncWrite for Dribble {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        _cx: &mut Context<'_>,
-        _bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.0 += 1;
-        assert!(self.0 < 20_000, "wrote on without end");
+fn dribble() -> Scripted {
+    let writes = (0..20_000).map(|_| {
         std::thread::sleep(Duration::from_micros(50));
-        Poll::Ready(Ok(1))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
+        Step::Move(1)
+    });
+    let without_end = iter::once(Step::Fail(io::ErrorKind::Other));
+    Scripted::taking(writes.chain(without_end)).unrecorded()
 }
 
 #[tokio::test]
 async fn block_whose_writes_never_wait_is_late_at_the_deadline() {
     let deadline = Duration::from_millis(100);
-    let mut transport = BlockTransport::new(Dribble(0), BlockCodec::length_prefixed());
+    let mut transport = BlockTransport::new(dribble(), BlockCodec::length_prefixed());
     let begun = Instant::now();
     let blocks = stream::iter([vec![0; 20], vec![0; MIB]]);
     let mut sending = send_blocks(&mut transport, blocks).block_deadline(deadline);
@@ -598,60 +573,4 @@ fn a_transfer_never_polled_changes_nothing() {
     drop(send_blocks(&mut framed, stream::iter(["never"])));
     ready(framed.close()).unwrap();
     assert_eq!(framed.get_ref().written, b"\0\0\0\x04kept");
-}
-
-proptest! {
-    #[test]
-    fn dropping_at_any_await_loses_and_tears_nothing(
-        count in 1usize..40,
-        takes in prop::collection::vec(1usize..30_000, 0..20),
-        polls in 0usize..25,
-        vectored: bool,
-        source_pauses in prop::collection::vec(any::<bool>(), 40),
-    ) {
-        let blocks = mixed(count);
-        let mut io = takes
-            .iter()
-            .fold(Scripted::default(), |io, taken| io.pause_writes().take(*taken));
-        io.not_vectored = !vectored;
-        let mut framed = prefixed(io);
-
-        // A source that is now and then not ready, and counts what was taken from it.
-        let mut taken = 0;
-        let mut paused = 0;
-        let source = stream::poll_fn(|cx| {
-            let pausing = source_pauses[taken.min(39)] && paused <= taken;
-            if pausing {
-                paused = taken + 1;
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            let block = blocks.get(taken).cloned();
-            taken += usize::from(block.is_some());
-            Poll::Ready(block)
-        });
-        let mut sending = send_blocks(&mut framed, source);
-        let mut done = false;
-        for _ in 0..polls {
-            done = done || (&mut sending).now_or_never().is_some();
-        }
-        let handed = sending.stats().blocks as usize;
-        drop(sending);
-
-        let mut whole = 0;
-        let mut wire_len = 0;
-        while whole < count && wire_len + 4 + blocks[whole].len() <= framed.get_ref().written.len() {
-            wire_len += 4 + blocks[whole].len();
-            whole += 1;
-        }
-        prop_assert_eq!(handed, whole, "the count is of blocks wholly handed over");
-        // The next flush completes what was taken, in order, and nothing else.
-        ready(SinkExt::<Bytes>::flush(&mut framed)).unwrap();
-        prop_assert_eq!(&framed.get_ref().written, &wire(LengthPrefix::u32(), &blocks[..taken]));
-
-        // And a second transfer carries on.
-        let rest = blocks[taken..].to_vec();
-        ready(send_blocks(&mut framed, stream::iter(rest))).unwrap();
-        prop_assert_eq!(&framed.get_ref().written, &wire(LengthPrefix::u32(), &blocks));
-    }
 }

@@ -21,6 +21,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt, stream};
+use testing::{Watched, numbered, wire, within_limit};
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpSocket, TcpStream},
@@ -29,8 +30,6 @@ use tokio::{
 };
 use tokio_util::codec::{FramedRead, FramedWrite};
 use wholeblock::{BlockCodec, BlockError, Exact, Framing, TransferStats, recv_blocks, send_blocks};
-
-use crate::support::{Watched, numbered, wire, within_limit};
 
 const BLOCKS: usize = 100;
 const BLOCK_LEN: usize = 51_200;

@@ -4,19 +4,20 @@
 
 use std::{
     io::{self, Write},
-    pin::Pin,
-    task::{Context, Poll, ready},
+    iter,
+    task::Poll,
     thread,
     time::Duration,
 };
 
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, future::join, poll, stream};
+use testing::{KIB, Scripted, Step, prefixed, transport};
 use tokio::{
-    io::{AsyncRead, AsyncWriteExt, DuplexStream, ReadBuf, duplex},
+    io::{AsyncWriteExt, DuplexStream, duplex},
     net::TcpStream,
     runtime::{Builder, Runtime},
-    task::{coop, yield_now},
+    task::yield_now,
     time::{Instant, interval, sleep, timeout},
 };
 use tokio_util::codec::FramedRead;
@@ -24,8 +25,6 @@ use wholeblock::{
     AsFramedRead, BlockCodec, BlockError, BlockTransport, LengthPrefix, RecvBlocks, recv_blocks,
     send_blocks,
 };
-
-use crate::support::{prefixed, transport};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -471,38 +470,18 @@ fn waits_of_tasks_in_several_runtimes_stall() {
     runtimes.clear();
 }
 
-/// A peer whose bytes, zeros after the first, come as fast as they are read. A read takes some 100 µs.
-struct Flood {
-    head: &'static [u8],
-    /// Bytes a read.
-    piece: usize,
-    /// True if a read costs a unit of the task's budget, as that of a socket does.
-    spends: bool,
-    reads: u32,
-}
-
-impl AsyncRead for Flood {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.spends {
-            ready!(coop::poll_proceed(cx)).made_progress();
-        }
-        self.reads += 1;
-        if self.reads > 20_000 {
-            return Poll::Ready(Err(io::Error::other("read on without end")));
-        }
+/// A peer that sends `head`, and then zeros as fast as they are read, in reads of `piece` bytes that
+/// take some 100 µs each.
+fn flood(head: &[u8], piece: usize) -> Scripted {
+    let reads = (0..20_000).map(move |_| {
         thread::sleep(Duration::from_micros(50));
-        let len = self.piece.min(buffer.remaining());
-        let head = self.head;
-        let (now, later) = head.split_at(len.min(head.len()));
-        buffer.put_slice(now);
-        buffer.put_slice(&vec![0; len - now.len()]);
-        self.head = later;
-        Poll::Ready(Ok(()))
-    }
+        Step::Move(piece)
+    });
+    let without_end = iter::once(Step::Fail(io::ErrorKind::Other));
+    let zeros = vec![0; 64 * KIB];
+    Scripted::sending(head, reads.chain(without_end))
+        .then_repeating(&zeros, u64::MAX)
+        .unrecorded()
 }
 
 #[tokio::test]
@@ -513,16 +492,10 @@ async fn block_that_comes_as_fast_as_it_is_read_is_late_at_the_deadline() {
         (skipped, &b"@\0\0\0\0\0\0\0"[..], 64 * 1024), // 2^62 bytes
         (tiny_reads, b"\0\0\0\0\0\x10\0\0", 1),        // 1 MiB
     ] {
-        let flood = |spends| Flood {
-            head,
-            piece,
-            spends,
-            reads: 0,
-        };
-        for spends in [true, false] {
+        let ready = || flood(head, piece);
+        for io in [ready().spending(), ready()] {
             let begun = Instant::now();
-            let mut blocks =
-                BlockTransport::new(flood(spends), codec.clone()).block_deadline(TIMEOUT);
+            let mut blocks = BlockTransport::new(io, codec.clone()).block_deadline(TIMEOUT);
             for waits in 1..3 {
                 let error = blocks.next().await.unwrap().unwrap_err();
                 assert_late(&error, TIMEOUT, 0, 0);
@@ -534,7 +507,7 @@ async fn block_that_comes_as_fast_as_it_is_read_is_late_at_the_deadline() {
         }
         // The loop of reads is that of `FramedRead`, which ends with the task's budget.
         let begun = Instant::now();
-        let mut framed = FramedRead::new(flood(true), codec.clone());
+        let mut framed = FramedRead::new(ready().spending(), codec.clone());
         let mut blocks = recv_blocks(&mut framed).block_deadline(TIMEOUT);
         assert_late(&blocks.next().await.unwrap_err(), TIMEOUT, 0, 0);
         assert!(begun.elapsed() < 10 * SECOND, "{:?}", begun.elapsed());

@@ -7,15 +7,15 @@ use std::io;
 
 use bytes::Bytes;
 use futures::{FutureExt, SinkExt, StreamExt, stream};
+use testing::{
+    Case, KIB, MIB, Magic, Scripted, blocks_for, numbered, prefixed, ready, transport, wire,
+    with_each_framing,
+};
 use tokio::io::{AsyncWriteExt, BufWriter};
 use tokio_util::codec::{Framed, FramedParts};
+use wholeblock::internals::{CHAIN_THRESHOLD as CHAIN_FROM, FIRST_WRITE, FULL_WRITE};
 use wholeblock::{
     BlockCodec, BlockError, BlockTransport, Framing, LengthPrefix, recv_blocks, send_blocks,
-};
-
-use crate::support::{
-    CHAIN_FROM, Case, FIRST_WRITE, FULL_WRITE, KIB, MIB, Magic, Scripted, blocks_for,
-    check_full_writes, numbered, prefixed, ready, transport, wire, with_each_framing,
 };
 
 const LENS: [usize; 10] = [
@@ -229,7 +229,7 @@ fn what_is_fed_and_flushed_is_what_the_framing_writes() {
         let blocks = blocks_for(&framing);
         for vectored in [true, false] {
             let mut io = Scripted::default();
-            io.not_vectored = !vectored;
+            io = io.vectored(vectored);
             let mut transport = BlockTransport::new(io, BlockCodec::new(framing));
             for block in &blocks {
                 ready(transport.feed(block.clone())).unwrap();
@@ -255,14 +255,14 @@ fn blocks_that_are_fed_leave_in_full_writes() {
         for vectored in [true, false] {
             let blocks = vec![Bytes::from(vec![7; len]); 2 * MIB / (len + 4) + 3];
             let mut io = Scripted::default();
-            io.not_vectored = !vectored;
+            io = io.vectored(vectored);
             let mut transport = transport(io);
             for block in &blocks {
                 ready(transport.feed(block.clone())).unwrap();
             }
             ready(transport.close()).unwrap();
             let io = transport.get_ref();
-            check_full_writes(io, len);
+            io.assert_full_writes(len);
             assert_eq!(io.written, wire(LengthPrefix::u32(), &blocks), "{len}");
         }
     }
@@ -283,7 +283,7 @@ fn what_a_large_block_brings_leaves_in_longer_writes() {
     ] {
         for vectored in [true, false] {
             let mut io = Scripted::default();
-            io.not_vectored = !vectored;
+            io = io.vectored(vectored);
             let mut transport = transport(io);
             let block = Bytes::from(vec![7; len]);
             ready(transport.send(block.clone())).unwrap();
@@ -396,7 +396,7 @@ fn what_is_fed_is_taken_in_parts_without_loss() {
     for vectored in [true, false] {
         for taken in [7, 1_000, 20_000, 60_000] {
             let mut io = Scripted::default();
-            io.not_vectored = !vectored;
+            io = io.vectored(vectored);
             for _ in 0..expected.len() / taken {
                 io = io.take(taken).pause_writes();
             }
@@ -540,7 +540,7 @@ fn a_transport_that_takes_no_bytes_is_a_write_zero_error() {
         let error = ready(SinkExt::<Bytes>::flush(&mut transport)).unwrap_err();
         assert!(matches!(error, BlockError::Io(e) if e.kind() == io::ErrorKind::WriteZero));
 
-        let mut transport = super::support::transport(Scripted::default().take(0));
+        let mut transport = testing::transport(Scripted::default().take(0));
         ready(transport.feed(vec![0; FULL_WRITE].into())).unwrap();
         let error = ready(transport.feed(Bytes::new())).unwrap_err();
         assert_eq!(

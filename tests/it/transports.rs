@@ -2,14 +2,11 @@
 
 use bytes::{Bytes, BytesMut};
 use futures::{SinkExt, StreamExt, TryStreamExt, future, stream};
+use testing::{numbered_for, prefixed, tcp_pair, transport, wire, with_each_framing, within_limit};
 use tokio::io::{AsyncWriteExt, split};
 use tokio_util::codec::{Framed, FramedRead, FramedWrite};
 use wholeblock::{
     BlockCodec, BlockError, BlockTransport, Exact, Framing, LengthPrefix, recv_blocks, send_blocks,
-};
-
-use crate::support::{
-    numbered_for, prefixed, tcp_pair, transport, wire, with_each_framing, within_limit,
 };
 
 /// 60 blocks, from empty ones to some that take many reads and writes.
@@ -62,9 +59,6 @@ macro_rules! there_and_back {
         assert_eq!(sent.wire_bytes, received.wire_bytes);
     }};
 }
-
-#[cfg(all(unix, not(library_tests_only)))]
-pub(crate) use there_and_back;
 
 macro_rules! each_framing_over {
     ($pair:expr) => {

@@ -12,6 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt, future, stream};
+use testing::{KIB, MIB, Watched, numbered, prefixed, within_limit};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::{
@@ -21,9 +22,8 @@ use tokio::{
     task,
 };
 use tokio_util::codec::{FramedRead, FramedWrite};
+use wholeblock::internals::FULL_WRITE;
 use wholeblock::{BlockCodec, BlockError, Framing, Part, recv_blocks, send_blocks};
-
-use crate::support::{FULL_WRITE, KIB, MIB, Watched, numbered, prefixed, within_limit};
 
 const BLOCKS: usize = 100;
 

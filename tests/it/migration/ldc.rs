@@ -13,7 +13,7 @@ use wholeblock::{
 };
 
 use super::Row;
-use crate::support::Scripted;
+use testing::Scripted;
 
 /// The examples of its documentation, and how it is configured for each.
 fn rows() -> Vec<(Row, Builder)> {
@@ -327,7 +327,7 @@ fn the_encoder_of_length_delimited_leaves_out_what_is_before_the_length() {
         .unwrap();
     assert_eq!(wire, &b"\0\x05hello"[..], "which it would not read back");
     assert_eq!(
-        crate::support::wire(ours, &[Bytes::from_static(b"hello")]),
+        testing::wire(ours, &[Bytes::from_static(b"hello")]),
         b"\0\0\x05hello"
     );
 }

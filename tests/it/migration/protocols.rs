@@ -10,7 +10,7 @@ use wholeblock::{
 };
 
 use super::Row;
-use crate::support::Scripted;
+use testing::Scripted;
 
 #[test]
 fn messages_of_each_protocol_read_and_write_the_same() {

@@ -1,3 +1,24 @@
-//! What the tests of several packages share.
+//! What tests, benchmarks and fuzzing share: transports, and a reference for what is on the wire,
+//! written from the documentation and apart from the crate's code.
 
+#[cfg(feature = "arbitrary")]
+mod any;
+pub mod blocks;
+pub mod config;
+pub mod framings;
+pub mod pipe;
+pub mod polls;
 pub mod programs;
+pub mod reader;
+pub mod reference;
+pub mod scripted;
+pub mod watched;
+pub mod way;
+
+pub use self::{
+    blocks::*,
+    framings::{Case, Line, Magic},
+    scripted::{Scripted, Step},
+    watched::Watched,
+    way::{WAYS, Way},
+};

@@ -145,8 +145,8 @@ fn wake(waker: &mut Option<Waker>) {
 fn poll_step(step: Option<Step>, room: usize, cx: &mut Context<'_>) -> Poll<Option<usize>> {
     match step {
         None | Some(Step::All) => Poll::Ready(Some(room)),
-        Some(Step::Move(bytes)) => Poll::Ready(Some(room.min(bytes.0.max(1)))),
-        Some(Step::Fail) => Poll::Ready(None),
+        Some(Step::Move(bytes)) => Poll::Ready(Some(room.min(bytes))),
+        Some(Step::Fail(_)) => Poll::Ready(None),
         Some(Step::Pending) => {
             cx.waker().wake_by_ref();
             Poll::Pending

@@ -1,47 +1,29 @@
-//! Arbitrary configurations, and how they are built.
+//! Configurations of framings and codecs, and how they are built: for the reference, from a list or
+//! from arbitrary bytes.
 
-use arbitrary::{Arbitrary, Unstructured};
-use bytes::BufMut;
+#[cfg(feature = "arbitrary")]
+use arbitrary::Arbitrary;
 use wholeblock::{
-    AnyFraming, BlockCodec, ConfigError, Exact, Framing, Header, InvalidHeader, LengthField,
-    LengthPrefix, Limit, Varint,
+    AnyFraming, BlockCodec, ConfigError, Exact, Framing, LengthField, LengthPrefix, Limit, Varint,
+    internals::DEFAULT_MAX_RETAINED,
 };
 
-use crate::reference::{MAX_LIMIT, Reference};
-
-/// Bytes in a full write: the crate's constant of this name, which its users cannot see.
-pub const FULL_WRITE: usize = 86 * 1_448;
-
-/// Bytes from which on a sink waits after a flush; each write raises that by a quarter of its length, up
-/// to a full one.
-pub const FIRST_WRITE: usize = 8 * 1_024;
-
-/// Lengths around which something in the crate changes.
-const EDGES: [usize; 8] = [128, 256, 4_096, 8_192, 16_384, 65_536, FULL_WRITE, 131_072];
-
-/// What a receiver keeps between blocks, unless told otherwise.
-const DEFAULT_MAX_RETAINED: usize = 1024 * 1024;
+use crate::{
+    Magic,
+    reference::{MAX_LIMIT, Reference},
+};
 
 /// A number of bytes: mostly small, often at an edge, up to half a MiB.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Len(pub usize);
 
-impl<'a> Arbitrary<'a> for Len {
-    fn arbitrary(u: &mut Unstructured<'a>) -> arbitrary::Result<Self> {
-        Ok(Self(match u8::arbitrary(u)? {
-            small @ ..160 => small.into(),
-            160..192 => u16::arbitrary(u)?.into(),
-            edge @ 192..240 => {
-                let by = i8::arbitrary(u)? as isize;
-                EDGES[usize::from(edge) % EDGES.len()].saturating_add_signed(by)
-            }
-            240.. => usize::from(u16::arbitrary(u)?) * 8,
-        }))
-    }
-}
+/// What is added to a length field's value: mostly little.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Adjustment(pub i64);
 
 /// A limit on a block's length, as a user might choose one.
-#[derive(Arbitrary, Clone, Copy, Debug)]
+#[cfg_attr(feature = "arbitrary", derive(Arbitrary))]
+#[derive(Clone, Copy, Debug)]
 pub enum Max {
     Default,
     Len(Len),
@@ -66,7 +48,8 @@ impl Max {
 }
 
 /// One of the crate's framings or a user's own, with any settings, some of which cannot work.
-#[derive(Arbitrary, Clone, Debug)]
+#[cfg_attr(feature = "arbitrary", derive(Arbitrary))]
+#[derive(Clone, Debug)]
 pub enum Config {
     Exact {
         len: Len,
@@ -84,15 +67,26 @@ pub enum Config {
     LengthField {
         width: u8,
         little_endian: bool,
-        offset: u8,
+        offset: Len,
         /// Header after the length field; none by default.
-        more: Option<u8>,
-        adjustment: i16,
-        strip: Option<u8>,
+        more: Option<i16>,
+        adjustment: Adjustment,
+        strip: Option<Len>,
         max: Max,
         clamped: bool,
     },
     Own,
+}
+
+/// A length prefix of `width` bytes.
+pub fn prefix(width: u8) -> Config {
+    Config::LengthPrefix {
+        width,
+        little_endian: false,
+        including_header: false,
+        max: Max::Default,
+        max_first: false,
+    }
 }
 
 /// What is to be done with a framing, whichever it is.
@@ -101,6 +95,23 @@ pub trait Visit {
 }
 
 impl Config {
+    pub fn little_endian(mut self) -> Self {
+        if let Self::LengthPrefix { little_endian, .. } = &mut self {
+            *little_endian = true;
+        }
+        self
+    }
+
+    pub fn including_header(mut self) -> Self {
+        if let Self::LengthPrefix {
+            including_header, ..
+        } = &mut self
+        {
+            *including_header = true;
+        }
+        self
+    }
+
     /// Builds the framing, compares what the crate says of it with what the reference does, and has
     /// it visited: as itself, or as the framing chosen at run time.
     pub fn visit(&self, chosen_at_run_time: bool, visit: impl Visit) {
@@ -116,7 +127,7 @@ impl Config {
             Self::LengthPrefix { .. } => checked(self.length_prefix(), reference, visit),
             Self::Varint { .. } => checked(self.varint(), reference, visit),
             Self::LengthField { .. } => checked(self.length_field(), reference, visit),
-            Self::Own => checked(Ok(Own), reference, visit),
+            Self::Own => checked(Ok(Magic), reference, visit),
         }
     }
 
@@ -183,12 +194,12 @@ impl Config {
         };
         let mut config = LengthField::config()
             .width(usize::from(width % 10))
-            .offset(offset.into())
-            .adjustment(adjustment.into());
+            .offset(offset.0)
+            .adjustment(adjustment.0);
         config.little_endian = little_endian;
-        config.header_len =
-            more.map(|more| usize::from(offset) + usize::from(width % 10) + usize::from(more));
-        config.strip = strip.map(usize::from);
+        let field_end = offset.0 + usize::from(width % 10);
+        config.header_len = more.map(|more| field_end.saturating_add_signed(more.into()));
+        config.strip = strip.map(|strip| strip.0);
         if let Some(max) = self.max() {
             config.limit = match clamped {
                 true => Limit::Clamped(max),
@@ -248,7 +259,8 @@ fn agreed<F: Framing>(
 }
 
 /// Settings of a codec.
-#[derive(Arbitrary, Clone, Copy, Debug)]
+#[cfg_attr(feature = "arbitrary", derive(Arbitrary))]
+#[derive(Clone, Copy, Debug)]
 pub struct Settings {
     pub max_decode: Max,
     pub max_encode: Max,
@@ -288,34 +300,5 @@ impl Settings {
     pub fn max_retained(&self) -> usize {
         self.max_retained
             .map_or(DEFAULT_MAX_RETAINED, |bytes| bytes.0)
-    }
-}
-
-/// A user's own header: `"WB"`, then the payload's length as a big-endian u24.
-#[derive(Clone, Debug)]
-pub struct Own;
-
-impl Framing for Own {
-    fn block_lens(&self) -> std::ops::RangeInclusive<usize> {
-        0..=0xff_ffff
-    }
-
-    fn decode_header(&self, front: &[u8]) -> Result<Header, InvalidHeader> {
-        let known = front.len().min(2);
-        if front[..known] != b"WB"[..known] {
-            return Err(InvalidHeader("it does not start with WB"));
-        }
-        Ok(match *front {
-            [_, _, a, b, c, ..] => Header::Complete {
-                header_len: 5,
-                payload_len: u64::from(u32::from_be_bytes([0, a, b, c])),
-            },
-            _ => Header::Incomplete { at_least: 5 },
-        })
-    }
-
-    fn encode_header(&self, payload_len: usize, dst: &mut impl BufMut) {
-        dst.put_slice(b"WB");
-        dst.put_uint(payload_len as u64, 3);
     }
 }

@@ -10,18 +10,18 @@ use tokio::{
 };
 
 /// A transport that counts its reads and writes.
-pub(crate) struct Watched<T> {
+pub struct Watched<T> {
     io: T,
     /// Reads that brought bytes. A program that took each for a block would count these.
-    pub(crate) reads: u64,
+    pub reads: u64,
     /// Bytes they brought.
-    pub(crate) arrived: watch::Sender<u64>,
+    pub arrived: watch::Sender<u64>,
     /// Writes that took bytes.
-    pub(crate) writes: u64,
+    pub writes: u64,
 }
 
 impl<T> Watched<T> {
-    pub(crate) fn new(io: T) -> Self {
+    pub fn new(io: T) -> Self {
         Self {
             io,
             reads: 0,

@@ -4,11 +4,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::codec::Framed;
 use wholeblock::{AsFramedRead, BlockCodec, BlockError, BlockTransport, Framing, recv_blocks};
 
-use super::ready;
+use crate::ready;
 
 /// A way to receive, through `Framed` or through `BlockTransport`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
+pub enum Way {
     FramedOwned,
     FramedLent,
     FramedBatched,
@@ -20,7 +20,7 @@ pub(crate) enum Way {
 }
 
 /// Every way there is: what is true of one is true of all.
-pub(crate) const WAYS: [Way; 7] = [
+pub const WAYS: [Way; 7] = [
     Way::FramedOwned,
     Way::FramedLent,
     Way::FramedBatched,
@@ -32,11 +32,7 @@ pub(crate) const WAYS: [Way; 7] = [
 
 impl Way {
     /// All blocks until the end or the first error; after either, there must be an end.
-    pub(crate) fn receive<T, F>(
-        self,
-        io: T,
-        codec: BlockCodec<F>,
-    ) -> (Vec<Bytes>, Option<BlockError>)
+    pub fn receive<T, F>(self, io: T, codec: BlockCodec<F>) -> (Vec<Bytes>, Option<BlockError>)
     where
         T: AsyncRead + AsyncWrite + Unpin,
         F: Framing,

@@ -12,8 +12,8 @@ pub struct Reader<'w> {
     max: usize,
     skip_too_large: bool,
     /// Where the next block begins: its index, its offset as errors tell it, and in `wire`.
-    index: u64,
-    offset: u64,
+    pub index: u64,
+    pub offset: u64,
     at: usize,
     /// Where the block that was taken last begins in `wire`.
     last: usize,

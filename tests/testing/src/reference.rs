@@ -62,7 +62,7 @@ pub enum Refusal {
 
 impl Reference {
     /// None where the configuration cannot work.
-    pub(crate) fn new(config: &Config) -> Option<Self> {
+    pub fn new(config: &Config) -> Option<Self> {
         let lens = Self::unlimited(config)?;
         let max = match (config.max(), config) {
             (None, Config::Exact { .. } | Config::Own) => *lens.end(),
@@ -109,7 +109,7 @@ impl Reference {
         match &self.wire {
             Wire::Exact => 0,
             Wire::Varint => 10,
-            Wire::Own => 5,
+            Wire::Own => 6,
             Wire::Field(field) => field.strip,
         }
     }
@@ -167,7 +167,7 @@ impl Reference {
             Wire::Exact => {}
             Wire::Varint => write_varint(len, wire),
             Wire::Own => {
-                wire.extend_from_slice(b"WB");
+                wire.extend_from_slice(b"WB\x01");
                 wire.extend_from_slice(&(len as u32).to_be_bytes()[1..]);
             }
             Wire::Field(field) => wire.extend_from_slice(&field.header(len)[..field.strip]),
@@ -219,16 +219,16 @@ impl Wire {
                 strip,
                 ..
             } => {
-                let start = usize::from(offset);
+                let start = offset.0;
                 let end = start + usize::from(width % 10);
-                let header_len = end + usize::from(more.unwrap_or(0));
+                let header_len = end.saturating_add_signed(more.unwrap_or(0).into());
                 Self::Field(Field {
                     start,
                     end,
                     little_endian,
-                    more: -i128::from(adjustment),
+                    more: -i128::from(adjustment.0),
                     header_len,
-                    strip: strip.map_or(header_len, usize::from),
+                    strip: strip.map_or(header_len, |strip| strip.0),
                 })
             }
         }
@@ -302,13 +302,15 @@ fn write_varint(mut value: u64, wire: &mut Vec<u8>) {
 }
 
 fn read_own(front: &[u8]) -> Front {
+    let known = front.len().min(3);
+    if front[..known] != b"WB\x01"[..known] {
+        return Front::Invalid;
+    }
     match front {
-        [] | [b'W'] => Front::Header { at_least: 5 },
-        [b'W', b'B', rest @ ..] if rest.len() < 3 => Front::Header { at_least: 5 },
-        [b'W', b'B', a, b, c, ..] => Front::Announced {
-            header_len: 5,
+        [_, _, _, a, b, c, ..] => Front::Announced {
+            header_len: 6,
             payload_len: u64::from(*a) << 16 | u64::from(*b) << 8 | u64::from(*c),
         },
-        _ => Front::Invalid,
+        _ => Front::Header { at_least: 6 },
     }
 }

@@ -1,0 +1,487 @@
+//! Any bytes, in any pieces, under any configuration, by every form of receiving: the blocks and
+//! the error that the reference finds, and no more memory than was promised.
+
+use std::{
+    mem,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    task::Poll,
+};
+
+use arbitrary::Arbitrary;
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use testing::{
+    KIB,
+    config::{Config, Len, Settings, Visit},
+    polls::Task,
+    reader::{Event, Reader},
+    reference::Reference,
+    scripted::{Scripted, Step},
+};
+use tokio_util::codec::{Decoder, Encoder, Framed, FramedRead};
+use wholeblock::{
+    AsFramedRead, BlockCodec, BlockError, BlockTransport, Exact, Framing, recv_blocks,
+};
+
+use crate::{
+    Run, flood,
+    memory::{ReceiverBounds, Standing},
+    neighbour,
+};
+
+/// The longest stream, in bytes: enough for a buffer to grow and to be given away.
+const MAX_WIRE: usize = 600 * KIB;
+
+/// Small blocks in a run, and bytes in each if that can be: most of a batch.
+const RUN: usize = 500;
+const SMALL: usize = 100;
+
+/// The most blocks that are kept.
+const MAX_KEPT: usize = 8;
+
+#[derive(Arbitrary, Debug)]
+pub struct Input {
+    config: Config,
+    chosen_at_run_time: bool,
+    settings: Settings,
+    /// Whether another connection on the thread has left no buffer.
+    neighbour_goes_on: bool,
+    form: Form,
+    reads: Vec<Step>,
+    pieces: Vec<Piece>,
+    /// What follows the pieces on the wire, as it is.
+    raw: Vec<u8>,
+}
+
+/// A way to receive.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+enum Form {
+    Decoder,
+    FramedOwned,
+    FramedLent(Lending),
+    FramedReadOwned,
+    FramedReadLent(Lending),
+    Owned,
+    Lent(Lending),
+}
+
+/// How blocks are lent.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+struct Lending {
+    /// In batches, of which no more than this many blocks are taken.
+    batches_of: Option<u8>,
+    /// Whether each wait is given up where nothing has come, and each receiver after a block.
+    fickle: bool,
+}
+
+/// A part of a stream.
+#[derive(Arbitrary, Clone, Debug)]
+enum Piece {
+    /// A block, if there can be one of this length, and otherwise of one near it. It is filled with
+    /// the byte, and kept if that is odd. A run of small blocks follows if it is the largest.
+    Block(Len, u8),
+    /// The header of a block that does not follow.
+    Announced(u64),
+    Bytes(Vec<u8>),
+}
+
+impl Run for Input {
+    fn run(&self) {
+        self.config.visit(self.chosen_at_run_time, self);
+    }
+}
+
+impl Input {
+    fn wire(&self, reference: &Reference, max: usize) -> Vec<u8> {
+        let mut wire = Vec::new();
+        for piece in &self.pieces {
+            match piece {
+                Piece::Block(Len(len), fill) => {
+                    // One more than the limit, too.
+                    add_block(&mut wire, reference, *len, max.saturating_add(1), *fill);
+                    if *fill == u8::MAX {
+                        for at in 0..RUN {
+                            let fill = u8::from(at % 100 == 50);
+                            add_block(&mut wire, reference, SMALL, max, fill);
+                        }
+                    }
+                }
+                Piece::Announced(len) => reference.announce(*len, &mut wire),
+                Piece::Bytes(bytes) => wire.extend_from_slice(bytes),
+            }
+        }
+        wire.extend_from_slice(&self.raw);
+        wire
+    }
+}
+
+/// Appends a block of `len` bytes, or of the nearest length up to `max`, if there is room.
+fn add_block(wire: &mut Vec<u8>, reference: &Reference, len: usize, max: usize, fill: u8) {
+    let len = len.clamp(*reference.lens.start(), max);
+    if wire.len() + len > MAX_WIRE {
+        return;
+    }
+    let mut block = vec![fill; len];
+    reference.make_true(&mut block);
+    reference.announce(len as u64, wire);
+    wire.extend_from_slice(&block);
+}
+
+impl Visit for &Input {
+    fn visit<F: Framing>(self, framing: F, reference: Reference) {
+        let (codec, max, _) = self.settings.codec(framing, &reference);
+        let wire = self.wire(&reference, max);
+        neighbour::receive(self.neighbour_goes_on);
+        let peer = Scripted::sending(&wire, self.reads.clone()).unrecorded();
+        let checks = Checks {
+            reader: Reader::new(&reference, &wire, max, self.settings.skip_too_large),
+            arrived: peer.arrived.clone(),
+            failed: false,
+            longest: 0,
+            kept: Vec::with_capacity(MAX_KEPT),
+            allocation_at_failure: 0,
+            bounds: ReceiverBounds::new(self.settings.max_retained()),
+            task: Task::new(),
+        };
+        let all = Reader::new(&reference, &wire, max, self.settings.skip_too_large);
+        let flooded = codec.clone();
+        match self.form {
+            Form::Decoder => checks.decode(codec, &reference, &wire, &self.reads),
+            Form::FramedOwned => checks.owned(Framed::new(peer, codec)),
+            Form::FramedLent(lending) => checks.lent(Framed::new(peer, codec), lending),
+            Form::FramedReadOwned => checks.owned(FramedRead::new(peer, codec)),
+            Form::FramedReadLent(lending) => checks.lent(FramedRead::new(peer, codec), lending),
+            Form::Owned => checks.owned(BlockTransport::new(peer, codec)),
+            Form::Lent(lending) => checks.lent(BlockTransport::new(peer, codec), lending),
+        }
+        let form = match self.form {
+            Form::Owned => flood::Form::Owned,
+            Form::Lent(Lending { batches_of, .. }) if batches_of.is_some() => flood::Form::Batched,
+            Form::Lent(_) => flood::Form::Lent,
+            _ => return,
+        };
+        flood::receive(flooded, all, &wire, form);
+    }
+}
+
+/// A receiver of which the buffer and the codec can be seen.
+trait Receiver: AsFramedRead<Error = BlockError> {
+    fn buffer(&self) -> &BytesMut;
+    fn skipped(&self) -> u64;
+}
+
+macro_rules! receiver {
+    ($receiver:ident, $codec:ident) => {
+        impl<F: Framing> Receiver for $receiver<Scripted, BlockCodec<F>> {
+            receiver!(@ $codec);
+        }
+    };
+    (@ $codec:ident) => {
+        fn buffer(&self) -> &BytesMut {
+            self.read_buffer()
+        }
+
+        fn skipped(&self) -> u64 {
+            self.$codec().skipped_blocks()
+        }
+    };
+}
+
+receiver!(Framed, codec);
+receiver!(FramedRead, decoder);
+
+impl<F: Framing> Receiver for BlockTransport<Scripted, F> {
+    receiver!(@ codec);
+}
+
+/// How a stream ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    GoesOn,
+    Over,
+}
+
+/// Compares what is received with what the reference reads.
+struct Checks<'w> {
+    reader: Reader<'w>,
+    arrived: Arc<AtomicUsize>,
+    /// Whether the transport has just failed.
+    failed: bool,
+    longest: usize,
+    /// Blocks that are kept, and their lengths on the wire.
+    kept: Vec<(BytesMut, usize)>,
+    allocation_at_failure: usize,
+    bounds: ReceiverBounds,
+    task: Task,
+}
+
+impl Checks<'_> {
+    /// Takes note of a block, and panics if it is not the next one.
+    fn block(&mut self, payload: &[u8]) {
+        self.failed = false;
+        self.begun();
+        let expected = self.reader.peek();
+        let Event::Block { wire, header_len } = expected else {
+            panic!(
+                "a block of {} bytes, where {expected:?} was due",
+                payload.len()
+            );
+        };
+        assert!(
+            payload == &wire[header_len..],
+            "another block than was sent"
+        );
+        // It may be behind others that were skipped.
+        self.begun();
+        self.reader.take(wire.len());
+    }
+
+    /// Keeps a block or drops it, as its last byte says.
+    fn keep_or_drop(&mut self, block: BytesMut) {
+        let is_odd = block.last().is_some_and(|byte| byte % 2 == 1);
+        if is_odd && self.kept.len() < MAX_KEPT {
+            let wire_len = self.reader.last().len();
+            self.bounds.keep(wire_len);
+            self.kept.push((block, wire_len));
+        }
+    }
+
+    /// Takes note of what has begun, and is in the buffer.
+    fn begun(&mut self) {
+        let arrived = self.arrived.load(Relaxed);
+        self.bounds
+            .buffered(self.reader.kept(arrived), self.reader.ahead(arrived));
+        self.longest = self.longest.max(self.reader.announced(arrived));
+    }
+
+    /// Takes note of an end or an error; panics if neither is due.
+    fn end(&mut self, error: Option<&BlockError>) -> Outcome {
+        match error {
+            Some(BlockError::Io(_)) => {
+                self.failed = true;
+                return Outcome::GoesOn;
+            }
+            Some(error) => self.reader.check_error(error),
+            // After an error of the transport, one end is none.
+            None if mem::take(&mut self.failed) => return Outcome::GoesOn,
+            None => assert_eq!(self.reader.peek(), Event::End, "an end"),
+        }
+        Outcome::Over
+    }
+
+    /// Panics if too much is held.
+    fn memory(&mut self, buffer: &BytesMut) {
+        self.begun();
+        let arrived = self.arrived.load(Relaxed);
+        self.bounds.check(&Standing {
+            arrived,
+            longest: self.longest,
+            capacity: buffer.capacity(),
+            idle: self.reader.kept(arrived) == 0,
+            failed: self.allocation_at_failure,
+        });
+    }
+
+    fn owned(mut self, mut receiver: impl Receiver) {
+        loop {
+            let task = mem::take(&mut self.task);
+            let next = task.finish(|cx| {
+                let polled = receiver.poll_next_unpin(cx);
+                if polled.is_pending() {
+                    self.memory(receiver.buffer());
+                }
+                polled
+            });
+            self.task = task;
+            let outcome = match next {
+                Some(Ok(block)) => {
+                    self.block(&block);
+                    self.keep_or_drop(block);
+                    self.memory(receiver.buffer());
+                    continue;
+                }
+                Some(Err(error)) => self.end(Some(&error)),
+                None => self.end(None),
+            };
+            if outcome == Outcome::Over {
+                break;
+            }
+        }
+        self.over(receiver);
+    }
+
+    fn lent(mut self, mut receiver: impl Receiver, lending: Lending) {
+        while self.lend(&mut receiver, lending) == Outcome::GoesOn {
+            self.memory(receiver.buffer());
+        }
+        self.over(receiver);
+    }
+
+    /// Lends blocks, until they end or the receiver is given up.
+    fn lend(&mut self, receiver: &mut impl Receiver, lending: Lending) -> Outcome {
+        let task = mem::take(&mut self.task);
+        let mut blocks = recv_blocks(receiver);
+        let outcome = loop {
+            let lent = match lending.batches_of {
+                None => {
+                    let next = blocks.next();
+                    let next = self.wait(&task, next, lending.fickle);
+                    next.map(|lent| lent.map(|block| block.map(|block| self.block(block))))
+                }
+                Some(most) => {
+                    let next = blocks.next_batch();
+                    let next = self.wait(&task, next, lending.fickle);
+                    let most = usize::from(most).max(1);
+                    next.map(|lent| {
+                        lent.map(|batch| {
+                            batch.map(|batch| batch.take(most).for_each(|block| self.block(block)))
+                        })
+                    })
+                }
+            };
+            match lent {
+                // A receiver is at its end after an error; what follows is for another one.
+                Some(Err(error)) => break self.end(Some(&error)),
+                Some(Ok(None)) => break self.end(None),
+                Some(Ok(Some(()))) if !lending.fickle => {}
+                None | Some(Ok(Some(()))) => break Outcome::GoesOn,
+            }
+        };
+        self.task = task;
+        self.failed = false;
+        outcome
+    }
+
+    /// What `future` gives; none if it is given up since it does not do so at once.
+    fn wait<T>(&self, task: &Task, future: impl Future<Output = T>, fickle: bool) -> Option<T> {
+        let mut future = pin!(future);
+        if !fickle {
+            return Some(task.finish(|cx| future.as_mut().poll(cx)));
+        }
+        match future.poll(&mut task.context()) {
+            Poll::Ready(ready) => Some(ready),
+            Poll::Pending => None,
+        }
+    }
+
+    /// After the end there is nothing more, but the end or the error again; the buffer stays as it is,
+    /// and nothing is left.
+    fn over(mut self, mut receiver: impl Receiver) {
+        let left = self.reader.buffered(self.arrived.load(Relaxed));
+        assert!(
+            receiver.buffer() == left,
+            "what has arrived and is not taken"
+        );
+        if !left.is_empty() {
+            // With the room of the blocks that were taken from its front, at most a batch.
+            let filled = self.arrived.load(Relaxed).min(64 * KIB);
+            self.allocation_at_failure = receiver.buffer().capacity().max(filled);
+        }
+        for _ in 0..4 {
+            match self.task.finish(|cx| receiver.poll_next_unpin(cx)) {
+                None | Some(Err(BlockError::Io(_))) => {}
+                Some(Err(error)) => self.reader.check_error(&error),
+                Some(Ok(block)) => panic!("a block of {} bytes after the end", block.len()),
+            }
+        }
+        assert_eq!(receiver.skipped(), self.reader.skipped);
+        assert!(receiver.buffer() == left, "the buffer after an error");
+        self.memory(receiver.buffer());
+        drop(receiver);
+        for (block, wire_len) in self.kept {
+            self.bounds.drop_kept(block, wire_len);
+        }
+        self.bounds.check_gone();
+    }
+
+    /// The bare decoder, given bytes as `Framed` gives them. Sends back what it takes.
+    fn decode<F: Framing>(
+        mut self,
+        mut codec: BlockCodec<F>,
+        reference: &Reference,
+        wire: &[u8],
+        reads: &[Step],
+    ) {
+        let mut sender = BlockCodec::new(codec.framing().clone());
+        let mut buffer = BytesMut::with_capacity(8 * KIB);
+        let mut reads = reads.iter();
+        loop {
+            loop {
+                match codec.decode(&mut buffer) {
+                    Ok(None) => break,
+                    Ok(Some(block)) => {
+                        self.block(&block);
+                        let on_wire = self.reader.last();
+                        check_sent_back(&mut sender, reference, block.freeze(), on_wire);
+                    }
+                    Err(error) => {
+                        self.end(Some(&error));
+                        let again = codec.decode(&mut buffer).expect_err("the error again");
+                        self.reader.check_error(&again);
+                        return go_on(
+                            codec,
+                            buffer,
+                            self.reader.buffered(self.arrived.load(Relaxed)),
+                        );
+                    }
+                }
+            }
+            self.memory(&buffer);
+            let arrived = self.arrived.load(Relaxed);
+            if arrived == wire.len() {
+                break;
+            }
+            buffer.reserve(1);
+            let room = (buffer.capacity() - buffer.len()).min(wire.len() - arrived);
+            let bytes = match reads.next() {
+                Some(Step::Move(bytes)) => room.min(*bytes),
+                _ => room,
+            };
+            buffer.extend_from_slice(&wire[arrived..arrived + bytes]);
+            self.arrived.store(arrived + bytes, Relaxed);
+        }
+        for _ in 0..2 {
+            match codec.decode_eof(&mut buffer) {
+                Ok(None) => {
+                    self.end(None);
+                }
+                Ok(Some(block)) => panic!("a block of {} bytes at the end", block.len()),
+                Err(error) => {
+                    self.end(Some(&error));
+                }
+            }
+        }
+    }
+}
+
+/// Another framing reads the bytes that the former refused, and all behind them.
+fn go_on<F: Framing>(codec: BlockCodec<F>, mut buffer: BytesMut, left: &[u8]) {
+    let mut codec = codec.with_framing(Exact::new(1).expect("a framing"));
+    for byte in left {
+        let block = codec.decode(&mut buffer).expect("no error");
+        assert_eq!(block.expect("a block"), &[*byte][..]);
+    }
+    assert_eq!(codec.decode(&mut buffer).expect("no error"), None);
+}
+
+/// A block that was received can be sent: as the very bytes that it came as, where no others stand
+/// for it.
+fn check_sent_back<F: Framing>(
+    sender: &mut BlockCodec<F>,
+    reference: &Reference,
+    block: Bytes,
+    on_wire: &[u8],
+) {
+    let header_len = on_wire.len() - block.len();
+    let mut sent = BytesMut::new();
+    sender
+        .encode(block, &mut sent)
+        .expect("a block that was received");
+    if reference.is_canonical(on_wire, header_len) {
+        assert!(sent == on_wire, "other bytes than were received");
+    }
+}

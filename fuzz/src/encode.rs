@@ -1,0 +1,350 @@
+//! Any blocks under any configuration, by every form of sending and through any partial writes: the
+//! bytes that the reference writes, or the refusal that it gives; and the blocks again at the other
+//! end.
+
+use std::{
+    cell::Cell,
+    iter,
+    ops::RangeInclusive,
+    pin::{Pin, pin},
+    task::{Context, Poll},
+};
+
+use arbitrary::Arbitrary;
+use bytes::{Bytes, BytesMut};
+use futures::{FutureExt, Sink, StreamExt, stream};
+use testing::{
+    KIB,
+    config::{Config, Len, Settings, Visit},
+    polls::Task,
+    reference::{Reference, Refusal},
+    scripted::{Scripted, Step},
+};
+use tokio_util::codec::{Encoder, Framed, FramedWrite};
+use wholeblock::{
+    AsFramedWrite, BlockCodec, BlockError, BlockTransport, Framing,
+    internals::{FIRST_WRITE, FULL_WRITE},
+    send_blocks, try_send_blocks,
+};
+
+use crate::{Run, memory::Heap};
+
+/// The most bytes of all blocks: some full writes.
+const MAX_BYTES: usize = 400 * KIB;
+
+#[derive(Arbitrary, Debug)]
+pub struct Input {
+    config: Config,
+    chosen_at_run_time: bool,
+    settings: Settings,
+    vectored: bool,
+    /// For forms of sending that take what the transport does in turn.
+    writes: Vec<Step>,
+    reads: Vec<Step>,
+    blocks: Vec<Block>,
+}
+
+#[derive(Arbitrary, Clone, Copy, Debug)]
+struct Block {
+    len: Len,
+    /// Whether it gets a length that can be sent, if there is one.
+    fits: bool,
+    fill: u8,
+    /// Whether the part of its header that it carries is what it should be.
+    honest: bool,
+    /// Whether a sink is flushed after it.
+    flush: bool,
+}
+
+impl Run for Input {
+    fn run(&self) {
+        self.config.visit(self.chosen_at_run_time, self);
+    }
+}
+
+impl Visit for &Input {
+    fn visit<F: Framing>(self, framing: F, reference: Reference) {
+        let (codec, max_decode, max) = self.settings.codec(framing, &reference);
+        let blocks = self.blocks(&reference, max);
+        let mut wire = Vec::new();
+        let (mut results, mut ends) = (Vec::new(), vec![0]);
+        for block in &blocks {
+            let result = reference.write(block, max, &mut wire);
+            if result.is_ok() {
+                ends.push(wire.len());
+            }
+            results.push(result);
+        }
+        let sending = Sending {
+            input: self,
+            blocks: &blocks,
+            results: &results,
+            wire: &wire,
+            ends: &ends,
+        };
+        let heap = Heap::new();
+        let peer = || Scripted::taking(self.writes.clone()).vectored(self.vectored);
+        sending.encode(codec.clone());
+        let no_bounds = 0..=usize::MAX;
+        let bounds = FIRST_WRITE..=FULL_WRITE;
+        sending.sink(
+            Framed::new(peer(), codec.clone()),
+            Framed::get_ref,
+            no_bounds,
+        );
+        let transport = BlockTransport::new(peer(), codec.clone());
+        sending.sink(transport, BlockTransport::get_ref, bounds);
+        sending.transfer(
+            FramedWrite::new(peer(), codec.clone()),
+            FramedWrite::get_ref,
+        );
+        sending.transfer(
+            BlockTransport::new(peer(), codec.clone()),
+            BlockTransport::get_ref,
+        );
+        sending.receive(codec, max_decode);
+        heap.check_spares();
+    }
+}
+
+impl Input {
+    fn blocks(&self, reference: &Reference, max: usize) -> Vec<Vec<u8>> {
+        let mut left = MAX_BYTES;
+        let mut blocks = Vec::new();
+        for block in &self.blocks {
+            let len = match block.fits {
+                true => block.len.0.clamp(*reference.lens.start(), max),
+                false => block.len.0,
+            };
+            if len > left {
+                continue;
+            }
+            left -= len;
+            let mut bytes: Vec<u8> = (0..len)
+                .map(|at| block.fill.wrapping_add(at as u8))
+                .collect();
+            if block.honest {
+                reference.make_true(&mut bytes);
+            }
+            blocks.push(bytes);
+        }
+        blocks
+    }
+}
+
+/// Blocks to send, and what is to come of them.
+struct Sending<'i> {
+    input: &'i Input,
+    blocks: &'i [Vec<u8>],
+    results: &'i [Result<(), Refusal>],
+    /// Those that can be sent, on the wire.
+    wire: &'i [u8],
+    /// Where in it each of them ends, behind a 0.
+    ends: &'i [usize],
+}
+
+impl Sending<'_> {
+    /// By the bare encoder.
+    fn encode<F: Framing>(&self, mut codec: BlockCodec<F>) {
+        let mut sent = BytesMut::new();
+        let mut index = 0;
+        for (block, expected) in self.blocks.iter().zip(self.results) {
+            let before = sent.len();
+            let result = codec.encode(Bytes::copy_from_slice(block), &mut sent);
+            check(result, expected, block.len(), &mut index);
+            assert!(
+                expected.is_ok() || sent.len() == before,
+                "of a refused block"
+            );
+        }
+        assert!(sent == self.wire, "other bytes than the reference's");
+    }
+
+    /// By a sink, which is full at a number of bytes within `bounds`: then it writes, and not before.
+    fn sink<W>(&self, mut sink: W, io: impl Fn(&W) -> &Scripted, bounds: RangeInclusive<usize>)
+    where
+        W: Sink<Bytes, Error = BlockError> + Unpin,
+    {
+        let task = Task::new();
+        let (mut index, mut taken) = (0, 0);
+        let blocks = self.blocks.iter().zip(&self.input.blocks);
+        for ((block, options), expected) in blocks.zip(self.results) {
+            let before = taken - io(&sink).written.len();
+            repeated(&task, |cx| Pin::new(&mut sink).poll_ready(cx));
+            let queued = taken - io(&sink).written.len();
+            assert!(
+                queued < *bounds.end(),
+                "{queued} bytes queued, and ready for more"
+            );
+            let full = before >= *bounds.start();
+            assert!(
+                full || queued == before,
+                "it writes though {before} bytes are queued only"
+            );
+            let result = Pin::new(&mut sink).start_send(Bytes::copy_from_slice(block));
+            check(result, expected, block.len(), &mut index);
+            taken = self.wire_len(index);
+            if options.flush {
+                repeated(&task, |cx| Pin::new(&mut sink).poll_flush(cx));
+                assert!(io(&sink).flushed() == &self.wire[..taken], "after a flush");
+            }
+        }
+        repeated(&task, |cx| Pin::new(&mut sink).poll_close(cx));
+        assert!(
+            io(&sink).flushed() == self.wire,
+            "other bytes than the reference's"
+        );
+    }
+
+    /// By transfers, each of which goes on behind the block that the one before was refused.
+    fn transfer<W>(&self, mut framed: W, io: impl Fn(&W) -> &Scripted)
+    where
+        W: AsFramedWrite,
+        BlockError: From<<W as Sink<Bytes>>::Error>,
+    {
+        let task = Task::new();
+        let (mut index, mut at) = (0, 0);
+        // A transfer gives up at an error of the transport, too; what it took is queued then.
+        while at < self.blocks.len() {
+            let taken = Cell::new(0);
+            let source = self.blocks[at..]
+                .iter()
+                .inspect(|_| taken.set(taken.get() + 1));
+            let result = match at % 3 {
+                0 => await_it(
+                    &task,
+                    send_blocks(&mut framed, stream::iter(source.map(Vec::as_slice))),
+                ),
+                1 => await_it(
+                    &task,
+                    send_blocks(&mut framed, stream::iter(source.cloned())),
+                ),
+                _ => {
+                    let source =
+                        source.map(|block| Ok::<_, BlockError>(Bytes::copy_from_slice(block)));
+                    await_it(&task, try_send_blocks(&mut framed, stream::iter(source)))
+                }
+            };
+            let result = result.map_err(BlockError::from);
+            let taken = at + taken.get();
+            // All but the last were sent; and the last one too, unless it was refused.
+            let Some((last, before)) = self.results[at..taken].split_last() else {
+                assert!(
+                    matches!(result, Err(BlockError::Io(_))),
+                    "nothing was taken"
+                );
+                continue;
+            };
+            assert!(
+                before.iter().all(Result::is_ok),
+                "after one that is refused"
+            );
+            index += before.len() as u64;
+            match result {
+                // A failure of the transport comes before a refusal.
+                Err(BlockError::Io(_)) => index += u64::from(last.is_ok()),
+                result => {
+                    let len = self.blocks[taken - 1].len();
+                    check(result.map(drop), last, len, &mut index);
+                    assert!(io(&framed).flushed() == &self.wire[..self.wire_len(index)]);
+                    assert!(last.is_err() || taken == self.blocks.len(), "all is sent");
+                }
+            }
+            at = taken;
+        }
+        repeated(&task, |cx| {
+            Pin::new(&mut framed)
+                .poll_flush(cx)
+                .map_err(BlockError::from)
+        });
+        assert!(
+            io(&framed).flushed() == self.wire,
+            "other bytes than the reference's"
+        );
+    }
+
+    /// At the other end, whatever the pieces.
+    fn receive<F: Framing>(&self, codec: BlockCodec<F>, max: usize) {
+        let task = Task::new();
+        let io = Scripted::sending(self.wire, self.input.reads.clone());
+        let mut transport = BlockTransport::new(io, codec);
+        let mut sent = self.blocks.iter().zip(self.results);
+        let mut sent =
+            iter::from_fn(|| sent.find(|(_, result)| result.is_ok())).map(|(block, _)| block);
+        loop {
+            match task.finish(|cx| transport.poll_next_unpin(cx)) {
+                Some(Ok(block)) => {
+                    let skips = self.input.settings.skip_too_large;
+                    let expected = sent.find(|block| !skips || block.len() <= max);
+                    assert!(
+                        Some(&block[..]) == expected.map(Vec::as_slice),
+                        "another block than was sent"
+                    );
+                }
+                Some(Err(BlockError::Io(_))) => assert!(transport.next().now_or_never().is_some()),
+                Some(Err(BlockError::TooLarge { announced, .. })) => {
+                    let too_large = sent.next().expect("it was sent").len();
+                    assert_eq!(announced, too_large as u64);
+                    assert!(too_large > max && !self.input.settings.skip_too_large);
+                    return;
+                }
+                Some(Err(error)) => panic!("{error}"),
+                None => break,
+            }
+        }
+        assert!(sent.all(|block| block.len() > max), "blocks are missing");
+    }
+
+    /// Bytes on the wire of the first `blocks` that can be sent.
+    fn wire_len(&self, blocks: u64) -> usize {
+        self.ends[blocks as usize]
+    }
+}
+
+/// Polls until it is done, and again where the transport fails in passing.
+fn repeated(task: &Task, mut poll: impl FnMut(&mut Context<'_>) -> Poll<Result<(), BlockError>>) {
+    loop {
+        match task.finish(&mut poll) {
+            Ok(()) => return,
+            Err(BlockError::Io(_)) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+fn await_it<T>(task: &Task, future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    task.finish(|cx| future.as_mut().poll(cx))
+}
+
+/// Panics unless a block of `len` bytes had the result that the reference gives. Counts it in
+/// `index` where it was sent.
+fn check(
+    result: Result<(), BlockError>,
+    expected: &Result<(), Refusal>,
+    len: usize,
+    index: &mut u64,
+) {
+    let (refusal, place) = match result {
+        Ok(()) => {
+            assert_eq!(*expected, Ok(()), "it was sent");
+            *index += 1;
+            return;
+        }
+        Err(BlockError::WrongSize {
+            min,
+            limit: max,
+            actual,
+            index,
+            ..
+        }) => (Refusal::Size { min, max }, (actual, index)),
+        Err(BlockError::WrongHeader {
+            announced,
+            actual,
+            index,
+            ..
+        }) => (Refusal::Header { announced }, (actual, index)),
+        Err(error) => panic!("{error}"),
+    };
+    assert_eq!((&Err(refusal), place), (expected, (len, *index)));
+}

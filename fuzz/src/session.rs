@@ -1,0 +1,591 @@
+//! A session of any operations at both ends of a connection: every block that an end has taken to
+//! send comes out at the other, whole, once and in order.
+
+use std::{
+    cell::RefCell,
+    collections::VecDeque,
+    mem,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+use arbitrary::Arbitrary;
+use bytes::Bytes;
+use futures::{Sink, StreamExt};
+use testing::{
+    KIB,
+    config::{Config, Len, Max, Settings},
+    pipe::pipe,
+    polls::Task,
+    reference::{Reference, Refusal},
+    scripted::Step,
+};
+use tokio_util::codec::Framed;
+use wholeblock::{AnyFraming, BlockError, BlockTransport, send_blocks, try_send_blocks};
+
+use crate::{
+    Run, either,
+    side::{After, Form, Io, Side, Source, poll_lent, poll_owned, poll_some},
+};
+
+/// No session takes as many turns of its ends to deliver all.
+const MAX_TURNS: usize = 20_000;
+
+/// The most bytes of all blocks in a session.
+const MAX_BYTES: usize = 300 * KIB;
+
+/// Those in which what was received does not come again.
+const FORMS: [Form; 4] = [
+    Form::Owned,
+    Form::Lent { leaked: false },
+    Form::Batched {
+        of: 2,
+        leaked: false,
+    },
+    Form::Mixed,
+];
+
+#[derive(Arbitrary, Debug)]
+pub struct Input {
+    /// The framings that the session goes through.
+    configs: [Config; 2],
+    settings: [Settings; 2],
+    /// Whether each end is a `Framed` at first, and no `BlockTransport`.
+    framed: [bool; 2],
+    capacity: Len,
+    vectored: bool,
+    /// Whether what is written arrives when it is flushed.
+    buffered: bool,
+    ops: Vec<(End01, Op)>,
+}
+
+/// Which end does it.
+type End01 = bool;
+
+#[derive(Arbitrary, Clone, Debug)]
+enum Op {
+    /// Queues blocks, as long as the sink is ready.
+    Feed(Vec<Block>),
+    Transfer {
+        blocks: Vec<Block>,
+        /// Whether the source has nothing at first, before each.
+        pausing: bool,
+        /// Whether the source fails after its last block.
+        failing: bool,
+        /// Whether the transfer is leaked, where it is given up.
+        leaked: bool,
+        polls: u8,
+    },
+    /// Writes a block to the transport below, if nothing else is on its way, and flushes what is above.
+    Flush,
+    Receive {
+        form: Form,
+        blocks: u8,
+        polls: u8,
+    },
+    /// What the next read, or write, does.
+    Fault {
+        read: bool,
+        step: Step,
+    },
+    Limit {
+        decode: bool,
+        max: Max,
+    },
+    /// From `Framed` to `BlockTransport`, or the other way round.
+    Convert,
+    /// Takes a `Framed` apart, and puts it together again, with another buffer.
+    Parts,
+    /// Goes on with the next framing.
+    Switch,
+    Close,
+}
+
+#[derive(Arbitrary, Clone, Copy, Debug)]
+struct Block {
+    len: Len,
+    fill: u8,
+    /// Whether it is sent as it is, even if it cannot be.
+    raw: bool,
+}
+
+impl Run for Input {
+    fn run(&self) {
+        let framings: Vec<_> = self.configs.iter().filter_map(Config::any).collect();
+        if !framings.is_empty() {
+            let mut session = Session::new(self, framings);
+            for (end, op) in &self.ops {
+                session.step(usize::from(*end), op);
+            }
+            session.deliver();
+            session.end();
+        }
+    }
+}
+
+struct Session {
+    framings: Vec<(AnyFraming, Reference)>,
+    sides: [Side; 2],
+    bytes_left: usize,
+    blocks: u8,
+}
+
+impl Session {
+    fn new(input: &Input, framings: Vec<(AnyFraming, Reference)>) -> Self {
+        let ends = pipe(input.capacity.0, input.vectored, input.buffered);
+        let mut of = [0, 1].into_iter();
+        let sides = ends.map(|end| {
+            let of = of.next().expect("two");
+            let settings = &input.settings[of];
+            let (framing, reference) = &framings[0];
+            let (codec, max_decode, max_encode) = settings.codec(*framing, reference);
+            let io = match input.framed[of] {
+                true => Io::Framed(Framed::new(end.clone(), codec)),
+                false => Io::Transport(BlockTransport::new(end.clone(), codec)),
+            };
+            Side {
+                io,
+                end,
+                epoch: 0,
+                max_encode,
+                max_decode,
+                former_max: max_decode..=max_decode,
+                begun: false,
+                waits: false,
+                skips: settings.skip_too_large,
+                encoded: 0,
+                encoded_bytes: 0,
+                expected: VecDeque::new(),
+                received: 0,
+                skipped: 0,
+                dead: false,
+                closed: false,
+                failed: false,
+                over: false,
+            }
+        });
+        Self {
+            framings,
+            sides,
+            // A connection of few bytes takes many turns.
+            bytes_left: MAX_BYTES.min((input.capacity.0 + 1) * MAX_TURNS / 8),
+            blocks: 0,
+        }
+    }
+
+    fn reference(&self, epoch: usize) -> &Reference {
+        &self.framings[epoch % self.framings.len()].1
+    }
+
+    fn step(&mut self, at: usize, op: &Op) {
+        let task = Task::new();
+        match op {
+            Op::Feed(blocks) => self.feed(at, blocks, &task),
+            Op::Transfer { .. } => self.transfer(at, op, &task),
+            Op::Flush => {
+                self.write_below(at);
+                let _ = self.poll_flush(at, &mut task.context());
+            }
+            Op::Receive {
+                form,
+                blocks,
+                polls,
+            } => {
+                for _ in 0..=*polls % 8 {
+                    if self
+                        .poll_receive(at, *form, *blocks, &mut task.context())
+                        .is_ready()
+                    {
+                        break;
+                    }
+                }
+            }
+            Op::Fault { read: true, step } => self.sides[at].end.plan_read(*step),
+            Op::Fault { read: false, step } => self.sides[at].end.plan_write(*step),
+            // Blocks before a switch may be on their way, of which none is to be skipped.
+            Op::Limit { decode: true, .. } if self.sides[at].epoch < self.sides[1 - at].epoch => {}
+            Op::Limit { decode, max } => {
+                let reference = self.reference(self.sides[at].epoch).clone();
+                self.sides[at].limit(&reference, *decode, *max);
+            }
+            Op::Convert => self.sides[at].convert(true),
+            Op::Parts => self.sides[at].convert(false),
+            Op::Switch => self.switch(at),
+            Op::Close => drop(self.poll_close(at, &mut task.context())),
+        }
+    }
+
+    /// The bytes of blocks to send from an end: no two are alike, unless they are short.
+    fn payloads(&mut self, at: usize, blocks: &[Block]) -> Vec<Vec<u8>> {
+        let side = &self.sides[at];
+        if side.closed || side.epoch < self.sides[1 - at].epoch {
+            return Vec::new(); // it has to receive the other end's switch first
+        }
+        let (max, reference) = (side.max_encode, self.reference(side.epoch).clone());
+        let mut payloads = Vec::new();
+        for block in blocks.iter().take(8) {
+            let len = match block.raw {
+                true => block.len.0,
+                false => block.len.0.clamp(*reference.lens.start(), max),
+            };
+            let wire_len = len + reference.header_len();
+            if wire_len > self.bytes_left {
+                continue;
+            }
+            self.bytes_left -= wire_len;
+            self.blocks = self.blocks.wrapping_add(1);
+            let first = self.blocks.wrapping_mul(31);
+            let mut payload: Vec<u8> = (0..len).map(|at| first.wrapping_add(at as u8)).collect();
+            if let Some(byte) = payload.last_mut() {
+                *byte = block.fill;
+            }
+            if !block.raw {
+                reference.make_true(&mut payload);
+            }
+            payloads.push(payload);
+        }
+        payloads
+    }
+
+    /// What comes of sending `block`, by the reference.
+    fn expects(&self, at: usize, block: &[u8]) -> Result<(), Refusal> {
+        let side = &self.sides[at];
+        self.reference(side.epoch)
+            .write(block, side.max_encode, &mut Vec::new())
+    }
+
+    /// Takes note of a block that an end has taken to send.
+    fn taken(&mut self, at: usize, block: Vec<u8>) {
+        let epoch = self.sides[at].epoch;
+        let mut wire = Vec::new();
+        self.reference(epoch)
+            .write(&block, usize::MAX, &mut wire)
+            .expect("it was sent");
+        self.sides[at].encoded += 1;
+        self.sides[at].encoded_bytes += wire.len() as u64;
+        if !self.sides[1 - at].dead {
+            self.sides[1 - at].expected.push_back((epoch, block));
+        }
+    }
+
+    fn feed(&mut self, at: usize, blocks: &[Block], task: &Task) {
+        for block in self.payloads(at, blocks) {
+            let cx = &mut task.context();
+            let ready = either!(self.sides[at].io, io => Pin::new(io).poll_ready(cx));
+            match ready {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return self.write_failed(at, &error),
+                Poll::Pending => return,
+            }
+            let bytes = Bytes::copy_from_slice(&block);
+            let result = either!(self.sides[at].io, io => Pin::new(io).start_send(bytes));
+            self.check_sent(at, result, block);
+        }
+    }
+
+    /// Writes a block to the transport below, if no part of another is queued.
+    fn write_below(&mut self, at: usize) {
+        if self.sides[at].end.written() != self.sides[at].encoded_bytes {
+            return;
+        }
+        let block = Block {
+            len: Len(3),
+            fill: 0,
+            raw: false,
+        };
+        for block in self.payloads(at, &[block]) {
+            let mut wire = Vec::new();
+            let (epoch, max) = (self.sides[at].epoch, self.sides[at].max_encode);
+            let result = self.reference(epoch).write(&block, max, &mut wire);
+            if result.is_ok() && self.sides[at].end.write_below(&wire) {
+                self.taken(at, block);
+                self.sides[at].encoded -= 1; // by the codec it was not
+            }
+        }
+    }
+
+    /// Panics unless `block` was sent or refused as it should be.
+    fn check_sent(&mut self, at: usize, result: Result<(), BlockError>, block: Vec<u8>) {
+        let expected = self.expects(at, &block);
+        let (refusal, place) = match result {
+            Ok(()) => {
+                assert_eq!(expected, Ok(()), "it was sent");
+                return self.taken(at, block);
+            }
+            Err(BlockError::WrongSize {
+                min,
+                limit: max,
+                actual,
+                index,
+                ..
+            }) => (Refusal::Size { min, max }, (actual, index)),
+            Err(BlockError::WrongHeader {
+                announced,
+                actual,
+                index,
+                ..
+            }) => (Refusal::Header { announced }, (actual, index)),
+            Err(error) => panic!("{error}"),
+        };
+        let at_block = (block.len(), self.sides[at].encoded);
+        assert_eq!((Err(refusal), place), (expected, at_block));
+    }
+
+    fn write_failed(&mut self, at: usize, error: &BlockError) {
+        assert!(matches!(error, BlockError::Io(_)), "{error}");
+        let (_, writes) = self.sides[at].end.take_failures();
+        assert!(writes, "{error}, though the transport has not failed");
+    }
+
+    fn transfer(&mut self, at: usize, op: &Op, task: &Task) {
+        let Op::Transfer {
+            blocks,
+            pausing,
+            failing,
+            leaked,
+            polls,
+        } = op
+        else {
+            unreachable!();
+        };
+        let blocks = self.payloads(at, blocks);
+        if blocks.is_empty() {
+            return;
+        }
+        let blocks = Rc::new(RefCell::new(VecDeque::from(blocks)));
+        let taken = Rc::new(RefCell::new(Vec::new()));
+        let source = Source {
+            blocks: blocks.clone(),
+            pausing: *pausing,
+            paused: false,
+            taken: taken.clone(),
+        };
+        let polls = usize::from(polls % 16);
+        // With a `Framed`, what it has queued is leaked too.
+        let leaked = *leaked && matches!(self.sides[at].io, Io::Transport(_));
+        let result = either!(self.sides[at].io, io => {
+            if *failing {
+                let failure = futures::stream::once(async { Err("it fails") });
+                let source = source.map(Ok).chain(failure);
+                poll_some(try_send_blocks(io, source), task, polls, leaked)
+            } else {
+                poll_some(send_blocks(io, source), task, polls, leaked)
+            }
+        });
+        blocks.take();
+        let mut taken = taken.take();
+        // What waits for the source alone has left.
+        let all_left = match &result {
+            Some(Err(BlockError::Io(_))) => false,
+            Some(_) => true,
+            None => !self.sides[at].end.is_blocked(),
+        };
+        let refused = match result {
+            Some(Err(BlockError::Source(_))) => {
+                assert!(failing, "the source has not failed");
+                None
+            }
+            Some(Err(error @ (BlockError::WrongSize { .. } | BlockError::WrongHeader { .. }))) => {
+                Some((error, taken.pop().expect("a block was refused")))
+            }
+            Some(Ok(_)) => None,
+            unfinished => {
+                if let Some(Err(error)) = unfinished {
+                    self.write_failed(at, &error);
+                }
+                // A refusal may have been found, and not told before this.
+                let refused = |last: &Vec<u8>| self.expects(at, last).is_err();
+                if taken.last().is_some_and(refused) {
+                    taken.pop();
+                }
+                None
+            }
+        };
+        for block in taken {
+            assert_eq!(self.expects(at, &block), Ok(()), "it was sent");
+            self.taken(at, block);
+        }
+        if all_left {
+            self.sides[at].check_flushed();
+        }
+        if let Some((error, block)) = refused {
+            self.check_sent(at, Err(error), block);
+        }
+    }
+
+    fn poll_flush(&mut self, at: usize, cx: &mut Context<'_>) -> Poll<()> {
+        let polled = either!(self.sides[at].io, io => Pin::new(io).poll_flush(cx));
+        self.written(at, polled, cx)
+    }
+
+    fn poll_close(&mut self, at: usize, cx: &mut Context<'_>) -> Poll<()> {
+        if self.sides[at].closed {
+            return Poll::Ready(());
+        }
+        let polled = either!(self.sides[at].io, io => Pin::new(io).poll_close(cx));
+        self.sides[at].closed = matches!(polled, Poll::Ready(Ok(())));
+        self.written(at, polled, cx)
+    }
+
+    /// An error of the transport passes: the same is to be asked again.
+    fn written(
+        &mut self,
+        at: usize,
+        polled: Poll<Result<(), BlockError>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
+        if let Poll::Ready(Err(error)) = polled {
+            self.write_failed(at, &error);
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if polled.is_ready() {
+            self.sides[at].check_flushed();
+        }
+        polled.map(drop)
+    }
+
+    /// Goes on with the next framing, where nothing of the former one can be on its way here, nor
+    /// anything that the other end would refuse.
+    fn switch(&mut self, at: usize) {
+        let (side, other) = (&self.sides[at], &self.sides[1 - at]);
+        let carried = |(_, block): &(usize, Vec<u8>)| block.len() <= *other.former_max.start();
+        if side.expected.is_empty()
+            && side.epoch == other.epoch
+            && other.expected.iter().all(carried)
+            && !side.dead
+            && !other.dead
+        {
+            self.go_on(at);
+        }
+    }
+
+    fn go_on(&mut self, at: usize) {
+        let side = &mut self.sides[at];
+        side.epoch += 1;
+        let (framing, reference) = &self.framings[side.epoch % self.framings.len()];
+        side.io = match mem::replace(&mut side.io, Io::Gone) {
+            Io::Framed(io) => Io::Framed(io.map_codec(|codec| codec.with_framing(*framing))),
+            Io::Transport(io) => Io::Transport(io.map_codec(|codec| codec.with_framing(*framing))),
+            Io::Gone => unreachable!(),
+        };
+        let most = *reference.lens.end();
+        (side.max_encode, side.max_decode) = (most, most);
+        side.former_max = most..=most;
+        (side.begun, side.waits) = (false, false);
+    }
+
+    /// Polls once, for a block or for as many as are lent. Ready where it may be asked again at once.
+    fn poll_receive(
+        &mut self,
+        at: usize,
+        form: Form,
+        blocks: u8,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
+        let side = &mut self.sides[at];
+        if side.dead {
+            return Poll::Pending;
+        }
+        let own = side.epoch;
+        let of_epoch = side
+            .expected
+            .iter()
+            .filter(|(epoch, _)| *epoch == own)
+            .count();
+        // What is behind a switch is not to be read before it.
+        let most = match of_epoch == side.expected.len() {
+            true => u64::from(blocks),
+            false => (of_epoch as u64).min(blocks.into()),
+        };
+        if of_epoch == 0 && !side.expected.is_empty() {
+            self.go_on(at);
+        }
+        let side = &mut self.sides[at];
+        // After an error of the transport a stream ends, once.
+        let ends = mem::take(&mut side.failed) && form == Form::Owned;
+        let received = match form {
+            Form::Owned => either!(side.io, io => poll_owned(io, cx)),
+            _ => either!(side.io, io => poll_lent(io, form, most.max(1), cx)),
+        };
+        let blocks = received.blocks.iter();
+        blocks.for_each(|block| side.received(block));
+        side.waits = matches!(received.after, After::Wait);
+        match received.after {
+            After::Unknown => {}
+            After::Wait => return Poll::Pending,
+            After::End if ends => {}
+            After::End => self.ended(at),
+            After::Error(BlockError::Io(error)) => {
+                let (reads, _) = side.end.take_failures();
+                assert!(reads, "{error}, though the transport has not failed");
+                side.failed = form == Form::Owned;
+            }
+            After::Error(error) => side.refused(&error),
+        }
+        Poll::Ready(())
+    }
+
+    /// Panics unless the other end has ended, and all was received that was not skipped.
+    fn ended(&mut self, at: usize) {
+        assert!(
+            self.sides[1 - at].closed,
+            "an end, and the other end is open"
+        );
+        assert!(!self.sides[at].is_owed(), "blocks are lost");
+        self.sides[at].over = true;
+    }
+
+    /// Writes and reads until all has arrived, as an executor would: what is not woken is not polled.
+    fn deliver(&mut self) {
+        let tasks = [(); 2].map(|()| [Task::new(), Task::new()]);
+        let mut flushed = [false; 2];
+        for turn in 0..MAX_TURNS {
+            let mut polled = false;
+            for (at, [writes, reads]) in tasks.iter().enumerate() {
+                if !flushed[at] && writes.take_woken() {
+                    polled = true;
+                    flushed[at] = self.poll_flush(at, &mut writes.context()).is_ready();
+                }
+                if reads.take_woken() && !self.sides[at].over {
+                    polled = true;
+                    let form = FORMS[turn % FORMS.len()];
+                    if self
+                        .poll_receive(at, form, 3, &mut reads.context())
+                        .is_ready()
+                    {
+                        reads.wake();
+                    }
+                }
+            }
+            if flushed == [true; 2] && !self.sides.iter().any(Side::is_owed) {
+                return;
+            }
+            assert!(polled, "nobody is woken, and blocks are missing");
+        }
+        panic!("it takes without end");
+    }
+
+    /// Closes both ends: each sees a clean end, and again.
+    fn end(&mut self) {
+        let task = Task::new();
+        for at in [0, 1] {
+            task.finish(|cx| self.poll_close(at, cx));
+        }
+        for at in [0, 1, 0, 1] {
+            self.sides[at].over = self.sides[at].dead;
+            task.finish(|cx| {
+                let polled = self.poll_receive(at, Form::Owned, 1, cx);
+                match self.sides[at].over {
+                    true => Poll::Ready(()),
+                    false => {
+                        // After a block, or an error of the transport, it is asked again.
+                        polled.is_ready().then(|| cx.waker().wake_by_ref());
+                        Poll::Pending
+                    }
+                }
+            });
+        }
+    }
+}

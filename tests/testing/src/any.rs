@@ -1,0 +1,60 @@
+//! What fuzzing makes of any bytes: lengths, adjustments and steps, each with the likelihood that finds
+//! something.
+
+use std::io;
+
+use arbitrary::{Arbitrary, Result, Unstructured};
+use wholeblock::internals::{FIRST_WRITE, FULL_WRITE};
+
+use crate::{
+    Step,
+    config::{Adjustment, Len},
+};
+
+/// Lengths around which something in the crate changes.
+const EDGES: [usize; 8] = [
+    128,
+    256,
+    4_096,
+    FIRST_WRITE,
+    16_384,
+    65_536,
+    FULL_WRITE,
+    131_072,
+];
+
+impl<'a> Arbitrary<'a> for Len {
+    fn arbitrary(u: &mut Unstructured<'a>) -> Result<Self> {
+        Ok(Self(match u8::arbitrary(u)? {
+            small @ ..160 => small.into(),
+            160..192 => u16::arbitrary(u)?.into(),
+            edge @ 192..240 => {
+                let by = i8::arbitrary(u)? as isize;
+                EDGES[usize::from(edge) % EDGES.len()].saturating_add_signed(by)
+            }
+            240.. => usize::from(u16::arbitrary(u)?) * 8,
+        }))
+    }
+}
+
+impl<'a> Arbitrary<'a> for Adjustment {
+    fn arbitrary(u: &mut Unstructured<'a>) -> Result<Self> {
+        Ok(Self(match u8::arbitrary(u)? {
+            ..200 => i64::from(i8::arbitrary(u)? / 4),
+            200..250 => i16::arbitrary(u)?.into(),
+            250.. => i64::arbitrary(u)?,
+        }))
+    }
+}
+
+/// One step in four each: pieces and failures as often as neither.
+impl<'a> Arbitrary<'a> for Step {
+    fn arbitrary(u: &mut Unstructured<'a>) -> Result<Self> {
+        Ok(match u32::arbitrary(u)? >> 30 {
+            0 => Self::Move(Len::arbitrary(u)?.0.max(1)),
+            1 => Self::All,
+            2 => Self::Pending,
+            _ => Self::Fail(io::ErrorKind::ConnectionReset),
+        })
+    }
+}

@@ -12,17 +12,12 @@
 //! ```
 //!
 //! The ways are the loops of `loopback`, and the blocks to be sent come from the same source: slices
-//! of a shared buffer. Everything happens in memory, over a transport that gives up to 64 KiB
-//! a read, whatever room the reader has, and takes every write whole. Blocks have a big-endian u32
-//! before them, by a `LengthPrefix` or (`field-`) by a `LengthField`. The difference between two numbers of blocks is free of what it takes to start.
+//! of a shared buffer. Everything happens in memory, over a transport that fills the room of each read
+//! and takes every write whole. Blocks have a big-endian u32 before them, by a `LengthPrefix` or
+//! (`field-`) by a `LengthField`. The difference between two numbers of blocks is free of what it takes
+//! to start.
 
-use std::{
-    env,
-    hint::black_box,
-    io::{self, IoSlice},
-    pin::Pin,
-    task::{Context, Poll},
-};
+use std::{env, hint::black_box};
 
 use anyhow::{bail, ensure};
 use futures::{executor::block_on, sink};
@@ -30,9 +25,13 @@ use support::{
     contenders::{feed, receive, receive_batches, receive_lent, send_all},
     load::{Blocks, Load, Source},
 };
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use testing::Scripted;
+use tokio::io::AsyncReadExt;
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 use wholeblock::{BlockCodec, BlockTransport, LengthField};
+
+/// Blocks that lie one after the other in memory: the number of blocks is a multiple of it.
+const AT_ONCE: usize = 1_000;
 
 const MODES: &str = "memory, lent-next, lent-batch, transport-stream, framed-stream, \
                      lengthdelimited-stream, source, empty-sink, send-blocks, transport-sink, \
@@ -53,16 +52,16 @@ fn main() -> anyhow::Result<()> {
         source: Source::Slices,
         blocks,
     };
-    let ours = || BlockTransport::new(Memory::new(load), BlockCodec::length_prefixed());
+    let ours = || BlockTransport::new(memory(load), BlockCodec::length_prefixed());
     let field = LengthField::config().build()?; // the same bytes on the wire
-    let field = || BlockTransport::new(Memory::new(load), BlockCodec::new(field));
-    let framed = || Framed::new(Memory::new(load), BlockCodec::length_prefixed());
-    let theirs = || Framed::new(Memory::new(load), LengthDelimitedCodec::new());
+    let field = || BlockTransport::new(memory(load), BlockCodec::new(field));
+    let framed = || Framed::new(memory(load), BlockCodec::length_prefixed());
+    let theirs = || Framed::new(memory(load), LengthDelimitedCodec::new());
     let source = load.source();
     // Not by `Contender::run`, which has the compiler make the round trips as well: what has more
     // than one caller is not inlined into the loops that are counted here.
     let moved = match mode.as_str() {
-        "memory" => block_on(memory(load)),
+        "memory" => block_on(read_all(load)),
         "lent-next" => block_on(receive_lent(ours())),
         "lent-batch" => block_on(receive_batches(ours())),
         "transport-stream" => block_on(receive(ours())),
@@ -84,11 +83,17 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A transport without a system behind it. It gives the same block again and again, as many bytes as a
+/// read has room for, and takes every write, vectored too, and forgets it.
+fn memory(load: Load) -> Scripted {
+    Scripted::repeating(&load.wire().repeat(AT_ONCE), load.blocks / AT_ONCE as u64)
+}
+
 /// What the receivers cannot do without: the transport's own copy into a buffer, and nothing made
 /// of it.
-async fn memory(load: Load) -> anyhow::Result<u64> {
-    let mut memory = Memory::new(load);
-    let mut buffer = vec![0; PIECE];
+async fn read_all(load: Load) -> anyhow::Result<u64> {
+    let mut memory = memory(load);
+    let mut buffer = vec![0; 64 * 1024];
     let mut bytes = 0;
     loop {
         match memory.read(&mut buffer).await? {
@@ -106,77 +111,4 @@ fn look_at(source: Blocks) -> u64 {
         seen += 1;
     }
     seen
-}
-
-/// The most bytes that a read gives. A socket has seldom more.
-const PIECE: usize = 64 * 1024;
-
-/// A transport without a system behind it. Reads give the same block over and over, always at once;
-/// writes take everything, vectored too, and forget it.
-struct Memory {
-    /// The block repeated, so that a read can begin at any byte of one.
-    repeated: Vec<u8>,
-    wire_len: usize,
-    /// Where in a block the next read begins.
-    phase: usize,
-    left: usize,
-}
-
-impl Memory {
-    fn new(load: Load) -> Self {
-        let wire = load.wire();
-        let repeated = wire.iter().copied().cycle();
-        Self {
-            repeated: repeated.take(wire.len() + PIECE).collect(),
-            wire_len: wire.len(),
-            phase: 0,
-            left: load.blocks as usize * wire.len(),
-        }
-    }
-}
-
-impl AsyncRead for Memory {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        _cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let len = buf.remaining().min(PIECE).min(self.left);
-        let start = self.phase;
-        buf.put_slice(&self.repeated[start..start + len]);
-        self.phase = (start + len) % self.wire_len;
-        self.left -= len;
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Memory {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        _cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Poll::Ready(Ok(black_box(buf).len()))
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        _cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let slices = black_box(slices);
-        Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
 }

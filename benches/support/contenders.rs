@@ -1,6 +1,6 @@
 //! The ways to move blocks: one list for all benchmarks.
 //!
-//! To add one: a variant, its name, and its arm in [`Contender::run_with`].
+//! To add one: a variant, its name, and its arm in `Contender::run_with`.
 
 use std::{error::Error, hint::black_box, sync::mpsc::Sender, time::Instant};
 

@@ -12,8 +12,8 @@ use tokio_util::codec::{Decoder, Encoder};
 use crate::{
     BlockError, CodecError, ConfigError, Exact, Framing, Header, InvalidHeader, LengthPrefix,
     coop::{Meter, SENT_PER_TURN},
-    decoder::{BlockDecoder, Position},
-    frame::longest,
+    decoder::{DecodeState, Position},
+    frame::{FrameParser, longest},
     framing::Proven,
     read_buf::{HEADER_SLACK, INITIAL_CAPACITY, reclaim_exceeds},
 };
@@ -75,16 +75,23 @@ use crate::{
 #[doc(alias = "delimited")]
 #[doc(alias = "LengthDelimitedCodec")]
 pub struct BlockCodec<F, E = BlockError> {
-    decoder: BlockDecoder<F>,
+    pub(crate) parser: FrameParser<F>,
     /// Bytes of the longest payload to send.
     encode_max: usize,
+    pub(crate) decode: DecodeState,
+    encode: EncodeState,
+    error: PhantomData<fn() -> E>,
+}
+
+/// What has been sent.
+#[derive(Clone, Copy, Debug, Default)]
+struct EncodeState {
     /// Blocks encoded so far.
-    encoded: u64,
+    blocks: u64,
     /// Bytes of these, except those that are [counted](crate::write::BlockWriter::count) later.
-    encoded_bytes: u64,
+    bytes: u64,
     /// Blocks encoded, against the task's budget.
     meter: Meter,
-    error: PhantomData<fn() -> E>,
 }
 
 impl BlockCodec<Exact> {
@@ -124,10 +131,9 @@ impl<F: Framing> BlockCodec<F> {
     pub fn new(framing: F) -> Self {
         Self {
             encode_max: longest(&framing),
-            decoder: BlockDecoder::new(framing),
-            encoded: 0,
-            encoded_bytes: 0,
-            meter: Meter::default(),
+            parser: FrameParser::new(framing),
+            decode: DecodeState::default(),
+            encode: EncodeState::default(),
             error: PhantomData,
         }
     }
@@ -160,11 +166,10 @@ impl<F: Framing, E> BlockCodec<F, E> {
     #[must_use]
     pub fn err_into<E2: CodecError>(self) -> BlockCodec<F, E2> {
         BlockCodec {
-            decoder: self.decoder,
+            parser: self.parser,
             encode_max: self.encode_max,
-            encoded: self.encoded,
-            encoded_bytes: self.encoded_bytes,
-            meter: self.meter,
+            decode: self.decode,
+            encode: self.encode,
             error: PhantomData,
         }
     }
@@ -194,15 +199,15 @@ impl<F: Framing, E> BlockCodec<F, E> {
         self.set_max_decode_len(max)
     }
 
-    /// Sets the longest payload to receive, in bytes, from the next block on. A block that has
-    /// arrived, whole or in part, and was found to be within the limit, is not refused afterwards.
+    /// Sets the longest payload to receive, in bytes, from the next block on. A block whose header
+    /// has arrived and was found within the limit is not refused afterwards.
     ///
     /// # Errors
     ///
     /// As [`set_max_block_len`](Self::set_max_block_len).
     pub fn set_max_decode_len(&mut self, max: usize) -> Result<(), ConfigError> {
         self.check_limit(max)?;
-        self.decoder.set_max(max);
+        self.parser.set_max(max);
         Ok(())
     }
 
@@ -235,7 +240,7 @@ impl<F: Framing, E> BlockCodec<F, E> {
     /// The longest payload, in bytes, that is [received](Self::set_max_block_len).
     #[must_use]
     pub fn max_decode_len(&self) -> usize {
-        self.decoder.max()
+        self.parser.max()
     }
 
     /// The longest payload, in bytes, that is [sent](Self::set_max_block_len).
@@ -270,7 +275,7 @@ impl<F: Framing, E> BlockCodec<F, E> {
     /// ```
     #[must_use]
     pub fn max_retained(mut self, bytes: usize) -> Self {
-        self.decoder.set_max_retained(bytes);
+        self.decode.set_max_retained(bytes);
         self
     }
 
@@ -297,14 +302,14 @@ impl<F: Framing, E> BlockCodec<F, E> {
     /// ```
     #[must_use]
     pub fn skip_too_large(mut self, skip: bool) -> Self {
-        self.decoder.set_skip_too_large(skip);
+        self.decode.set_skip_too_large(skip);
         self
     }
 
     /// How many blocks over the limit have been [skipped](Self::skip_too_large).
     #[must_use]
     pub fn skipped_blocks(&self) -> u64 {
-        self.decoder.read_stats().skipped_blocks
+        self.decode.read_stats().skipped_blocks
     }
 
     /// Goes on with another framing, in both directions: after a handshake, say.
@@ -345,13 +350,13 @@ impl<F: Framing, E> BlockCodec<F, E> {
     /// # }
     /// ```
     #[must_use]
-    pub fn with_framing<F2: Framing>(self, framing: F2) -> BlockCodec<F2, E> {
+    pub fn with_framing<F2: Framing>(mut self, framing: F2) -> BlockCodec<F2, E> {
+        self.decode.change_framing();
         BlockCodec {
             encode_max: longest(&framing),
-            decoder: self.decoder.with_framing(framing),
-            encoded: self.encoded,
-            encoded_bytes: self.encoded_bytes,
-            meter: self.meter,
+            parser: FrameParser::new(framing),
+            decode: self.decode,
+            encode: self.encode,
             error: PhantomData,
         }
     }
@@ -359,7 +364,7 @@ impl<F: Framing, E> BlockCodec<F, E> {
     /// How blocks are delimited.
     #[must_use]
     pub fn framing(&self) -> &F {
-        self.decoder.parser().framing()
+        self.parser.framing()
     }
 
     /// Appends the header of `payload` to `dst`; nothing, where the block cannot be sent.
@@ -379,7 +384,7 @@ impl<F: Framing, E> BlockCodec<F, E> {
         } else {
             self.encode_unproven(payload, dst)?;
         }
-        self.encoded += 1;
+        self.encode.blocks += 1;
         Ok(())
     }
 
@@ -426,7 +431,7 @@ impl<F: Framing, E> BlockCodec<F, E> {
             announced,
             reason,
             actual: payload.len(),
-            index: self.encoded,
+            index: self.encode.blocks,
         })
     }
 
@@ -438,35 +443,27 @@ impl<F: Framing, E> BlockCodec<F, E> {
             max: longest(self.framing()),
             limit: self.encode_max,
             actual,
-            index: self.encoded,
+            index: self.encode.blocks,
         }
     }
 
     /// Where the next block to send begins.
     pub(crate) fn encoded(&self) -> Position {
         Position {
-            index: self.encoded,
-            offset: self.encoded_bytes,
+            index: self.encode.blocks,
+            offset: self.encode.bytes,
         }
-    }
-
-    pub(crate) fn decoder(&self) -> &BlockDecoder<F> {
-        &self.decoder
-    }
-
-    pub(crate) fn decoder_mut(&mut self) -> &mut BlockDecoder<F> {
-        &mut self.decoder
     }
 
     /// Housekeeping when the write buffer is empty: charges the budget for the blocks of the last
     /// write, and drops a buffer that is too large to keep.
     #[cold]
     fn begin_write(&mut self, block_len: usize, dst: &mut BytesMut) {
-        self.meter.charge(self.encoded);
+        self.encode.meter.charge(self.encode.blocks);
         // Back to the allocation's start, where the last write has left a view of its rest: else
         // most of this write would have to be moved there.
         let _moved = dst.try_reclaim(dst.capacity() + 1);
-        let most = self.decoder.max_capacity().max(block_len + HEADER_SLACK);
+        let most = self.decode.max_capacity().max(block_len + HEADER_SLACK);
         if reclaim_exceeds(dst, most) {
             *dst = BytesMut::new();
         }
@@ -477,19 +474,20 @@ impl<F: Framing, E> BlockCodec<F, E> {
 
     /// Yields, by being pending once, if the task has encoded enough blocks for a turn.
     pub(crate) fn poll_charge(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.meter.poll_charge(cx, self.encoded, SENT_PER_TURN)
+        let EncodeState { blocks, meter, .. } = &mut self.encode;
+        meter.poll_charge(cx, *blocks, SENT_PER_TURN)
     }
 }
 
 impl<F, E> BlockCodec<F, E> {
     /// True if there are no more blocks to decode, because of an error.
     pub(crate) fn has_failed(&self) -> bool {
-        self.decoder.has_failed()
+        self.decode.has_failed()
     }
 
     /// Counts bytes of blocks that were encoded.
     pub(crate) fn count_encoded(&mut self, bytes: u64) {
-        self.encoded_bytes += bytes;
+        self.encode.bytes += bytes;
     }
 }
 
@@ -501,14 +499,16 @@ impl<F: Framing, E: CodecError> Decoder for BlockCodec<F, E> {
     // the call would cost a block of 64 bytes 3 of its 65 ns.
     #[inline(always)]
     fn decode(&mut self, src: &mut BytesMut) -> Result<Option<BytesMut>, E> {
-        self.decoder.decode_charged(src).map_err(E::from)
+        self.decode
+            .decode_charged(&self.parser, src)
+            .map_err(E::from)
     }
 
     fn decode_eof(&mut self, src: &mut BytesMut) -> Result<Option<BytesMut>, E> {
         if let Some(block) = self.decode(src)? {
             return Ok(Some(block));
         }
-        self.decoder.end_of_stream(src)?;
+        self.decode.end_of_stream(&self.parser, src)?;
         Ok(None)
     }
 }
@@ -524,7 +524,7 @@ impl<F: Framing, E: CodecError> Encoder<Bytes> for BlockCodec<F, E> {
         let before = dst.len();
         self.encode_header(&block, dst)?;
         dst.extend_from_slice(&block);
-        self.encoded_bytes += (dst.len() - before) as u64;
+        self.encode.bytes += (dst.len() - before) as u64;
         Ok(())
     }
 }
@@ -532,11 +532,10 @@ impl<F: Framing, E: CodecError> Encoder<Bytes> for BlockCodec<F, E> {
 impl<F: Framing, E> Clone for BlockCodec<F, E> {
     fn clone(&self) -> Self {
         Self {
-            decoder: self.decoder.fresh(),
+            parser: self.parser.clone(),
             encode_max: self.encode_max,
-            encoded: 0,
-            encoded_bytes: 0,
-            meter: Meter::default(),
+            decode: self.decode.fresh(),
+            encode: EncodeState::default(),
             error: PhantomData,
         }
     }
@@ -545,9 +544,10 @@ impl<F: Framing, E> Clone for BlockCodec<F, E> {
 impl<F: fmt::Debug, E> fmt::Debug for BlockCodec<F, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BlockCodec")
-            .field("decoder", &self.decoder)
+            .field("parser", &self.parser)
             .field("encode_max", &self.encode_max)
-            .field("encoded", &self.encoded)
+            .field("decode", &self.decode)
+            .field("encode", &self.encode)
             .finish_non_exhaustive()
     }
 }

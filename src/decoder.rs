@@ -16,24 +16,16 @@ use crate::{
 };
 
 /// Takes whole blocks out of the read buffer, and says where in the stream they are.
-#[derive(Debug)]
-pub(crate) struct BlockDecoder<F> {
-    parser: FrameParser<F>,
-    /// The limit from the block after this one on, where this one is half received and may be
-    /// longer.
-    next_max: Option<usize>,
-    /// Whether the block at the front was seen whole and within the limit, and left there.
-    peeked: bool,
+///
+/// It does not know the framing: who calls brings the parser.
+#[derive(Debug, Default)]
+pub(crate) struct DecodeState {
     state: State,
     /// Skip blocks over the limit, instead of failing.
     skip_too_large: bool,
     /// Answer that a whole block is there, and leave it in the buffer.
     peek: bool,
-    /// Index of the first block that the fast path does not take, 0 if it takes none. One comparison a
-    /// block stands for all conditions of [`is_fast`](Self::is_fast), and for the yield that is due
-    /// every [`RECEIVED_PER_TURN`] blocks.
-    fast_until: u64,
-    /// Whether the stream has ended between two blocks, and nothing has been read since.
+    /// True if the stream has ended between two blocks, and nothing has been read since.
     ended: bool,
     position: Position,
     stats: ReadStats,
@@ -62,58 +54,25 @@ pub(crate) struct ReadStats {
     pub(crate) skipped_blocks: u64,
 }
 
-impl<F: Framing> BlockDecoder<F> {
-    pub(crate) fn new(framing: F) -> Self {
+impl DecodeState {
+    /// A state with the same settings, for another stream.
+    pub(crate) fn fresh(&self) -> Self {
         Self {
-            parser: FrameParser::new(framing),
-            next_max: None,
-            peeked: false,
-            state: State::AwaitingRead { buffered: 0 },
-            skip_too_large: false,
-            peek: false,
-            fast_until: 0,
-            ended: false,
-            position: Position::default(),
-            stats: ReadStats::default(),
-            read_buf: ReadBufPolicy::default(),
-            meter: Meter::default(),
+            skip_too_large: self.skip_too_large,
+            read_buf: self.read_buf.fresh(),
+            ..Self::default()
         }
     }
 
-    /// A decoder with the same settings, for another stream.
-    pub(crate) fn fresh(&self) -> Self {
-        let mut fresh = Self::new(self.parser.framing().clone());
-        fresh.parser.set_max(self.max());
-        fresh.skip_too_large = self.skip_too_large;
-        fresh.read_buf = self.read_buf.fresh();
-        fresh
-    }
-
     /// Goes on with another framing, at the same place in the stream.
-    pub(crate) fn with_framing<F2: Framing>(self, framing: F2) -> BlockDecoder<F2> {
-        let state = match self.state {
+    pub(crate) fn change_framing(&mut self) {
+        match self.state {
             // What the buffer holds is no longer a part of one block.
-            State::AwaitingRead { buffered: 1.. } => State::Draining,
+            State::Partial { buffered: 1.., .. } | State::Whole(_) => self.drain(),
             // What one framing refused, another may read, if all of it is there.
-            State::Failed { gap: false, .. } => State::Draining,
-            state => state,
-        };
-        let mut decoder = BlockDecoder {
-            parser: FrameParser::new(framing),
-            next_max: None,
-            peeked: false,
-            state,
-            skip_too_large: self.skip_too_large,
-            peek: self.peek,
-            fast_until: 0,
-            ended: self.ended,
-            position: self.position,
-            stats: self.stats,
-            read_buf: self.read_buf,
-            meter: self.meter,
-        };
-        decoder.update_fast();
-        decoder
+            State::Failed { gap: false, .. } => self.drain(),
+            _ => {}
+        }
     }
 
     pub(crate) fn set_skip_too_large(&mut self, skip: bool) {
@@ -124,32 +83,9 @@ impl<F: Framing> BlockDecoder<F> {
         self.read_buf.set_max_retained(bytes);
     }
 
-    /// The longest payload that is received, in bytes.
-    pub(crate) fn max(&self) -> usize {
-        self.next_max.unwrap_or(self.parser.max())
-    }
-
-    /// Sets the longest payload, in bytes, from the next block on: never for one that has arrived,
-    /// whole or in part, and that was found to be within the limit.
-    pub(crate) fn set_max(&mut self, max: usize) {
-        let half_received = matches!(self.state, State::AwaitingRead { buffered } if buffered > 0);
-        if (half_received || self.peeked) && max < self.parser.max() {
-            self.next_max = Some(max);
-        } else {
-            self.next_max = None;
-            self.parser.set_max(max);
-        }
-        self.update_fast();
-    }
-
     /// The most capacity a buffer may keep between blocks.
     pub(crate) fn max_capacity(&self) -> usize {
         self.read_buf.max_capacity()
-    }
-
-    #[inline]
-    pub(crate) fn parser(&self) -> &FrameParser<F> {
-        &self.parser
     }
 
     pub(crate) fn position(&self) -> Position {
@@ -164,52 +100,31 @@ impl<F: Framing> BlockDecoder<F> {
     /// and leaves it there.
     pub(crate) fn set_peek(&mut self, on: bool) {
         self.peek = on;
-        self.update_fast();
+        self.update_until();
     }
 
-    fn set_state(&mut self, state: State) {
-        self.state = state;
-        self.update_fast();
+    /// Goes on with the blocks that are in the buffer.
+    fn drain(&mut self) {
+        self.state = State::Draining { until: 0 };
+        self.update_until();
     }
 
-    /// Sets how many blocks the fast path may take from here, after something that it depends on has
-    /// changed.
-    fn update_fast(&mut self) {
-        self.fast_until = match self.is_fast() {
-            true => self.meter.due(RECEIVED_PER_TURN),
-            false => 0,
-        };
+    /// Sets how many blocks may be taken as they are, after something that it depends on has changed.
+    fn update_until(&mut self) {
+        if let State::Draining { until } = &mut self.state {
+            *until = match self.read_buf.is_shared() && !self.peek {
+                true => self.meter.due(RECEIVED_PER_TURN),
+                false => 0,
+            };
+        }
     }
 
-    /// True if there is nothing else to do for a small block that is whole than to take it.
-    fn is_fast(&self) -> bool {
-        matches!(self.state, State::Draining)
-            && !self.peek
-            && !self.peeked
-            && self.next_max.is_none()
-            && !self.read_buf.is_large()
-    }
-
-    /// Takes note of whole blocks, of `wire_len` bytes altogether, that have left the buffer.
+    /// Records that whole blocks, of `wire_len` bytes altogether, have left the buffer.
     pub(crate) fn record_taken(&mut self, blocks: u64, wire_len: usize) {
         self.advance(blocks, wire_len);
         if blocks > 0 {
-            self.leave_front();
+            self.drain();
         }
-    }
-
-    /// Whether blocks after the one at the front have another limit than it has.
-    pub(crate) fn limit_changes(&self) -> bool {
-        self.next_max.is_some()
-    }
-
-    /// The block at the front is taken or skipped: what holds from the next one on, holds now.
-    fn leave_front(&mut self) {
-        self.peeked = false;
-        if let Some(max) = self.next_max.take() {
-            self.parser.set_max(max);
-        }
-        self.update_fast();
     }
 
     #[inline]
@@ -224,11 +139,11 @@ impl<F: Framing> BlockDecoder<F> {
         self.read_buf.park(buffer);
     }
 
-    /// Takes note that the next bytes come by a read, where nothing is buffered: a `Framed` made of
-    /// parts with an empty buffer reads before it asks the decoder.
+    /// Records that the next bytes come by a read, if nothing is buffered: a `Framed` made of parts
+    /// with an empty buffer reads before it asks the decoder.
     pub(crate) fn await_first_read(&mut self, buffer: &BytesMut) {
-        if buffer.is_empty() && matches!(self.state, State::Draining) {
-            self.set_state(State::AwaitingRead { buffered: 0 });
+        if buffer.is_empty() && matches!(self.state, State::Draining { .. }) {
+            self.state = State::default();
         }
     }
 
@@ -240,7 +155,7 @@ impl<F: Framing> BlockDecoder<F> {
     /// The buffer was not made here, so its allocation may be of any size.
     pub(crate) fn adopt(&mut self, buffer: &BytesMut) {
         self.read_buf.adopt(buffer);
-        self.update_fast();
+        self.update_until();
     }
 
     /// Takes the whole block at the front out of the buffer.
@@ -251,82 +166,89 @@ impl<F: Framing> BlockDecoder<F> {
         src.split_to(frame.payload_len())
     }
 
-    /// Takes a large block out of `src` together with the allocation, which `src` would otherwise
-    /// share and keep alive.
-    fn take_detached(&mut self, frame: FrameLen, src: &mut BytesMut) -> BytesMut {
-        let rest = BytesMut::from(&src[frame.wire_len..]);
-        let block = self.take(frame, src);
-        *src = rest;
-        block
-    }
-
-    /// Takes a small block out of an allocation that is larger than a batch: copied, so that a block
-    /// that is kept does not keep the allocation alive.
-    fn take_copied(&mut self, frame: FrameLen, src: &mut BytesMut) -> BytesMut {
-        let block = BytesMut::from(&src[frame.payload_at(0)]);
-        self.advance(1, frame.wire_len);
-        src.advance(frame.wire_len);
-        block
-    }
-
     /// Takes the block at the front of `src`, if it is whole; otherwise reserves capacity for the
     /// rest of it. The caller yields by [`poll_charge`](Self::poll_charge).
     #[inline]
-    pub(crate) fn decode(&mut self, src: &mut BytesMut) -> Result<Option<BytesMut>, BlockError> {
-        match self.next_small(src) {
+    pub(crate) fn decode<F: Framing>(
+        &mut self,
+        parser: &FrameParser<F>,
+        src: &mut BytesMut,
+    ) -> Result<Option<BytesMut>, BlockError> {
+        match self.next_small(parser, src) {
             Some(frame) => Ok(Some(self.take(frame, src))),
-            None => self.decode_slow(src, false),
+            None => self.decode_slow(&|front| parser.parse(front), src),
         }
     }
 
     /// As [`decode`](Self::decode), for a caller that cannot yield: charges the task's budget.
     #[inline]
-    pub(crate) fn decode_charged(
+    pub(crate) fn decode_charged<F: Framing>(
         &mut self,
+        parser: &FrameParser<F>,
         src: &mut BytesMut,
     ) -> Result<Option<BytesMut>, BlockError> {
-        match self.next_small(src) {
+        match self.next_small(parser, src) {
             Some(frame) => Ok(Some(self.take(frame, src))),
-            None => self.decode_slow_charged(src),
+            None => self.decode_slow_charged(&|front| parser.parse(front), src),
         }
     }
 
     /// The block at the front of `src`, if it is whole and there is nothing else to do than to
     /// [`take`](Self::take) it: most often, and the fast path.
     #[inline]
-    pub(crate) fn next_small(&self, src: &BytesMut) -> Option<FrameLen> {
-        debug_assert!(
-            self.fast_until == 0 || self.is_fast(),
-            "updated with all it depends on"
-        );
-        if self.position.index >= self.fast_until {
+    pub(crate) fn next_small<F: Framing>(
+        &self,
+        parser: &FrameParser<F>,
+        src: &BytesMut,
+    ) -> Option<FrameLen> {
+        let State::Draining { until } = self.state else {
+            return None;
+        };
+        if self.position.index >= until {
             return None;
         }
-        let frame = self.parser.parse(src).complete()?;
-        (frame.wire_len <= self.read_buf.max_capacity()).then_some(frame)
+        parser.parse(src).complete()
     }
 
-    /// As [`decode`](Self::decode), but leaves the block where it is.
-    pub(crate) fn peek(&mut self, src: &mut BytesMut) -> Result<bool, BlockError> {
-        Ok(self.decode_slow(src, true)?.is_some())
+    /// Accepts the block at the front of `src`, if it is whole, and leaves it there; otherwise
+    /// reserves capacity for the rest of it.
+    pub(crate) fn peek<F: Framing>(
+        &mut self,
+        parser: &FrameParser<F>,
+        src: &mut BytesMut,
+    ) -> Result<bool, BlockError> {
+        let front = self.front(&|front| parser.parse(front), src)?;
+        Ok(front.is_some())
+    }
+
+    /// The block at the front, if it was accepted and has not been taken.
+    pub(crate) fn accepted(&self) -> Option<FrameLen> {
+        match self.state {
+            State::Whole(frame) => Some(frame),
+            _ => None,
+        }
     }
 
     /// The end of the stream, where `rest` is left and no whole block: an error inside of a block.
-    pub(crate) fn end_of_stream(&mut self, rest: &[u8]) -> Result<(), BlockError> {
-        let Some(failure) = self.cut_short(rest) else {
+    pub(crate) fn end_of_stream<F: Framing>(
+        &mut self,
+        parser: &FrameParser<F>,
+        rest: &[u8],
+    ) -> Result<(), BlockError> {
+        let Some(failure) = self.cut_short(|front| parser.parse(front), rest) else {
             self.ended = true;
             return Ok(());
         };
         Err(self.fail(failure, rest.len()))
     }
 
-    /// Whether the stream has ended between two blocks, as far as anybody has asked.
+    /// True if the stream has ended between two blocks, as far as anybody has asked.
     pub(crate) fn has_ended(&self) -> bool {
         self.ended
     }
 
     /// The failure of a stream that ends inside a block, of which `rest` has arrived.
-    fn cut_short(&self, rest: &[u8]) -> Option<Failure> {
+    fn cut_short(&self, parse: impl FnOnce(&[u8]) -> Parsed, rest: &[u8]) -> Option<Failure> {
         let truncated = |part, expected, received| {
             Some(Failure::Truncated {
                 part,
@@ -346,12 +268,18 @@ impl<F: Framing> BlockDecoder<F> {
         if rest.is_empty() {
             return None;
         }
-        match self.parser.parse(rest) {
+        let parsed = match self.state {
+            State::Partial {
+                frame: Some(frame), ..
+            } => Parsed::PartialPayload(frame),
+            _ => parse(rest),
+        };
+        match parsed {
             Parsed::PartialHeader { at_least } => {
                 truncated(Part::Header, at_least as u64, rest.len() as u64)
             }
             Parsed::PartialPayload(frame) => {
-                let received = rest.len() - frame.header_len;
+                let received = rest.len().saturating_sub(frame.header_len);
                 truncated(Part::Payload, frame.payload_len() as u64, received as u64)
             }
             Parsed::Complete(_) | Parsed::TooLarge { .. } | Parsed::Invalid(_) => None,
@@ -369,7 +297,7 @@ impl<F: Framing> BlockDecoder<F> {
     pub(crate) fn poll_charge(&mut self, cx: &mut Context<'_>, lent: u64) -> Poll<()> {
         let blocks = self.position.index + lent;
         let polled = self.meter.poll_charge(cx, blocks, RECEIVED_PER_TURN);
-        self.update_fast();
+        self.update_until();
         polled
     }
 
@@ -396,9 +324,7 @@ impl<F: Framing> BlockDecoder<F> {
         let failure = Failure::invalid(invalid, buffer);
         self.fail(failure, buffer.len())
     }
-}
 
-impl<F> BlockDecoder<F> {
     pub(crate) fn has_failed(&self) -> bool {
         matches!(self.state, State::Failed { .. })
     }

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::codec::{Framed, FramedRead, FramedWrite};
 
 use crate::{
-    BlockCodec, CodecError, Framing, coop, decoder::BlockDecoder, stall::Timeouts,
+    BlockCodec, CodecError, Framing, coop, decoder::DecodeState, stall::Timeouts,
     write::BlockWriter,
 };
 
@@ -187,7 +187,7 @@ fn poll_peek_framed<R: AsFramedRead>(
     framed: &mut R,
     cx: &mut Context<'_>,
 ) -> Poll<Result<Arrival, R::Error>> {
-    if let Some(error) = framed.codec().decoder().failure() {
+    if let Some(error) = framed.codec().decode.failure() {
         return Poll::Ready(Err(error.into()));
     }
     with_decoder_and_buffer(framed, |decoder, buffer| {
@@ -196,7 +196,7 @@ fn poll_peek_framed<R: AsFramedRead>(
     });
     let peeking = Peeking::new(framed);
     let mut polled = coop::poll_operation(cx, |cx| Pin::new(&mut *peeking.0).poll_next(cx));
-    if matches!(polled, Poll::Ready(None)) && !peeking.0.codec().decoder().has_ended() {
+    if matches!(polled, Poll::Ready(None)) && !peeking.0.codec().decode.has_ended() {
         // The one `None` that follows an error which the stream itself has returned.
         polled = Pin::new(&mut *peeking.0).poll_next(cx);
     }
@@ -210,7 +210,7 @@ fn poll_peek_framed<R: AsFramedRead>(
         Poll::Ready(Some(peeked)) => Poll::Ready(peeked.map(|_empty| Arrival::Block)),
         Poll::Ready(None) => Poll::Ready(Ok(Arrival::End)),
         Poll::Pending => {
-            with_decoder_and_buffer(framed, BlockDecoder::park);
+            with_decoder_and_buffer(framed, DecodeState::park);
             Poll::Pending
         }
     }
@@ -219,10 +219,10 @@ fn poll_peek_framed<R: AsFramedRead>(
 /// Gives `change` the decoder and the read buffer at once, which `Framed` lends only one at a time.
 fn with_decoder_and_buffer<R: AsFramedRead>(
     framed: &mut R,
-    change: impl FnOnce(&mut BlockDecoder<R::Framing>, &mut BytesMut),
+    change: impl FnOnce(&mut DecodeState, &mut BytesMut),
 ) {
     let mut buffer = mem::take(framed.read_buffer_mut());
-    change(framed.codec_mut().decoder_mut(), &mut buffer);
+    change(&mut framed.codec_mut().decode, &mut buffer);
     *framed.read_buffer_mut() = buffer;
 }
 
@@ -231,14 +231,14 @@ struct Peeking<'a, R: AsFramedRead>(&'a mut R);
 
 impl<'a, R: AsFramedRead> Peeking<'a, R> {
     fn new(framed: &'a mut R) -> Self {
-        framed.codec_mut().decoder_mut().set_peek(true);
+        framed.codec_mut().decode.set_peek(true);
         Self(framed)
     }
 }
 
 impl<R: AsFramedRead> Drop for Peeking<'_, R> {
     fn drop(&mut self) {
-        self.0.codec_mut().decoder_mut().set_peek(false);
+        self.0.codec_mut().decode.set_peek(false);
     }
 }
 

@@ -119,6 +119,11 @@ impl ReadBufPolicy {
         self.large
     }
 
+    /// True if each block that is whole in the buffer may be taken as a view of it.
+    pub(crate) fn is_shared(&self) -> bool {
+        !self.large && self.max_capacity >= BATCH
+    }
+
     /// Takes over a buffer that was made elsewhere, with an allocation of unknown size.
     pub(crate) fn adopt(&mut self, buffer: &BytesMut) {
         self.large |= buffer.capacity() > 0;

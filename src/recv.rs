@@ -47,8 +47,8 @@ use crate::{
 pub fn recv_blocks<R: AsFramedRead>(framed: &mut R) -> RecvBlocks<'_, R> {
     RecvBlocks {
         start: (
-            framed.codec().decoder().position(),
-            framed.codec().decoder().read_stats(),
+            framed.codec().decode.position(),
+            framed.codec().decode.read_stats(),
         ),
         framed,
         cursor: Cursor {
@@ -141,11 +141,7 @@ impl Cursor {
         if self.blocks >= self.lend_until {
             return None;
         }
-        codec
-            .decoder()
-            .parser()
-            .parse(buffer.get(self.pos..)?)
-            .complete()
+        codec.parser.parse(buffer.get(self.pos..)?).complete()
     }
 
     /// Lends the next block, if [`peek`](Self::peek) sees one: where its payload lies in `buffer`.
@@ -156,11 +152,16 @@ impl Cursor {
         buffer: &[u8],
     ) -> Option<Range<usize>> {
         let frame = self.peek(codec, buffer)?;
+        Some(self.lend_frame(frame))
+    }
+
+    #[inline]
+    fn lend_frame(&mut self, frame: FrameLen) -> Range<usize> {
         let payload = frame.payload_at(self.pos);
         self.pos = payload.end;
         self.blocks += 1;
         self.payload_bytes += frame.payload_len() as u64; // the range would work it out anew
-        Some(payload)
+        payload
     }
 }
 
@@ -356,9 +357,13 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
                 Arrival::End => return Ok(None),
             }
         }
+        let mut parser = self.framed.codec().parser.clone();
+        if let Some(frame) = self.over_limit() {
+            parser.set_max(frame.payload_len());
+        }
         let buffer = self.framed.read_buffer();
         Ok(Some(Batch {
-            parser: self.framed.codec().decoder().parser().clone(),
+            parser,
             unread: buffer.get(self.cursor.pos..).unwrap_or_default(),
             remaining: self.cursor.granted - self.cursor.blocks,
             payload_bytes: 0,
@@ -371,8 +376,8 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
     #[must_use]
     pub fn stats(&self) -> TransferStats {
         let (position, reads) = (
-            self.framed.codec().decoder().position(),
-            self.framed.codec().decoder().read_stats(),
+            self.framed.codec().decode.position(),
+            self.framed.codec().decode.read_stats(),
         );
         let (first_position, first_reads) = self.start;
         TransferStats {
@@ -404,12 +409,26 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
     /// Waits for a block, and lends it; none if no other will come.
     #[inline(never)]
     fn poll_lend(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Range<usize>>, R::Error>> {
-        let arrival = ready!(self.poll_block(cx))?;
-        let block = self.lend();
-        if block.is_none() && arrival == Arrival::Block {
-            return Poll::Ready(Err(self.contradicted()));
+        if ready!(self.poll_block(cx))? == Arrival::End {
+            return Poll::Ready(Ok(None));
         }
+        let block = match self.accepted() {
+            Some(frame) => Some(self.cursor.lend_frame(frame)),
+            None => self.lend(),
+        };
         Poll::Ready(Ok(block))
+    }
+
+    /// The block at the front that the decoder has accepted, unless it was lent.
+    fn accepted(&self) -> Option<FrameLen> {
+        let accepted = self.framed.codec().decode.accepted();
+        accepted.filter(|_| self.cursor.pos == 0)
+    }
+
+    /// The same, if it is over the limit, which was lowered since.
+    fn over_limit(&self) -> Option<FrameLen> {
+        let max = self.framed.codec().parser.max();
+        self.accepted().filter(|frame| frame.payload_len() > max)
     }
 
     /// Waits until there is a whole block to lend, or none will come.
@@ -427,7 +446,7 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
             return Poll::Ready(Err(self.contradicted()));
         }
         let lent = self.cursor.blocks - self.consumed_blocks;
-        ready!(self.framed.codec_mut().decoder_mut().poll_charge(cx, lent));
+        ready!(self.framed.codec_mut().decode.poll_charge(cx, lent));
         self.renew();
         let (codec, buffer) = (self.framed.codec(), self.framed.read_buffer());
         if self.cursor.peek(codec, buffer).is_some() {
@@ -452,11 +471,7 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
     fn contradicted(&mut self) -> R::Error {
         self.consume_lent();
         let buffer = mem::take(self.framed.read_buffer_mut());
-        let error = self
-            .framed
-            .codec_mut()
-            .decoder_mut()
-            .fail_contradicted(&buffer);
+        let error = self.framed.codec_mut().decode.fail_contradicted(&buffer);
         *self.framed.read_buffer_mut() = buffer;
         let error = error.into();
         self.finish(Some(&error));
@@ -488,9 +503,9 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
     /// Allows blocks to be lent by a look at the buffer alone: all that are under the limit that
     /// the block at the front is under.
     fn lend_more(&mut self) {
-        self.cursor.granted = match self.framed.codec().decoder().limit_changes() {
-            true => self.cursor.blocks + 1,
-            false => self.cursor.stop_after,
+        self.cursor.granted = match self.over_limit() {
+            Some(_) => self.cursor.blocks + 1,
+            None => self.cursor.stop_after,
         };
         self.renew();
     }
@@ -499,7 +514,7 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
     /// skipped blocks can have used up the turn before it.
     fn renew(&mut self) {
         let lent = self.cursor.blocks - self.consumed_blocks;
-        let more = self.framed.codec().decoder().until_charge(lent).max(1);
+        let more = self.framed.codec().decode.until_charge(lent).max(1);
         self.cursor.lend_until = self.cursor.granted.min(self.cursor.blocks + more);
     }
 
@@ -509,13 +524,13 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
         cx: &mut Context<'_>,
     ) -> Poll<Result<Arrival, Interrupted<R::Error>>> {
         self.consume_lent();
-        let reads = self.framed.codec().decoder().read_stats().reads;
+        let reads = self.framed.codec().decode.read_stats().reads;
         let polled = self.framed.poll_peek(cx, &mut self.timeouts);
         if let Poll::Ready(arrived) = polled {
             self.timeouts.reset();
             return Poll::Ready(arrived.map_err(Interrupted::Failed));
         }
-        let decoder = self.framed.codec().decoder();
+        let decoder = &self.framed.codec().decode;
         let partial = decoder.partial(self.framed.read_buffer());
         let moved = decoder.read_stats().reads > reads;
         let expired = ready!(self.timeouts.poll_expired(cx, partial, moved));
@@ -541,7 +556,7 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
     /// Removes the blocks that were lent from the buffer, before the next read.
     fn consume_lent(&mut self) {
         let lent = self.record_consumed();
-        let max_capacity = self.framed.codec().decoder().max_capacity();
+        let max_capacity = self.framed.codec().decode.max_capacity();
         let buffer = self.framed.read_buffer_mut();
         let unread = buffer.len() - lent;
         if lent > 0 && buffer.capacity() > max_capacity {
@@ -559,10 +574,7 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
         let lent = mem::take(&mut self.cursor.pos);
         let blocks = self.cursor.blocks - self.consumed_blocks;
         self.consumed_blocks = self.cursor.blocks;
-        self.framed
-            .codec_mut()
-            .decoder_mut()
-            .record_taken(blocks, lent);
+        self.framed.codec_mut().decode.record_taken(blocks, lent);
         lent
     }
 
@@ -584,7 +596,7 @@ impl<R: AsFramedRead> Drop for RecvBlocks<'_, R> {
         let _entered = self.span.clone().entered();
         self.finish(None);
         let lent = self.record_consumed();
-        let max_capacity = self.framed.codec().decoder().max_capacity();
+        let max_capacity = self.framed.codec().decode.max_capacity();
         let buffer = self.framed.read_buffer_mut();
         let oversized = buffer.capacity() > max_capacity;
         // Whole blocks may follow, any number of them, so they are not moved.

@@ -264,7 +264,7 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
             poll_read_buf(Pin::new(&mut self.io), cx, &mut self.read_buf)
         });
         if polled.is_pending() {
-            self.codec.decoder_mut().park(&mut self.read_buf);
+            self.codec.decode.park(&mut self.read_buf);
         }
         polled.map_err(E::from)
     }
@@ -274,23 +274,28 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     where
         T: AsyncRead + Unpin,
     {
-        ready!(self.codec.decoder_mut().poll_charge(cx, 0));
-        self.codec.decoder_mut().unpark(&mut self.read_buf);
+        ready!(self.codec.decode.poll_charge(cx, 0));
+        self.codec.decode.unpark(&mut self.read_buf);
         let mut has_read = false;
         loop {
-            if let Some(block) = self.codec.decoder_mut().decode(&mut self.read_buf)? {
+            if let Some(block) = self
+                .codec
+                .decode
+                .decode(&self.codec.parser, &mut self.read_buf)?
+            {
                 return Poll::Ready(Some(Ok(block)));
             }
             if let (true, Some(timeouts)) = (has_read, &mut self.timeouts) {
-                let partial = self.codec.decoder().partial(&self.read_buf);
+                let partial = self.codec.decode.partial(&self.read_buf);
                 if timeouts.block_is_late(partial) {
                     return Poll::Pending; // `poll_rest_in_time` reports it
                 }
             }
             has_read = true;
-            ready!(self.codec.decoder_mut().poll_charge(cx, 0));
+            ready!(self.codec.decode.poll_charge(cx, 0));
             if ready!(self.poll_read(cx))? == 0 {
-                self.codec.decoder_mut().end_of_stream(&self.read_buf)?;
+                let BlockCodec { parser, decode, .. } = &mut self.codec;
+                decode.end_of_stream(parser, &self.read_buf)?;
                 return Poll::Ready(None);
             }
         }
@@ -304,11 +309,11 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
         T: AsyncRead + Unpin,
     {
         // Not within `poll_rest`, because a yield is no wait.
-        ready!(self.codec.decoder_mut().poll_charge(cx, 0));
-        let reads = self.codec.decoder().read_stats().reads;
+        ready!(self.codec.decode.poll_charge(cx, 0));
+        let reads = self.codec.decode.read_stats().reads;
         let polled = self.poll_rest(cx);
         self.errored = matches!(polled, Poll::Ready(Some(Err(_))));
-        let decoder = self.codec.decoder();
+        let decoder = &self.codec.decode;
         let Some(timeouts) = &mut self.timeouts else {
             return polled;
         };
@@ -417,13 +422,13 @@ where
     #[inline]
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
-        let decoder = this.codec.decoder_mut();
-        if let Some(frame) = decoder.next_small(&this.read_buf) {
-            return Poll::Ready(Some(Ok(decoder.take(frame, &mut this.read_buf))));
+        let BlockCodec { parser, decode, .. } = &mut this.codec;
+        if let Some(frame) = decode.next_small(parser, &this.read_buf) {
+            return Poll::Ready(Some(Ok(decode.take(frame, &mut this.read_buf))));
         }
         if this.errored {
             // A loop that skips errors ends here, instead of meeting the same one for ever.
-            this.errored = this.codec.decoder().failure().is_some();
+            this.errored = this.codec.decode.failure().is_some();
             return Poll::Ready(None);
         }
         if this.timeouts.is_some() {
@@ -483,7 +488,7 @@ where
     /// Takes over what has been read ahead and what has not been written.
     fn from(parts: FramedParts<T, BlockCodec<F, E>>) -> Self {
         let mut transport = Self::new(parts.io, parts.codec);
-        transport.codec.decoder_mut().adopt(&parts.read_buf);
+        transport.codec.decode.adopt(&parts.read_buf);
         transport.read_buf = parts.read_buf;
         transport.writer.push_raw(&parts.write_buf);
         transport
@@ -561,21 +566,26 @@ where
             of_stream.reset(); // the stream does not wait meanwhile
         }
         // Whoever lends has seen the error after which the stream would end.
-        self.errored &= self.codec.decoder().failure().is_some();
-        self.codec.decoder_mut().unpark(&mut self.read_buf);
+        self.errored &= self.codec.decode.failure().is_some();
+        self.codec.decode.unpark(&mut self.read_buf);
         let mut has_read = false;
         loop {
-            if self.codec.decoder_mut().peek(&mut self.read_buf)? {
+            if self
+                .codec
+                .decode
+                .peek(&self.codec.parser, &mut self.read_buf)?
+            {
                 return Poll::Ready(Ok(Arrival::Block));
             }
-            let partial = self.codec.decoder().partial(&self.read_buf);
+            let partial = self.codec.decode.partial(&self.read_buf);
             if has_read && timeouts.block_is_late(partial) {
                 return Poll::Pending; // the receiver reports it
             }
             has_read = true;
-            ready!(self.codec.decoder_mut().poll_charge(cx, 0));
+            ready!(self.codec.decode.poll_charge(cx, 0));
             if ready!(self.poll_read(cx))? == 0 {
-                self.codec.decoder_mut().end_of_stream(&self.read_buf)?;
+                let BlockCodec { parser, decode, .. } = &mut self.codec;
+                decode.end_of_stream(parser, &self.read_buf)?;
                 return Poll::Ready(Ok(Arrival::End));
             }
         }

@@ -6,16 +6,20 @@ use bytes::{Buf, BytesMut};
 use tracing::{debug, trace};
 
 use super::{
-    BlockDecoder, Position,
+    DecodeState, Position,
     state::{Failure, State},
 };
 use crate::{
-    BlockError, Framing, HeaderBytes,
-    frame::Parsed,
+    BlockError, HeaderBytes,
+    frame::{FrameLen, Parsed},
     read_buf::{BATCH, Front},
 };
 
-impl<F: Framing> BlockDecoder<F> {
+/// Parses the block at the front of its argument. Not generic, so that what follows is compiled once
+/// and not for each framing.
+type Parse<'p> = &'p dyn Fn(&[u8]) -> Parsed;
+
+impl DecodeState {
     /// The decoder's step in every case but one: that the next small block is whole and is to be
     /// taken.
     ///
@@ -25,50 +29,78 @@ impl<F: Framing> BlockDecoder<F> {
     #[cold]
     pub(super) fn decode_slow(
         &mut self,
+        parse: Parse<'_>,
         src: &mut BytesMut,
-        peek: bool,
     ) -> Result<Option<BytesMut>, BlockError> {
-        if let State::Failed {
-            failure,
-            buffered,
-            gap,
-        } = &mut self.state
-        {
-            // `Framed`, polled on, reads on: what it reads must not fill the memory.
-            *gap |= src.len() > *buffered;
-            src.truncate(*buffered);
-            return Err(failure.at(self.position));
-        }
-        if matches!(self.state, State::AwaitingRead { buffered } if buffered == src.len())
-            && !src.is_empty()
-        {
-            // Nothing has arrived since. A header is parsed once for each read.
-            return Ok(None);
-        }
-        let Some(parsed) = self.parse_unskipped(src) else {
+        let Some(frame) = self.front(parse, src)? else {
             return Ok(None);
         };
-        match parsed {
-            Parsed::Complete(_) if peek => {
-                self.peeked = true;
-                self.update_fast();
-                Ok(Some(BytesMut::new()))
+        if self.peek {
+            return Ok(Some(BytesMut::new()));
+        }
+        let block = if frame.wire_len > self.read_buf.max_capacity() {
+            self.take_detached(frame, src)
+        } else if self.read_buf.is_large() && frame.wire_len <= BATCH {
+            self.take_copied(frame, src)
+        } else {
+            self.take(frame, src)
+        };
+        self.drain();
+        Ok(Some(block))
+    }
+
+    /// Accepts the block at the front, if it is whole; otherwise reserves capacity for the rest of it.
+    #[cold]
+    pub(super) fn front(
+        &mut self,
+        parse: Parse<'_>,
+        src: &mut BytesMut,
+    ) -> Result<Option<FrameLen>, BlockError> {
+        let parsed = match &mut self.state {
+            State::Failed {
+                failure,
+                buffered,
+                gap,
+            } => {
+                // `Framed`, polled on, reads on: what it reads must not fill the memory.
+                *gap |= src.len() > *buffered;
+                src.truncate(*buffered);
+                return Err(failure.at(self.position));
             }
+            State::Whole(frame) if frame.wire_len <= src.len() => return Ok(Some(*frame)),
+            State::Partial { buffered, .. } if *buffered == src.len() && !src.is_empty() => {
+                // Nothing has arrived since. A header is parsed once for each read.
+                return Ok(None);
+            }
+            State::Partial {
+                buffered,
+                frame: Some(frame),
+            } if *buffered < src.len() => {
+                let (buffered, frame) = (*buffered, *frame);
+                let parsed = match frame.wire_len <= src.len() {
+                    true => Parsed::Complete(frame),
+                    false => Parsed::PartialPayload(frame),
+                };
+                self.record_read(buffered, parsed, src);
+                Some(parsed)
+            }
+            _ => self.parse_unskipped(parse, src),
+        };
+        let Some(parsed) = parsed else {
+            return Ok(None);
+        };
+        let frame = match parsed {
             Parsed::Complete(frame) => {
-                self.leave_front();
-                Ok(Some(if frame.wire_len > self.read_buf.max_capacity() {
-                    self.take_detached(frame, src)
-                } else if self.read_buf.is_large() && frame.wire_len <= BATCH {
-                    self.take_copied(frame, src)
-                } else {
-                    self.take(frame, src)
-                }))
+                self.state = State::Whole(frame);
+                return Ok(Some(frame));
             }
-            Parsed::PartialPayload(_) | Parsed::PartialHeader { .. } => {
-                self.reserve(parsed, src);
-                let buffered = src.len();
-                self.set_state(State::AwaitingRead { buffered });
-                Ok(None)
+            Parsed::PartialPayload(frame) => {
+                self.read_buf.reserve(src, Front::Known(frame.wire_len));
+                Some(frame)
+            }
+            Parsed::PartialHeader { .. } => {
+                self.read_buf.reserve(src, Front::Unknown);
+                None
             }
             Parsed::TooLarge {
                 header_len,
@@ -78,12 +110,35 @@ impl<F: Framing> BlockDecoder<F> {
                 let failure = Failure::TooLarge {
                     announced,
                     limit: limit as u64,
-                    header: self.header_bytes(header_len, src),
+                    header: header_bytes(parse, header_len, src),
                 };
-                Err(self.fail(failure, src.len()))
+                return Err(self.fail(failure, src.len()));
             }
-            Parsed::Invalid(invalid) => Err(self.fail(Failure::invalid(invalid, src), src.len())),
-        }
+            Parsed::Invalid(invalid) => {
+                return Err(self.fail(Failure::invalid(invalid, src), src.len()));
+            }
+        };
+        let buffered = src.len();
+        self.state = State::Partial { buffered, frame };
+        Ok(None)
+    }
+
+    /// Takes a large block out of `src` together with the allocation, which `src` would otherwise
+    /// share and keep alive.
+    fn take_detached(&mut self, frame: FrameLen, src: &mut BytesMut) -> BytesMut {
+        let rest = BytesMut::from(&src[frame.wire_len..]);
+        let block = self.take(frame, src);
+        *src = rest;
+        block
+    }
+
+    /// Takes a small block out of an allocation that is larger than a batch: copied, so that a block
+    /// that is kept does not keep the allocation alive.
+    fn take_copied(&mut self, frame: FrameLen, src: &mut BytesMut) -> BytesMut {
+        let block = BytesMut::from(&src[frame.payload_at(0)]);
+        self.advance(1, frame.wire_len);
+        src.advance(frame.wire_len);
+        block
     }
 
     /// As [`decode_slow`](Self::decode_slow), and charges the budget as far as that is possible without
@@ -91,39 +146,27 @@ impl<F: Framing> BlockDecoder<F> {
     #[cold]
     pub(super) fn decode_slow_charged(
         &mut self,
+        parse: Parse<'_>,
         src: &mut BytesMut,
     ) -> Result<Option<BytesMut>, BlockError> {
         if !self.peek {
             self.meter.charge(self.position.index);
-            self.update_fast();
+            self.update_until();
         }
-        self.decode_slow(src, self.peek)
-    }
-
-    /// The first bytes of the header at the front, but nothing of the payload: what is stripped, and
-    /// what it takes to find its length.
-    #[cold]
-    fn header_bytes(&self, header_len: usize, front: &[u8]) -> HeaderBytes {
-        let most = front.len().min(HeaderBytes::MAX);
-        let decides = |len: &usize| {
-            let parsed = self.parser.parse(&front[..*len]);
-            !matches!(parsed, Parsed::PartialHeader { .. })
-        };
-        let decisive = (0..most).find(decides).unwrap_or(most);
-        HeaderBytes::new(&front[..decisive.max(header_len).min(most)])
+        self.decode_slow(parse, src)
     }
 
     /// Parses the block at the front, behind those that are skipped; none while the end of one of
     /// these is yet to come.
-    fn parse_unskipped(&mut self, src: &mut BytesMut) -> Option<Parsed> {
+    fn parse_unskipped(&mut self, parse: Parse<'_>, src: &mut BytesMut) -> Option<Parsed> {
         if let State::Skipping { .. } = self.state {
             self.count_read(src.len(), src);
         }
         let mut told = false;
         loop {
             self.skip(src)?;
-            let parsed = self.parser.parse(src);
-            if let State::AwaitingRead { buffered } = self.state {
+            let parsed = parse(src);
+            if let State::Partial { buffered, .. } = self.state {
                 self.record_read(buffered, parsed, src);
             }
             match parsed {
@@ -140,11 +183,11 @@ impl<F: Framing> BlockDecoder<F> {
                             offset, announced, limit, "skipping blocks over the limit from here"
                         );
                     }
-                    self.set_state(State::Skipping {
+                    self.state = State::Skipping {
                         header_len: header_len as u64,
                         announced,
                         skipped: 0,
-                    });
+                    };
                 }
                 _ => return Some(parsed),
             }
@@ -175,8 +218,7 @@ impl<F: Framing> BlockDecoder<F> {
         self.position.index += 1;
         self.position.offset = self.position.offset.saturating_add(wire_len);
         self.stats.skipped_blocks += 1;
-        self.set_state(State::Draining);
-        self.leave_front();
+        self.drain();
         Some(())
     }
 
@@ -197,28 +239,27 @@ impl<F: Framing> BlockDecoder<F> {
             self.stats.fragmented_blocks += u64::from(buffered > 0);
             self.read_buf.record_block(frame.wire_len);
         }
-        self.set_state(State::Draining);
-    }
-
-    /// Reserves capacity for a read that brings the rest of an unfinished block.
-    pub(super) fn reserve(&mut self, parsed: Parsed, src: &mut BytesMut) {
-        match parsed {
-            Parsed::PartialPayload(frame) => {
-                self.read_buf.reserve(src, Front::Known(frame.wire_len));
-            }
-            Parsed::PartialHeader { .. } => self.read_buf.reserve(src, Front::Unknown),
-            Parsed::Complete(_) | Parsed::TooLarge { .. } | Parsed::Invalid(_) => {}
-        }
+        self.drain();
     }
 
     /// Ends the stream of blocks, of which `buffered` bytes are in the buffer and stay there.
     #[cold]
     pub(super) fn fail(&mut self, failure: Failure, buffered: usize) -> BlockError {
-        self.set_state(State::Failed {
+        self.state = State::Failed {
             failure,
             buffered,
             gap: matches!(self.state, State::Skipping { .. }),
-        });
+        };
         failure.at(self.position)
     }
+}
+
+/// The first bytes of the header at the front, but nothing of the payload: what is stripped, and
+/// what it takes to find its length.
+#[cold]
+fn header_bytes(parse: Parse<'_>, header_len: usize, front: &[u8]) -> HeaderBytes {
+    let most = front.len().min(HeaderBytes::MAX);
+    let decides = |len: &usize| !matches!(parse(&front[..*len]), Parsed::PartialHeader { .. });
+    let decisive = (0..most).find(decides).unwrap_or(most);
+    HeaderBytes::new(&front[..decisive.max(header_len).min(most)])
 }

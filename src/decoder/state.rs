@@ -1,43 +1,50 @@
 //! What the decoder is about to do.
 
 use super::Position;
-use crate::{BlockError, HeaderBytes, InvalidHeader, Part};
+use crate::{BlockError, HeaderBytes, InvalidHeader, Part, frame::FrameLen};
 
-/// What is about to happen.
+/// What is known of the front of the read buffer.
 ///
 /// | state | a whole block in front | a part of a block | a header that is not allowed |
 /// |---|---|---|---|
-/// | `AwaitingRead` | record the read; go on as `Draining` | record the read; reserve; stay | record the read; `Failed` |
-/// | `Draining` | take it; stay | reserve; `AwaitingRead` | `Failed` |
+/// | `Partial` | record the read; `Whole` | record the read; reserve; stay | record the read; `Failed` |
+/// | `Draining` | `Whole` | reserve; `Partial` | `Failed` |
+/// | `Whole` | take it; `Draining` | | |
 /// | `Failed` | the error again | the error again | the error again |
 ///
-/// A block over the limit is a header that is not allowed, or else is skipped: in `Skipping`, its
-/// bytes are dropped as they come, and after the last one it goes on as `Draining`.
+/// A block over the limit is a header that is not allowed. If such blocks are skipped, its bytes are
+/// dropped in `Skipping` as they come, and after the last one the decoder goes on as `Draining`.
 ///
 /// ```text
-///                  a block is whole
-///  ┌──────────────┐ ─────────────────► ┌──────────┐ ◄─┐
-///  │ AwaitingRead │                    │ Draining │   │ a block is taken
-///  └──────────────┘ ◄───────────────── └──────────┘ ──┘
-///    │  ▲   │       no whole block left      │
-///    └──┘   │                                │ bad header
-///  not yet  │   ┌────────┐ ◄─────────────────┘
-///           └──►│ Failed │
-///               └────────┘
-///       bad header, or the end inside a block
+///                 the block is whole         the block is taken
+///  ┌─────────┐ ─────────────────────► ┌───────┐ ───────────► ┌──────────┐
+///  │ Partial │                        │ Whole │              │ Draining │
+///  └─────────┘ ◄──────────┐           └───────┘ ◄─────────── └──────────┘
+///     │   ▲  │            │                      a whole block   │   │
+///     └───┘  │            └──────────────────────────────────────┘   │
+///    not yet │                     no whole block left               │
+///            │                        ┌────────┐                     │
+///            └──────────────────────► │ Failed │ ◄───────────────────┘
+///         bad header, or the end      └────────┘   bad header
+///         inside the block
 /// ```
-///
-/// While peeking, "take it" becomes "answer with an empty buffer, and leave the block".
 ///
 /// With another framing, `Failed` goes on as `Draining`, unless bytes were dropped since.
 #[derive(Debug)]
 pub(super) enum State {
-    /// A read has been asked for; the buffer then held `buffered` bytes, all of an unfinished
-    /// block.
-    AwaitingRead { buffered: usize },
-    /// Blocks of the last read are being taken.
-    Draining,
-    /// A block over the limit is not kept; `skipped` of its bytes on the wire have come.
+    /// A read has been asked for. The buffer then held `buffered` bytes, all of an unfinished block.
+    Partial {
+        buffered: usize,
+        /// The block, once its header has come and was accepted. A limit that is lowered afterwards
+        /// does not refuse it.
+        frame: Option<FrameLen>,
+    },
+    /// Blocks of the last read are being taken. Small ones with an index below `until` are taken as
+    /// they are; the next one waits for its turn, or its buffer is too large to be shared.
+    Draining { until: u64 },
+    /// The block at the front was accepted, and is there.
+    Whole(FrameLen),
+    /// A block over the limit is not kept. `skipped` of its bytes on the wire have come.
     Skipping {
         header_len: u64,
         announced: u64,
@@ -51,6 +58,15 @@ pub(super) enum State {
         /// True if bytes after those were dropped, so that no framing can go on.
         gap: bool,
     },
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::Partial {
+            buffered: 0,
+            frame: None,
+        }
+    }
 }
 
 /// Why there are no more blocks. A [`BlockError`] without its place; it is not `Clone` itself.

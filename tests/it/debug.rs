@@ -62,7 +62,7 @@ async fn a_codec_says_what_it_waits_for() {
     let state = |codec: &BlockCodec<Exact>| {
         let debug = format!("{codec:?}");
         assert!(
-            debug.starts_with("BlockCodec { decoder: BlockDecoder {"),
+            debug.starts_with("BlockCodec { parser: FrameParser {"),
             "{debug}"
         );
         let state = debug.split("state: ").nth(1).unwrap_or_default();
@@ -73,9 +73,9 @@ async fn a_codec_says_what_it_waits_for() {
             .to_owned()
     };
     let mut framed = FramedRead::new(&b"whole"[..], BlockCodec::exact(4).unwrap());
-    assert_eq!(state(framed.decoder()), "AwaitingRead { buffered: 0 }");
+    assert_eq!(state(framed.decoder()), "Partial { buffered: 0,");
     framed.next().await.unwrap().unwrap();
-    assert_eq!(state(framed.decoder()), "Draining,");
+    assert_eq!(state(framed.decoder()), "Draining { until: 256 }");
     framed.next().await.unwrap().unwrap_err();
     let failed = "Failed { failure: Truncated { part: Payload,";
     assert_eq!(state(framed.decoder()), failed);

@@ -11,7 +11,6 @@
 use std::{error::Error, ops::RangeInclusive};
 
 use bytes::{BufMut, Bytes};
-use futures::{SinkExt, StreamExt};
 use tokio::io::{AsyncWriteExt, duplex};
 use wholeblock::{BlockCodec, BlockTransport, Framing, Header, InvalidHeader, check_framing};
 

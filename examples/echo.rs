@@ -12,7 +12,6 @@
 use std::io;
 
 use bytes::Bytes;
-use futures::{SinkExt, StreamExt};
 use tokio::net::{TcpListener, TcpStream};
 use wholeblock::{BlockCodec, BlockError, BlockTransport};
 

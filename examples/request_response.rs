@@ -13,7 +13,7 @@
 //! ```
 
 use bytes::BytesMut;
-use futures::{SinkExt, StreamExt, TryStreamExt, stream::iter};
+use futures::{StreamExt, TryStreamExt, stream::iter};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, duplex, split};
 use wholeblock::{BlockCodec, BlockError, BlockTransport, recv_blocks, send_blocks};
 

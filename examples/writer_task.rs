@@ -10,7 +10,7 @@
 //! the producers are told: channel closed
 //! ```
 
-use futures::{SinkExt, StreamExt, TryStreamExt, future::ready};
+use futures::{StreamExt, TryStreamExt, future::ready};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;

@@ -9,7 +9,7 @@
 //! | who waits | can the caller give up unnoticed? | what counts |
 //! |---|---|---|
 //! | `SendBlocks` | it does not matter: the peer can read whether or not the transfer is polled | all time |
-//! | a future of `RecvBlocks` | no, it is dropped | all time until the drop, and a part of the gap before the next future: [`longest_gap`] |
+//! | a future of `RecvBlocks` or `BlockTransport` | no, it is dropped | all time until the drop, and a part of the gap before the next future: [`longest_gap`] |
 //! | the stream of `BlockTransport` | yes | all time, but the first timeout that is found over late is forgiven: [`latest`] |
 //!
 //! A future that is kept and not polled waits all the same, as with `tokio::time::timeout`.
@@ -56,8 +56,7 @@ pub(crate) struct Timeouts {
     since: Option<Instant>,
     /// When the last wait was given up. Set only while nobody waits.
     paused: Option<Instant>,
-    /// True for a stream, whose caller can give up a wait unnoticed.
-    for_stream: bool,
+    waiter: Waiter,
     /// True if the timer has fired and the task has yielded, so that the transport is tried again.
     yielded: bool,
     /// True if a timeout that was found over late has been forgiven since bytes last moved.
@@ -66,6 +65,16 @@ pub(crate) struct Timeouts {
     /// Index of the unfinished block that was seen last, and when it was seen first.
     partial: Option<(u64, Instant)>,
     timer: Timer,
+}
+
+/// Who waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Waiter {
+    /// A future, which [pauses](Timeouts::pause) the wait when it is dropped.
+    #[default]
+    Future,
+    /// A stream, whose caller can give up a wait unnoticed.
+    Stream,
 }
 
 /// Why a wait has lasted too long, and the time it was allowed.
@@ -94,16 +103,12 @@ impl Expired {
 }
 
 impl Timeouts {
-    /// Timeouts of a stream, which does not know when its caller gives up a wait.
-    pub(crate) fn for_stream() -> Self {
-        Self {
-            for_stream: true,
-            ..Self::default()
-        }
-    }
-
     pub(crate) fn set_stall(&mut self, timeout: Duration) {
         self.stall = Some(timeout);
+    }
+
+    pub(crate) fn set_waiter(&mut self, waiter: Waiter) {
+        self.waiter = waiter;
     }
 
     pub(crate) fn set_block(&mut self, deadline: Duration) {
@@ -175,8 +180,9 @@ impl Timeouts {
                     if !mem::replace(&mut self.yielded, true) {
                         return pin!(task::yield_now()).poll(cx).map(|()| expired);
                     }
-                    let forgive =
-                        self.for_stream && !self.forgiven && at.elapsed() > latest(timeout);
+                    let forgive = self.waiter == Waiter::Stream
+                        && !self.forgiven
+                        && at.elapsed() > latest(timeout);
                     self.reset();
                     self.forgiven = forgive;
                     if !forgive {

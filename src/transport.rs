@@ -1,6 +1,8 @@
 //! `BlockTransport`: a sink and a stream of blocks over the decoder and the writer, without
 //! `Framed` between them and the socket.
 
+mod futures;
+
 use std::{
     fmt,
     pin::Pin,
@@ -8,31 +10,31 @@ use std::{
     time::Duration,
 };
 
+use ::futures::{Sink, Stream};
 use bytes::{Bytes, BytesMut};
-use futures::{Sink, Stream};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::{
     codec::{Framed, FramedParts},
     io::poll_read_buf,
 };
 
+pub use self::futures::{Close, FeedBlock, Flush, NextBlock, SendBlock};
 use crate::{
-    AsFramedRead, AsFramedWrite, BlockCodec, BlockError, CodecError, Framing, coop,
+    AsFramedRead, AsFramedWrite, BlockCodec, BlockError, CodecError, Framing, Payload, coop,
     decoder::Position,
     framed::{Arrival, sealed},
     read_buf::INITIAL_CAPACITY,
-    stall::Timeouts,
+    stall::{Timeouts, Waiter},
     write::BlockWriter,
 };
 
-/// Whole blocks over a transport: a `Sink` of [`Bytes`] and a `Stream` of [`BytesMut`].
+/// Whole blocks over a transport: [`next`](Self::next) receives one, and [`send`](Self::send) and
+/// [`feed`](Self::feed) send one. It is also a `Sink` of [`Bytes`] and a `Stream` of [`BytesMut`].
 ///
 /// Large blocks are written without being copied. Small blocks are coalesced into large writes. It is
 /// a faster replacement for tokio-util's [`Framed`], and holds less memory while it waits.
 ///
 /// ```
-/// use bytes::Bytes;
-/// use futures::{SinkExt, StreamExt};
 /// use tokio::net::{TcpListener, TcpStream};
 /// use wholeblock::{BlockCodec, BlockError, BlockTransport};
 ///
@@ -44,7 +46,7 @@ use crate::{
 ///
 /// client.set_nodelay(true)?;
 /// let mut client = BlockTransport::new(client, BlockCodec::length_prefixed());
-/// client.send(Bytes::from("hello")).await?;
+/// client.send("hello").await?;
 /// client.close().await?;
 ///
 /// let mut server = BlockTransport::new(server, BlockCodec::length_prefixed());
@@ -66,13 +68,13 @@ use crate::{
 ///
 /// # Sending
 ///
-/// [`feed`](futures::SinkExt::feed) queues a block. It waits for the transport only if a whole write is
+/// [`feed`](Self::feed) queues a block. It waits for the transport only if a whole write is
 /// queued: 8 KiB after a flush, and a quarter of the last write more after each, up to 124,528 bytes.
 /// So the peer can begin with a burst while the rest of it is queued, and a long transfer is sent in
 /// few writes. The queue holds at most a write and one block. Blocks are written when a write has
 /// come together, at a flush, or when the transport is closed.
 ///
-/// [`send`](futures::SinkExt::send) flushes. A flush also flushes the transport below, whoever has
+/// [`send`](Self::send) flushes. A flush also flushes the transport below, whoever has
 /// written to it. Dropping the transport drops what is queued.
 ///
 /// # Receiving
@@ -94,8 +96,8 @@ use crate::{
 ///
 /// Everything is kept in the transport itself, so any future over it can be dropped, or leaked, at
 /// any time: a block that was not returned is returned by the next call, one that was queued stays
-/// queued. (futures' own `send` and `feed` hold a block before it is queued, and drop it with
-/// themselves.)
+/// queued. [`send`](Self::send) and [`feed`](Self::feed) hold a block before it is queued, and give it
+/// back if they are asked. (Those of futures' `SinkExt` drop it with themselves.)
 ///
 /// [`Handle::block_on`]: tokio::runtime::Handle::block_on
 #[doc(alias = "Framed")]
@@ -148,7 +150,6 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     ///
     /// ```
     /// # use std::time::Duration;
-    /// # use futures::StreamExt;
     /// # use tokio::io::AsyncWriteExt;
     /// # use wholeblock::{BlockCodec, BlockTransport};
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -196,22 +197,154 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     }
 
     fn timeouts_mut(&mut self) -> &mut Timeouts {
-        self.timeouts
-            .get_or_insert_with(|| Box::new(Timeouts::for_stream()))
+        self.timeouts.get_or_insert_with(Box::default)
+    }
+
+    /// Returns the next block; `None` if the stream has ended between two blocks.
+    ///
+    /// As the `Stream` of the transport, and with no trait to import. The future knows when a wait is
+    /// given up, because it is dropped then. So a [`stall_timeout`](Self::stall_timeout) is never
+    /// forgiven, and the time between two waits counts as with
+    /// [`RecvBlocks::stall_timeout`](crate::RecvBlocks::stall_timeout).
+    ///
+    /// ```
+    /// # use wholeblock::{BlockCodec, BlockError, BlockTransport};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), BlockError> {
+    /// let wire = &b"\0\0\0\x05hello\0\0\0\x02me"[..]; // or a socket
+    /// let mut blocks = BlockTransport::new(wire, BlockCodec::length_prefixed());
+    /// let mut text = String::new();
+    /// while let Some(block) = blocks.next().await {
+    ///     text.push_str(&String::from_utf8_lossy(&block?));
+    /// }
+    /// assert_eq!(text, "hellome");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost if the future is dropped.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "it waits, which an `Iterator` does not"
+    )]
+    #[inline]
+    pub fn next(&mut self) -> NextBlock<'_, T, F, E>
+    where
+        T: AsyncRead + Unpin,
+    {
+        NextBlock { transport: self }
+    }
+
+    /// Queues a block of any [`Payload`], and flushes.
+    ///
+    /// # Errors
+    ///
+    /// [`BlockError::WrongSize`] or [`BlockError::WrongHeader`] for a block that the codec refuses, and
+    /// any error of the transport.
+    ///
+    /// # Cancel safety
+    ///
+    /// A future that is dropped has taken the block whole or not at all. If it is kept,
+    /// [`SendBlock::into_payload`] tells which, and returns a payload that was not taken. So a retry
+    /// sends nothing twice:
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tokio::{io::AsyncReadExt, time::timeout};
+    /// # use wholeblock::{BlockCodec, BlockError, BlockTransport};
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), BlockError> {
+    /// let (near, mut far) = tokio::io::duplex(4); // holds 4 bytes
+    /// let mut blocks = BlockTransport::new(near, BlockCodec::length_prefixed());
+    /// let mut sending = blocks.send("hello"); // 9 bytes with its header
+    /// assert!(timeout(Duration::from_secs(1), &mut sending).await.is_err());
+    /// assert!(sending.into_payload().is_none()); // it is queued, and goes on with the next flush
+    /// # let reading = tokio::spawn(async move {
+    /// #     let mut all = [0; 9];
+    /// #     far.read_exact(&mut all).await.map(|_| all)
+    /// # });
+    /// blocks.flush().await?;
+    /// # assert_eq!(reading.await.unwrap()?, *b"\0\0\0\x05hello");
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[inline]
+    pub fn send<P>(&mut self, payload: P) -> SendBlock<'_, T, F, P, E>
+    where
+        T: AsyncWrite + Unpin,
+        P: Payload,
+    {
+        SendBlock {
+            feed: self.feed(payload),
+        }
+    }
+
+    /// Queues a block of any [`Payload`]. Waits for the transport only if a whole write is queued: see
+    /// [Sending](Self#sending).
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`send`](Self::send), with [`FeedBlock::into_payload`].
+    #[inline]
+    pub fn feed<P>(&mut self, payload: P) -> FeedBlock<'_, T, F, P, E>
+    where
+        T: AsyncWrite + Unpin,
+        P: Payload,
+    {
+        FeedBlock {
+            transport: self,
+            payload: Some(payload),
+        }
+    }
+
+    /// Writes all that is queued, and flushes the transport below.
+    ///
+    /// # Errors
+    ///
+    /// Any error of the transport.
+    ///
+    /// # Cancel safety
+    ///
+    /// What was not written stays queued if the future is dropped.
+    pub fn flush(&mut self) -> Flush<'_, T, F, E>
+    where
+        T: AsyncWrite + Unpin,
+    {
+        Flush { transport: self }
+    }
+
+    /// Flushes, and shuts the sending side of the transport down, so that the peer sees its end.
+    ///
+    /// # Errors
+    ///
+    /// Any error of the transport.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`flush`](Self::flush). Close it again to go on.
+    pub fn close(&mut self) -> Close<'_, T, F, E>
+    where
+        T: AsyncWrite + Unpin,
+    {
+        Close { transport: self }
     }
 
     /// A `Framed` with everything that has arrived in its read buffer, and everything that is
     /// queued in its write buffer.
     ///
     /// ```
-    /// # use bytes::Bytes;
-    /// # use futures::SinkExt;
     /// # use wholeblock::{BlockCodec, BlockError, BlockTransport};
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), BlockError> {
     /// # let (near, _far) = tokio::io::duplex(64);
     /// let mut transport = BlockTransport::new(near, BlockCodec::length_prefixed());
-    /// transport.feed(Bytes::from("hello")).await?; // queued, and not sent
+    /// transport.feed("hello").await?; // queued, and not sent
     /// let framed = transport.into_framed();
     /// assert_eq!(framed.write_buffer(), &b"\0\0\0\x05hello"[..]);
     /// # let transport =
@@ -269,6 +402,32 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
         polled.map_err(E::from)
     }
 
+    #[inline]
+    fn poll_next_for(
+        &mut self,
+        waiter: Waiter,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<BytesMut, E>>>
+    where
+        T: AsyncRead + Unpin,
+    {
+        let BlockCodec { parser, decode, .. } = &mut self.codec;
+        if let Some(frame) = decode.next_small(parser, &self.read_buf) {
+            return Poll::Ready(Some(Ok(decode.take(frame, &mut self.read_buf))));
+        }
+        if self.errored {
+            // A loop that skips errors ends here, instead of meeting the same one for ever.
+            self.errored = self.codec.decode.failure().is_some();
+            return Poll::Ready(None);
+        }
+        if self.timeouts.is_some() {
+            return self.poll_rest_in_time(waiter, cx);
+        }
+        let polled = self.poll_rest(cx);
+        self.errored = matches!(polled, Poll::Ready(Some(Err(_))));
+        polled
+    }
+
     /// Waits for the rest of the block at the front, and takes it.
     fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<BytesMut, E>>>
     where
@@ -304,7 +463,11 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     /// As [`poll_rest`](Self::poll_rest), within the time allowed. Taking longer is an error after
     /// which the stream goes on.
     #[cold]
-    fn poll_rest_in_time(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<BytesMut, E>>>
+    fn poll_rest_in_time(
+        &mut self,
+        waiter: Waiter,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<BytesMut, E>>>
     where
         T: AsyncRead + Unpin,
     {
@@ -322,9 +485,33 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
             return polled;
         }
         let moved = decoder.read_stats().reads > reads;
+        timeouts.set_waiter(waiter);
         let expired = timeouts.poll_expired(cx, decoder.partial(&self.read_buf), moved);
         let Position { index, offset } = decoder.position();
         expired.map(|expired| Some(Err(expired.at(index, offset).into())))
+    }
+
+    /// Waits until there is room for another block.
+    #[inline]
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), E>>
+    where
+        T: AsyncWrite + Unpin,
+    {
+        if self.writer.has_capacity() {
+            return Poll::Ready(Ok(()));
+        }
+        self.poll_capacity(cx)
+    }
+
+    #[inline]
+    fn queue(&mut self, block: impl Payload) -> Result<(), E>
+    where
+        T: AsyncWrite + Unpin,
+    {
+        let vectored = self.io.is_write_vectored();
+        self.writer
+            .push(&mut self.codec, block, vectored, |_, _| {})?;
+        Ok(())
     }
 
     /// Writes until there is room for another block.
@@ -378,7 +565,6 @@ impl<T, F, E> BlockTransport<T, F, E> {
     /// The codec, to change a limit, say.
     ///
     /// ```
-    /// # use futures::StreamExt;
     /// # use wholeblock::{BlockCodec, BlockError, BlockTransport, LengthPrefix};
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -421,22 +607,7 @@ where
 
     #[inline]
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let this = self.get_mut();
-        let BlockCodec { parser, decode, .. } = &mut this.codec;
-        if let Some(frame) = decode.next_small(parser, &this.read_buf) {
-            return Poll::Ready(Some(Ok(decode.take(frame, &mut this.read_buf))));
-        }
-        if this.errored {
-            // A loop that skips errors ends here, instead of meeting the same one for ever.
-            this.errored = this.codec.decode.failure().is_some();
-            return Poll::Ready(None);
-        }
-        if this.timeouts.is_some() {
-            return this.poll_rest_in_time(cx);
-        }
-        let polled = this.poll_rest(cx);
-        this.errored = matches!(polled, Poll::Ready(Some(Err(_))));
-        polled
+        self.get_mut().poll_next_for(Waiter::Stream, cx)
     }
 }
 
@@ -450,20 +621,12 @@ where
 
     #[inline]
     fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), E>> {
-        let this = self.get_mut();
-        if this.writer.has_capacity() {
-            return Poll::Ready(Ok(()));
-        }
-        this.poll_capacity(cx)
+        self.get_mut().poll_room(cx)
     }
 
     #[inline]
     fn start_send(self: Pin<&mut Self>, block: Bytes) -> Result<(), E> {
-        let this = self.get_mut();
-        let vectored = this.io.is_write_vectored();
-        this.writer
-            .push(&mut this.codec, block, vectored, |_, _| {})?;
-        Ok(())
+        self.get_mut().queue(block)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), E>> {

@@ -4,7 +4,7 @@ use std::{io, ops::Range, pin::pin, time::Instant};
 
 use anyhow::{Context, anyhow, bail};
 use bytes::{Bytes, BytesMut};
-use futures::{SinkExt, stream};
+use futures::stream;
 use indicatif::ProgressBar;
 use tokio::{
     io::AsyncReadExt,

@@ -3,7 +3,7 @@
 use std::{io, ops::RangeInclusive};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use futures::{SinkExt, stream};
+use futures::stream;
 use testing::{Scripted, WAYS, ready, with_each_framing};
 use tokio_util::codec::{Encoder, Framed};
 use wholeblock::{

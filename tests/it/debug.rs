@@ -3,7 +3,7 @@
 use std::pin::pin;
 
 use bytes::Bytes;
-use futures::{FutureExt, SinkExt, StreamExt, stream};
+use futures::{FutureExt, StreamExt, stream};
 use tokio::io::duplex;
 use tokio_util::codec::FramedRead;
 use wholeblock::{BlockCodec, BlockTransport, Exact, recv_blocks, send_blocks};

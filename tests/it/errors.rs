@@ -407,15 +407,15 @@ async fn offset_of_a_sender_goes_on_when_it_changes_its_form() {
         std::future::pending::<()>().await;
     });
     let mut transport = BlockTransport::new(near, BlockCodec::length_prefixed());
-    transport.send("one".into()).await.unwrap();
-    transport.feed("two".into()).await.unwrap(); // queued
+    transport.send("one").await.unwrap();
+    transport.feed("two").await.unwrap(); // queued
     let mut framed = transport.into_framed();
     framed.send("six".into()).await.unwrap();
     let sent = send_blocks(&mut framed, stream::iter([[0; 100]])).await;
     assert_eq!(sent.unwrap().wire_bytes, 104);
     let transport = BlockTransport::from(framed);
     let mut transport = transport.map_codec(|codec| codec.with_framing(LengthPrefix::u16()));
-    transport.send(vec![0; 100].into()).await.unwrap();
+    transport.send(vec![0; 100]).await.unwrap();
     stalls_at(&mut transport, "5, which begins at byte 227").await;
 
     // A codec of its own begins anew.

@@ -140,7 +140,10 @@ fn every_error_of_a_sender_is_an_io_error_with_its_numbers_inside() {
     };
     with_both!(|new| {
         let mut it = new(Scripted::default());
-        check(ready(it.feed(vec![0; TOO_LONG].into())).unwrap_err(), 0);
+        check(
+            ready(it.feed(Bytes::from(vec![0; TOO_LONG]))).unwrap_err(),
+            0,
+        );
         ready(it.feed(Bytes::new())).unwrap();
         let blocks = [vec![1], vec![0; TOO_LONG]];
         let error = ready(send_blocks(&mut it, stream::iter(blocks))).unwrap_err();

@@ -137,7 +137,7 @@ fn a_block_that_contradicts_its_header_is_refused_before_a_byte_of_it_leaves() {
 fn a_framing_chosen_at_run_time_refuses_what_it_refuses_alone() {
     let framing = AnyFraming::from(tagged());
     let mut transport = BlockTransport::new(Scripted::default(), BlockCodec::new(framing));
-    let error = ready(transport.feed("Q\0\0\0\x05".into())).unwrap_err();
+    let error = ready(transport.feed("Q\0\0\0\x05")).unwrap_err();
     assert!(
         matches!(error, BlockError::WrongHeader { actual: 5, .. }),
         "{error:?}"

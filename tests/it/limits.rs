@@ -1,7 +1,7 @@
 //! A codec that is kept: cloned for the next stream, and given other limits while it runs.
 
 use bytes::{Bytes, BytesMut};
-use futures::{FutureExt, SinkExt, StreamExt};
+use futures::{FutureExt, StreamExt};
 use testing::{Case, KIB, MIB, Scripted, blocks_for, numbered, ready, wire, with_each_framing};
 use tokio_util::codec::{Decoder, Encoder, Framed};
 use wholeblock::{

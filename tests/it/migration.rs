@@ -9,7 +9,6 @@ mod page;
 mod protocols;
 
 use bytes::Bytes;
-use futures::SinkExt;
 use testing::{Scripted, WAYS, ready, wire};
 use wholeblock::{
     AnyFraming, BlockCodec, BlockTransport, Framing, LengthFieldConfig, check_framing,

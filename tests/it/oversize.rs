@@ -1,6 +1,6 @@
 //! Blocks over the limit: an error, or skipped.
 
-use futures::{FutureExt, StreamExt};
+use futures::FutureExt;
 use testing::{Case, KIB, MIB, Scripted, WAYS, numbered, ready, wire, with_each_framing};
 use tokio::io::AsyncReadExt;
 use tokio_util::codec::Framed;

@@ -246,11 +246,11 @@ async fn a_stream_that_nobody_polls_does_not_stall() {
     let (mut near, far) = duplex(64);
     let mut blocks = transport(far).stall_timeout(30 * SECOND);
     for byte in *b"\0\0" {
-        assert!(blocks.next().now_or_never().is_none());
+        assert!(StreamExt::next(&mut blocks).now_or_never().is_none());
         sleep(100 * SECOND).await;
         let begun = Instant::now();
         for waits in 1..4 {
-            let error = blocks.next().await.unwrap().unwrap_err();
+            let error = StreamExt::next(&mut blocks).await.unwrap().unwrap_err();
             assert!(
                 matches!(error, BlockError::Stalled { .. }),
                 "no end between"
@@ -267,14 +267,20 @@ async fn stream_forgives_one_timeout_found_over_late_until_bytes_move() {
     let mut blocks = transport(far).stall_timeout(30 * SECOND);
     for byte in *b"\0\0\0" {
         for _ in 0..2 {
-            assert!(timeout(SECOND, blocks.next()).await.is_err(), "forgiven");
+            assert!(
+                timeout(SECOND, StreamExt::next(&mut blocks)).await.is_err(),
+                "forgiven"
+            );
             sleep(100 * SECOND).await;
         }
         let begun = Instant::now();
-        assert_stalled(&blocks.next().await.unwrap().unwrap_err());
+        assert_stalled(&StreamExt::next(&mut blocks).await.unwrap().unwrap_err());
         assert_eq!(begun.elapsed(), Duration::ZERO, "however late");
         for _ in 0..2 {
-            assert!(timeout(SECOND, blocks.next()).await.is_err(), "forgiven");
+            assert!(
+                timeout(SECOND, StreamExt::next(&mut blocks)).await.is_err(),
+                "forgiven"
+            );
             sleep(100 * SECOND).await;
         }
         near.write_all(&[byte]).await.unwrap();
@@ -512,4 +518,25 @@ async fn block_that_comes_as_fast_as_it_is_read_is_late_at_the_deadline() {
         assert_late(&blocks.next().await.unwrap_err(), TIMEOUT, 0, 0);
         assert!(begun.elapsed() < 10 * SECOND, "{:?}", begun.elapsed());
     }
+}
+
+/// As with `recv_blocks`: the transport's own future is dropped when a wait is given up.
+#[tokio::test(start_paused = true)]
+async fn waits_of_next_that_are_given_up_add_up() {
+    let (_near, far) = duplex(64);
+    let mut blocks = transport(far).stall_timeout(30 * SECOND);
+    for _ in 0..29 {
+        assert!(timeout(SECOND, blocks.next()).await.is_err());
+    }
+    sleep(100 * SECOND).await; // of which a second counts
+    let begun = Instant::now();
+    assert_stalled(&blocks.next().await.unwrap().unwrap_err());
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+
+    let mut waiting = blocks.next();
+    assert!((&mut waiting).now_or_never().is_none());
+    sleep(100 * SECOND).await; // kept, and not polled
+    let begun = Instant::now();
+    assert_stalled(&waiting.await.unwrap().unwrap_err());
+    assert_eq!(begun.elapsed(), Duration::ZERO);
 }

@@ -5,7 +5,7 @@
 
 use std::io;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::{FutureExt, SinkExt, StreamExt, stream};
 use testing::{
     Case, KIB, MIB, Magic, Scripted, blocks_for, numbered, prefixed, ready, transport, wire,
@@ -330,7 +330,7 @@ fn what_is_queued_is_at_most_a_full_write_and_one_block_whatever_the_transport_t
 fn the_sink_waits_before_it_takes_a_block_that_there_is_no_room_for() {
     let io = (0..10).fold(Scripted::default(), |io, _| io.pause_writes());
     let mut transport = transport(io);
-    ready(transport.feed(vec![1; FULL_WRITE].into())).unwrap();
+    ready(transport.feed(vec![1; FULL_WRITE])).unwrap();
     for _ in 0..10 {
         let refused = transport.feed(Bytes::from_static(b"never queued"));
         assert!(refused.now_or_never().is_none());
@@ -440,8 +440,8 @@ fn a_block_of_the_wrong_size_leaves_the_sink_usable_and_is_named_by_its_index() 
 fn the_first_block_refused_leaves_nothing_behind() {
     let codec = BlockCodec::new(LengthPrefix::u8());
     let mut transport = BlockTransport::new(Scripted::default(), codec);
-    ready(transport.feed(vec![0; 256].into())).unwrap_err();
-    ready(transport.feed(vec![0; 10_000].into())).unwrap_err();
+    ready(transport.feed(vec![0; 256])).unwrap_err();
+    ready(transport.feed(vec![0; 10_000])).unwrap_err();
     ready(transport.close()).unwrap();
     assert_eq!(transport.get_ref().gathered, []);
 }
@@ -469,7 +469,7 @@ fn every_flush_of_something_flushes_the_transport() {
     }
     // So does one after a write that made room, and left nothing queued.
     let before = transport.get_ref().flushes;
-    ready(transport.feed(vec![0; FULL_WRITE - 4].into())).unwrap();
+    ready(transport.feed(vec![0; FULL_WRITE - 4])).unwrap();
     ready(futures::future::poll_fn(|cx| {
         transport.poll_ready_unpin(cx)
     }))
@@ -536,12 +536,12 @@ fn closing_writes_what_is_queued_then_flushes_then_shuts_down() {
 fn a_transport_that_takes_no_bytes_is_a_write_zero_error() {
     for len in [1, 10_000, 100_000] {
         let mut transport = transport(Scripted::default().take(0));
-        ready(transport.feed(vec![0; len].into())).unwrap();
+        ready(transport.feed(vec![0; len])).unwrap();
         let error = ready(SinkExt::<Bytes>::flush(&mut transport)).unwrap_err();
         assert!(matches!(error, BlockError::Io(e) if e.kind() == io::ErrorKind::WriteZero));
 
         let mut transport = testing::transport(Scripted::default().take(0));
-        ready(transport.feed(vec![0; FULL_WRITE].into())).unwrap();
+        ready(transport.feed(vec![0; FULL_WRITE])).unwrap();
         let error = ready(transport.feed(Bytes::new())).unwrap_err();
         assert_eq!(
             error.kind(),
@@ -708,4 +708,74 @@ fn a_transport_never_used_becomes_a_framed_as_new() {
     assert!(room >= 4 * KIB, "and reads as much at a time: {room}");
     let mut again = BlockTransport::from(Framed::new(Scripted::default(), framed.codec().clone()));
     assert!(ready(again.next()).is_none());
+}
+
+#[test]
+fn send_takes_any_payload_and_flushes() {
+    let mut transport = transport(Scripted::default());
+    ready(transport.send("text")).unwrap();
+    ready(transport.send(vec![1, 2])).unwrap();
+    ready(transport.feed(&b"slice"[..])).unwrap();
+    assert_eq!(transport.get_ref().flushes, 2);
+    ready(transport.send(BytesMut::from("more"))).unwrap();
+    ready(transport.close()).unwrap();
+    let wire = b"\0\0\0\x04text\0\0\0\x02\x01\x02\0\0\0\x05slice\0\0\0\x04more";
+    assert_eq!(transport.get_ref().written, wire);
+    assert_eq!(transport.get_ref().shutdowns, 1);
+}
+
+#[test]
+fn payload_of_a_send_that_is_given_up_comes_back_unless_it_was_queued() {
+    // The queue is full, and the peer takes nothing before the third poll.
+    let io = Scripted::default().pause_writes().pause_writes();
+    let mut transport = transport(io.pause_writes());
+    ready(transport.feed(vec![7; FIRST_WRITE])).unwrap();
+    let mut sending = transport.send("one");
+    assert!((&mut sending).now_or_never().is_none());
+    assert_eq!(sending.into_payload(), Some("one"));
+    let mut feeding = transport.feed("one");
+    assert!((&mut feeding).now_or_never().is_none());
+    assert_eq!(feeding.into_payload(), Some("one"));
+
+    let mut sending = transport.send("one"); // a retry sends it once
+    assert!((&mut sending).now_or_never().is_none());
+    assert!((&mut sending).now_or_never().is_some());
+    assert_eq!(sending.into_payload(), None);
+    let written = &transport.get_ref().written;
+    assert_eq!(written[4 + FIRST_WRITE..], *b"\0\0\0\x03one");
+}
+
+#[test]
+fn payload_of_a_send_whose_flush_is_given_up_was_taken() {
+    let io = Scripted::default().take(3).pause_writes();
+    let mut transport = transport(io);
+    let mut sending = transport.send("hello");
+    assert!((&mut sending).now_or_never().is_none());
+    assert_eq!(sending.into_payload(), None);
+    ready(transport.flush()).unwrap();
+    assert_eq!(transport.get_ref().written, b"\0\0\0\x05hello");
+}
+
+#[test]
+fn payload_of_a_send_that_fails_comes_back_unless_it_was_refused_or_queued() {
+    let failing = || Scripted::default().fail_writes(io::ErrorKind::BrokenPipe);
+    let mut full = transport(failing());
+    ready(full.feed(vec![7; FIRST_WRITE])).unwrap();
+    let mut sending = full.send("one");
+    assert!(ready(&mut sending).is_err());
+    assert_eq!(sending.into_payload(), Some("one"));
+
+    let mut empty = transport(failing());
+    let mut sending = empty.send("one");
+    assert!(ready(&mut sending).is_err(), "at its flush");
+    assert_eq!(sending.into_payload(), None);
+
+    let codec = BlockCodec::new(LengthPrefix::u8());
+    let mut short = BlockTransport::new(Scripted::default(), codec);
+    let mut sending = short.send(vec![7; 256]);
+    let refused = ready(&mut sending).unwrap_err();
+    assert!(matches!(refused, BlockError::WrongSize { actual: 256, .. }));
+    assert_eq!(sending.into_payload(), None);
+    ready(short.send("next")).unwrap();
+    assert_eq!(short.get_ref().written, b"\x04next");
 }

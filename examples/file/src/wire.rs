@@ -26,7 +26,6 @@ use std::{
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
-use futures::{SinkExt, StreamExt};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 use tokio::{

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use bytes::{BufMut, Bytes, BytesMut};
-use futures::{SinkExt, StreamExt, stream};
+use futures::{StreamExt, stream};
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
 use tokio::net::TcpStream;
 use wholeblock::{

@@ -4,7 +4,7 @@ use std::{io, path::PathBuf, time::Duration};
 
 use anyhow::{Context, bail};
 use clap::Args;
-use futures::{SinkExt, Stream, StreamExt, stream};
+use futures::{Stream, StreamExt, stream};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     time::timeout,

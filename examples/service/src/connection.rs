@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use futures::{SinkExt, Stream, StreamExt, stream};
+use futures::{Stream, StreamExt, stream};
 use tokio::{
     io::{self, AsyncRead, AsyncReadExt, AsyncWrite},
     time::timeout,

@@ -3,7 +3,6 @@
 use std::error::Error;
 
 use bytes::{Bytes, BytesMut};
-use futures::{SinkExt, StreamExt};
 use tokio_util::codec::{Decoder, LengthDelimitedCodec};
 use wholeblock::{
     BlockCodec, BlockError, BlockTransport, ConfigError, Exact, LengthField, LengthPrefix, Limit,

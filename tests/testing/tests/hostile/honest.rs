@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::{StreamExt, stream};
+use futures::stream;
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,

@@ -361,6 +361,13 @@ impl<F: Framing, E> BlockCodec<F, E> {
         }
     }
 
+    /// As [`with_framing`](Self::with_framing), for a framing of the same type.
+    pub fn set_framing(&mut self, framing: F) {
+        self.decode.change_framing();
+        self.encode_max = longest(&framing);
+        self.parser = FrameParser::new(framing);
+    }
+
     /// How blocks are delimited.
     #[must_use]
     pub fn framing(&self) -> &F {

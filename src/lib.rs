@@ -164,7 +164,7 @@ pub use self::{
     recv::{Batch, Next, RecvBlocks, recv_blocks},
     send::{SendBlocks, send_blocks, try_send_blocks},
     stats::TransferStats,
-    transport::{BlockTransport, Close, FeedBlock, Flush, NextBlock, SendBlock},
+    transport::{BlockTransport, Close, ExpectNext, FeedBlock, Flush, NextBlock, SendBlock},
 };
 
 /// Numbers that the tests and benchmarks of this repository compare with. They are no part of the API.

@@ -18,7 +18,7 @@ use tokio_util::{
     io::poll_read_buf,
 };
 
-pub use self::futures::{Close, FeedBlock, Flush, NextBlock, SendBlock};
+pub use self::futures::{Close, ExpectNext, FeedBlock, Flush, NextBlock, SendBlock};
 use crate::{
     AsFramedRead, AsFramedWrite, BlockCodec, BlockError, CodecError, Framing, Payload, coop,
     decoder::Position,
@@ -335,8 +335,118 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
         Close { transport: self }
     }
 
+    /// Returns the next block, or [`BlockError::TooFew`] if the stream has ended: for an answer that must
+    /// come.
+    ///
+    /// ```
+    /// # use wholeblock::{BlockCodec, BlockTransport};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let mut blocks = BlockTransport::new(&b"\0\0\0\x02me"[..], BlockCodec::length_prefixed());
+    /// assert_eq!(blocks.expect_next().await.unwrap(), "me");
+    /// let error = blocks.expect_next().await.unwrap_err();
+    /// assert_eq!(error.to_string(), "stream ended after 1 of 2 blocks");
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`next`](Self::next), and [`BlockError::TooFew`]. Its numbers count from the start of the
+    /// codec.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost if the future is dropped.
+    pub fn expect_next(&mut self) -> ExpectNext<'_, T, F, E>
+    where
+        T: AsyncRead + Unpin,
+    {
+        ExpectNext { next: self.next() }
+    }
+
+    /// Goes on with other settings of the framing, in both directions, as
+    /// [`BlockCodec::with_framing`] does. For a framing of another type see
+    /// [`map_codec`](Self::map_codec).
+    ///
+    /// ```
+    /// # use wholeblock::{AnyFraming, BlockCodec, BlockError, BlockTransport, Exact, LengthPrefix};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let wire = &b"hello\0\x02me"[..]; // a greeting of 5 bytes, then blocks behind a u16
+    /// let greeting = AnyFraming::from(Exact::new(5)?);
+    /// let mut blocks = BlockTransport::new(wire, BlockCodec::new(greeting));
+    /// assert_eq!(blocks.expect_next().await?, "hello");
+    /// blocks.set_framing(LengthPrefix::u16().into());
+    /// assert_eq!(blocks.expect_next().await?, "me");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn set_framing(&mut self, framing: F) {
+        let had_failed = self.codec.has_failed();
+        self.codec.set_framing(framing);
+        self.errored &= self.codec.has_failed() == had_failed;
+    }
+
+    /// Replaces the transport below, and returns the former one. Everything else stays: what has been
+    /// read ahead, what is queued, the timeouts.
+    ///
+    /// For a handshake that needs the transport itself, as STARTTLS does, put `()` in its place
+    /// meanwhile. Flush first, so that nothing is queued; and look that nothing has been
+    /// [read ahead](Self::read_buffer), which would be plain text that somebody slipped in.
+    ///
+    /// ```
+    /// # use wholeblock::{BlockCodec, BlockError, BlockTransport};
+    /// # async fn handshake<T>(socket: T) -> T { socket }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), BlockError> {
+    /// # let (near, far) = tokio::io::duplex(64);
+    /// # let mut peer = BlockTransport::new(far, BlockCodec::length_prefixed());
+    /// # peer.send("ready").await?;
+    /// let mut blocks = BlockTransport::new(near, BlockCodec::length_prefixed());
+    /// blocks.send("STARTTLS").await?;
+    /// assert_eq!(blocks.expect_next().await?, "ready");
+    /// assert!(blocks.read_buffer().is_empty());
+    ///
+    /// let (socket, rest) = blocks.replace_io(());
+    /// let (_, mut blocks) = rest.replace_io(handshake(socket).await);
+    /// blocks.send("in private").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn replace_io<T2>(self, io: T2) -> (T, BlockTransport<T2, F, E>) {
+        let transport = BlockTransport {
+            io,
+            codec: self.codec,
+            read_buf: self.read_buf,
+            errored: self.errored,
+            timeouts: self.timeouts,
+            writer: self.writer,
+        };
+        (self.io, transport)
+    }
+
+    /// Returns how many bytes are queued, headers included.
+    ///
+    /// ```
+    /// # use wholeblock::{BlockCodec, BlockError, BlockTransport};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), BlockError> {
+    /// let mut blocks = BlockTransport::new(vec![], BlockCodec::length_prefixed());
+    /// blocks.feed("hello").await?;
+    /// assert_eq!(blocks.queued(), 9);
+    /// blocks.flush().await?;
+    /// assert_eq!(blocks.queued(), 0);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.writer.len()
+    }
+
     /// A `Framed` with everything that has arrived in its read buffer, and everything that is
-    /// queued in its write buffer.
+    /// queued in its write buffer. The timeouts have no place in it: set them again on the way back.
     ///
     /// ```
     /// # use wholeblock::{BlockCodec, BlockError, BlockTransport};
@@ -354,10 +464,7 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     /// # }
     /// ```
     #[must_use]
-    pub fn into_framed(mut self) -> Framed<T, BlockCodec<F, E>>
-    where
-        T: AsyncRead + AsyncWrite,
-    {
+    pub fn into_framed(mut self) -> Framed<T, BlockCodec<F, E>> {
         self.writer.count(&mut self.codec);
         let mut parts = FramedParts::new::<Bytes>(self.io, self.codec);
         parts.read_buf = self.read_buf;
@@ -550,7 +657,7 @@ impl<T, F, E> BlockTransport<T, F, E> {
     }
 
     /// The transport below, without what has been read ahead and without what is queued: see
-    /// [`into_framed`](Self::into_framed) to keep both.
+    /// [`replace_io`](Self::replace_io) and [`into_framed`](Self::into_framed) to keep both.
     #[must_use]
     pub fn into_inner(self) -> T {
         self.io
@@ -660,7 +767,6 @@ where
 
 impl<T, F, E> From<Framed<T, BlockCodec<F, E>>> for BlockTransport<T, F, E>
 where
-    T: AsyncRead + AsyncWrite,
     F: Framing,
     E: CodecError,
 {

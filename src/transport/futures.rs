@@ -43,7 +43,31 @@ impl<T, F, E> Drop for NextBlock<'_, T, F, E> {
     }
 }
 
-/// The future of [`BlockTransport::feed`], which shows it.
+/// The future of [`BlockTransport::expect_next`].
+#[must_use = "nothing is received until this is awaited"]
+pub struct ExpectNext<'a, T, F, E = BlockError> {
+    pub(super) next: NextBlock<'a, T, F, E>,
+}
+
+impl<T, F, E> Future for ExpectNext<'_, T, F, E>
+where
+    T: AsyncRead + Unpin,
+    F: Framing,
+    E: CodecError,
+{
+    type Output = Result<BytesMut, E>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Some(block) = ready!(Pin::new(&mut self.next).poll(cx)) {
+            return Poll::Ready(block);
+        }
+        let received = self.next.transport.codec.decode.position().index;
+        let expected = received + 1;
+        Poll::Ready(Err(BlockError::TooFew { expected, received }.into()))
+    }
+}
+
+/// The future of [`BlockTransport::feed`].
 #[must_use = "nothing is sent until this is awaited"]
 pub struct FeedBlock<'a, T, F, P, E = BlockError> {
     pub(super) transport: &'a mut BlockTransport<T, F, E>,
@@ -94,7 +118,7 @@ where
     }
 }
 
-/// The future of [`BlockTransport::send`], which shows it.
+/// The future of [`BlockTransport::send`].
 #[must_use = "nothing is sent until this is awaited"]
 pub struct SendBlock<'a, T, F, P, E = BlockError> {
     pub(super) feed: FeedBlock<'a, T, F, P, E>,
@@ -178,4 +202,4 @@ macro_rules! debug {
     )*};
 }
 
-debug! { NextBlock<T, F, E> FeedBlock<T, F, P, E> SendBlock<T, F, P, E> Flush<T, F, E> Close<T, F, E> }
+debug! { NextBlock<T, F, E> ExpectNext<T, F, E> FeedBlock<T, F, P, E> SendBlock<T, F, P, E> Flush<T, F, E> Close<T, F, E> }

@@ -1,9 +1,12 @@
 //! Another framing in mid-stream: nothing is lost, and places and counts go on.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures::{FutureExt, SinkExt, StreamExt};
-use testing::{KIB, Scripted, numbered, ready, wire};
-use tokio_util::codec::{Framed, FramedRead};
+use testing::{KIB, Scripted, numbered, ready, transport, wire};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_util::codec::{Framed, FramedParts, FramedRead};
 use wholeblock::{
     BlockCodec, BlockError, BlockTransport, Exact, LengthPrefix, Varint, recv_blocks, send_blocks,
 };
@@ -177,4 +180,90 @@ fn a_framed_read_that_has_waited_is_changed_by_way_of_a_transport() {
     let mut receiving = recv_blocks(&mut transport);
     while let Some(_block) = ready(receiving.next()).unwrap() {}
     assert_eq!((receiving.stats().blocks, receiving.stats().reads), (7, 1));
+}
+
+#[tokio::test]
+async fn other_io_finds_all_that_was_read_ahead_and_queued_and_the_timeouts() {
+    let second = Duration::from_secs(1);
+    let wire = wire(LengthPrefix::u32(), &numbered(&[3, 5]));
+    let io = Scripted::default().send(&wire);
+    let mut transport = transport(io).stall_timeout(second);
+    ready(transport.next()).unwrap().unwrap();
+    ready(transport.feed("queued")).unwrap();
+
+    let (former, rest) = transport.replace_io(());
+    assert!(former.written.is_empty());
+    assert_eq!(rest.queued(), 10);
+    let (near, mut far) = tokio::io::duplex(64);
+    let (_, mut transport) = rest.replace_io(near);
+    assert_eq!(
+        transport.next().await.unwrap().unwrap(),
+        numbered(&[3, 5])[1]
+    );
+    transport.flush().await.unwrap();
+    let mut written = [0; 10];
+    far.read_exact(&mut written).await.unwrap();
+    assert_eq!(&written, b"\0\0\0\x06queued");
+    tokio::time::pause();
+    let stalled = transport.next().await.unwrap().unwrap_err();
+    assert!(matches!(stalled, BlockError::Stalled { waited, .. } if waited == second));
+}
+
+#[tokio::test]
+async fn halves_are_taken_apart_with_all_that_they_hold() {
+    let (near, mut far) = tokio::io::duplex(64);
+    far.write_all(b"\0\0\0\x01a\0\0\0\x01b").await.unwrap();
+    let (read, write) = tokio::io::split(near);
+    let (mut read, mut write) = (transport(read), transport(write));
+    assert_eq!(read.next().await.unwrap().unwrap(), "a");
+    write.feed("queued").await.unwrap();
+
+    let (read, write) = (
+        read.into_framed().into_parts(),
+        write.into_framed().into_parts(),
+    );
+    assert_eq!(read.read_buf, &b"\0\0\0\x01b"[..]);
+    assert_eq!(write.write_buf, &b"\0\0\0\x06queued"[..]);
+    let mut parts = FramedParts::new::<Bytes>(read.io.unsplit(write.io), read.codec);
+    (parts.read_buf, parts.write_buf) = (read.read_buf, write.write_buf);
+    let mut whole = BlockTransport::from(parts);
+    assert_eq!(whole.next().await.unwrap().unwrap(), "b");
+    whole.flush().await.unwrap();
+    let mut written = [0; 10];
+    far.read_exact(&mut written).await.unwrap();
+    assert_eq!(&written, b"\0\0\0\x06queued");
+}
+
+#[test]
+fn set_framing_goes_on_as_with_framing_does() {
+    let framing = LengthPrefix::u16().max_block_len(10).unwrap();
+    let io = Scripted::default().send(b"\0\x02ab\x04\0\x01\x01\x02\x03");
+    let mut transport = BlockTransport::new(io.then_silent(), BlockCodec::new(framing));
+    assert_eq!(ready(transport.expect_next()).unwrap(), "ab");
+    assert!(ready(transport.next()).unwrap().is_err());
+    transport.set_framing(LengthPrefix::u16().little_endian());
+    assert_eq!(transport.codec().max_encode_len(), 65_535);
+    assert_eq!(
+        ready(transport.expect_next()).unwrap(),
+        &b"\x01\x01\x02\x03"[..]
+    );
+}
+
+#[test]
+fn next_that_is_expected_is_an_error_at_the_end() {
+    let mut transport = transport(Scripted::default().send(b"\0\0\0\x01a"));
+    assert_eq!(ready(transport.expect_next()).unwrap(), "a");
+    for _ in 0..2 {
+        let error = ready(transport.expect_next()).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                BlockError::TooFew {
+                    expected: 2,
+                    received: 1
+                }
+            ),
+            "{error:?}"
+        );
+    }
 }

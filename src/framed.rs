@@ -110,7 +110,7 @@ pub(crate) enum Arrival {
 pub(crate) mod sealed {
     use super::{
         Arrival, AsyncWrite, BlockCodec, BlockWriter, Bytes, BytesMut, CodecError, Context,
-        Framing, Poll, Sink, Timeouts,
+        Framing, Pin, Poll, Sink, Timeouts,
     };
 
     pub trait FramedRead {
@@ -121,6 +121,22 @@ pub(crate) mod sealed {
         fn codec_mut(&mut self) -> &mut BlockCodec<Self::Framing, Self::Error>;
         fn read_buffer(&self) -> &BytesMut;
         fn read_buffer_mut(&mut self) -> &mut BytesMut;
+
+        /// The timeouts that apply to a receiver unless it has its own.
+        #[expect(
+            private_interfaces,
+            reason = "sealed: nobody else calls or implements it"
+        )]
+        fn hand_over_timeouts(&mut self) -> Timeouts {
+            Timeouts::default()
+        }
+
+        /// Takes back what the receiver has seen.
+        #[expect(
+            private_interfaces,
+            reason = "sealed: nobody else calls or implements it"
+        )]
+        fn take_back_timeouts(&mut self, _timeouts: &Timeouts) {}
 
         /// Waits until a whole block is at the front of the buffer, and leaves it there. Lends the
         /// buffer's large allocation to others while it waits.
@@ -167,8 +183,25 @@ pub(crate) mod sealed {
             own: &'a mut BlockWriter,
         ) -> (&'a mut Self::Io, &'a mut BlockWriter);
 
+        /// The timeouts that apply to a transfer unless it has its own.
+        #[expect(
+            private_interfaces,
+            reason = "sealed: nobody else calls or implements it"
+        )]
+        fn hand_over_timeouts(&mut self) -> Timeouts {
+            Timeouts::default()
+        }
+
         /// Bytes that were queued before and go first.
         fn held(&self) -> usize;
+
+        /// Writes these.
+        fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>>
+        where
+            Self: Unpin,
+        {
+            Pin::new(self).poll_flush(cx)
+        }
 
         /// Takes over what `own` still holds.
         #[expect(

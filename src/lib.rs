@@ -92,12 +92,18 @@
 //!
 //! # Timeouts
 //!
-//! Nothing is limited by default. A stall timeout ([`RecvBlocks::stall_timeout`],
-//! [`BlockTransport::stall_timeout`], [`SendBlocks::stall_timeout`]) ends a wait in which no bytes
-//! move, between two blocks or inside of one: set it where a peer may be gone. A peer that means
-//! harm sends or reads a byte now and then: a block deadline ([`RecvBlocks::block_deadline`],
-//! [`BlockTransport::block_deadline`], [`SendBlocks::block_deadline`]) ends the wait for a block that
-//! has begun, and says nothing of the time between blocks. Against such peers, set both.
+//! Nothing is limited by default. A transport has three timeouts, which apply to every way of receiving
+//! or sending:
+//!
+//! - [`stall_timeout`](BlockTransport::stall_timeout) ends a wait in which no bytes arrive, between two
+//!   blocks or inside of one: for a peer that may be gone.
+//! - [`block_deadline`](BlockTransport::block_deadline) ends the wait for a block that has begun, and says
+//!   nothing of the time between blocks: for a peer that sends a byte now and then.
+//! - [`write_timeout`](BlockTransport::write_timeout) ends a wait in which the peer takes no bytes.
+//!
+//! [`recv_blocks`] and [`send_blocks`] may set their own ([`RecvBlocks::stall_timeout`],
+//! [`RecvBlocks::block_deadline`], [`SendBlocks::stall_timeout`], [`SendBlocks::block_deadline`]), and have
+//! none otherwise over a `Framed`.
 //!
 //! On a thread that is busy with other tasks, both come late, as `tokio::time::timeout` does. All that
 //! has arrived is read before a stall is reported.

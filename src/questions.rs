@@ -289,8 +289,10 @@
 //!
 //! # Why does my stall timeout never fire?
 //!
-//! It belongs to its [`RecvBlocks`]. A new one in each turn of a `select!` loop waits anew in each
-//! turn. Make it once, before the loop; waits that `select!` cancels add up then.
+//! A timeout that a [`RecvBlocks`] sets for itself ends with it. A new one in each turn of a `select!` loop
+//! waits anew in each turn. Set the [`stall_timeout`](crate::BlockTransport::stall_timeout) of the
+//! transport, which goes on, or make the receiver once, before the loop: waits that `select!` cancels
+//! add up then.
 //!
 //! ```
 //! use std::time::Duration;

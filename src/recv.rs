@@ -50,6 +50,7 @@ pub fn recv_blocks<R: AsFramedRead>(framed: &mut R) -> RecvBlocks<'_, R> {
             framed.codec().decode.position(),
             framed.codec().decode.read_stats(),
         ),
+        timeouts: framed.hand_over_timeouts(),
         framed,
         cursor: Cursor {
             pos: 0,
@@ -62,7 +63,6 @@ pub fn recv_blocks<R: AsFramedRead>(framed: &mut R) -> RecvBlocks<'_, R> {
         },
         consumed_blocks: 0,
         at_least: 0,
-        timeouts: Timeouts::default(),
         phase: Phase::Idle,
         span: debug_span!("recv_blocks"),
     }
@@ -237,7 +237,8 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
     /// `tokio::time::timeout` does. A timeout that is set again also applies to a wait that has
     /// begun.
     ///
-    /// By default a silent peer is waited for without limit. A peer that sends a byte now and then is
+    /// By default the timeout is that of the [`BlockTransport`](crate::BlockTransport), if it has one,
+    /// and otherwise a silent peer is waited for without limit. A peer that sends a byte now and then is
     /// not silent. Set a [`block_deadline`](Self::block_deadline) against that.
     ///
     /// ```
@@ -281,7 +282,8 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
     /// The time begins when a read leaves a part of a block and no more, and goes on whether or not
     /// anybody waits. The deadline is looked at after each read that leaves the block unfinished, and
     /// while a read must wait. A block that is whole after a read is lent, however late. Nothing
-    /// limits the time between two blocks: [`stall_timeout`](Self::stall_timeout) does.
+    /// limits the time between two blocks: [`stall_timeout`](Self::stall_timeout) does. By default the
+    /// deadline is that of the [`BlockTransport`](crate::BlockTransport).
     ///
     /// A `Framed` or `FramedRead` looks at nothing between its reads, so there the deadline is looked
     /// at only when a read must wait, or when the task's budget is spent: after 128 reads of a
@@ -595,6 +597,7 @@ impl<R: AsFramedRead> Drop for RecvBlocks<'_, R> {
     fn drop(&mut self) {
         let _entered = self.span.clone().entered();
         self.finish(None);
+        self.framed.take_back_timeouts(&self.timeouts);
         let lent = self.record_consumed();
         let max_capacity = self.framed.codec().decode.max_capacity();
         let buffer = self.framed.read_buffer_mut();

@@ -185,6 +185,7 @@ where
         let (codec, queue) = framed.encode_parts(&mut writer);
         queue.count(codec);
         let start = codec.encoded();
+        let timeouts = framed.hand_over_timeouts();
         Self {
             framed,
             source,
@@ -193,7 +194,7 @@ where
             writer,
             lengths: BlockLengths::default(),
             is_first: false,
-            timeouts: Timeouts::default(),
+            timeouts,
             stats: TransferStats::default(),
             started: None,
             took: None,
@@ -236,7 +237,7 @@ where
         if held == 0 {
             return Poll::Ready(Ok(()));
         }
-        let flushed = Pin::new(&mut *self.framed).poll_flush(cx);
+        let flushed = self.framed.poll_held(cx);
         let moved = self.framed.held() < held;
         self.or_expired(flushed, Some(self.stats.blocks), moved, cx)
     }
@@ -330,7 +331,9 @@ impl<W: AsFramedWrite, S> SendBlocks<'_, W, S> {
     /// On a thread that is busy with other tasks, the error comes late, as that of
     /// `tokio::time::timeout` does.
     ///
-    /// By default a peer that does not read is waited for without limit. A peer that reads a byte now
+    /// By default the timeout is the [`write_timeout`](crate::BlockTransport::write_timeout) of a
+    /// [`BlockTransport`](crate::BlockTransport), and otherwise a peer that does not read is waited for
+    /// without limit. A peer that reads a byte now
     /// and then does not stall. Set a [`block_deadline`](Self::block_deadline) against that.
     ///
     /// # Panics

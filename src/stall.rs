@@ -133,6 +133,29 @@ impl Timeouts {
         }
     }
 
+    /// Returns timeouts for a receiver or a transfer that waits instead: the same ones, and what was seen
+    /// so far of the block at the front. A wait of a stream ends here.
+    pub(crate) fn hand_over(&mut self) -> Self {
+        if self.waiter == Waiter::Stream {
+            self.reset();
+        }
+        Self {
+            stall: self.stall,
+            waited: self.waited,
+            paused: self.paused,
+            block: self.block,
+            partial: self.partial,
+            ..Self::default()
+        }
+    }
+
+    /// Goes on where `other` has stopped, with the limits that were set here.
+    pub(crate) fn take_back(&mut self, other: &Self) {
+        (self.waited, self.paused) = (other.waited, other.paused);
+        self.partial = other.partial;
+        self.since = None;
+    }
+
     /// Forgets the unfinished block, because another one takes its place under the same index.
     pub(crate) fn forget_block(&mut self) {
         self.partial = None;

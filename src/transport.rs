@@ -4,7 +4,7 @@
 mod futures;
 
 use std::{
-    fmt,
+    fmt, io,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
@@ -108,8 +108,10 @@ pub struct BlockTransport<T, F, E = BlockError> {
     read_buf: BytesMut,
     /// Whether the stream has just returned an error.
     errored: bool,
-    /// How long the stream may wait, if that is limited. Boxed, for most often it is not.
+    /// How long receiving may wait, if that is limited. Boxed, because most transports set no timeout.
     timeouts: Option<Box<Timeouts>>,
+    /// How long sending may wait.
+    write_timeouts: Option<Box<Timeouts>>,
     writer: BlockWriter,
 }
 
@@ -123,19 +125,22 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
             read_buf: BytesMut::new(),
             errored: false,
             timeouts: None,
+            write_timeouts: None,
             writer: BlockWriter::default(),
         }
     }
 
-    /// Makes the stream yield [`BlockError::Stalled`] if no bytes arrive for `timeout` while it is
-    /// polled for a block. The transport remains usable, and the stream has not ended: poll it again
-    /// to keep waiting. The timeout does not apply to the `Sink`, to
-    /// [`recv_blocks`](crate::recv_blocks) or to [`send_blocks`](crate::send_blocks).
+    /// Returns [`BlockError::Stalled`] if no bytes arrive for `timeout` while a block is waited for. The
+    /// transport remains usable, and the stream has not ended: ask again to keep waiting.
+    ///
+    /// The timeout applies to every way of receiving: [`next`](Self::next), the `Stream`, and
+    /// [`recv_blocks`](crate::recv_blocks), which may set its own. For sending, set a
+    /// [`write_timeout`](Self::write_timeout).
     ///
     /// A wait begins at the first poll that must wait, and ends when bytes arrive. Everything that
     /// has arrived is read before the error is returned.
     ///
-    /// A stream is not told when its caller stops waiting. So if the poll that finds the timeout over
+    /// A `Stream` is not told when its caller stops waiting. So there, if the poll that finds the timeout over
     /// comes late, by more than the timeout or a second, whichever is less, and by more than 20 ms,
     /// the error is not returned yet. The stream waits for one more timeout, and returns the error
     /// then, however late. On a thread that is busy with other tasks, the error therefore comes after
@@ -178,9 +183,10 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
         self
     }
 
-    /// Makes the stream yield [`BlockError::Late`] if a block is not whole within `deadline` of its
-    /// first bytes, however steadily the others arrive. The stream has not ended then: poll it again
-    /// to give the block as long once more.
+    /// Returns [`BlockError::Late`] if a block is not whole within `deadline` of its first bytes, however
+    /// steadily the others arrive. The stream has not ended then: ask again to give the block as long
+    /// once more. The deadline applies to every way of receiving, as
+    /// [`stall_timeout`](Self::stall_timeout) does.
     ///
     /// The time begins when a read leaves a part of a block and no more, and goes on whether or not
     /// anybody waits. The deadline is looked at after each read that leaves the block unfinished, and
@@ -193,6 +199,43 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     #[must_use]
     pub fn block_deadline(mut self, deadline: Duration) -> Self {
         self.timeouts_mut().set_block(deadline);
+        self
+    }
+
+    /// Returns [`BlockError::Stalled`] if the transport below takes no bytes for `timeout` while
+    /// something waits to be written, flushed or closed. The transport remains usable, and what is
+    /// queued stays: ask again to keep waiting.
+    ///
+    /// The timeout applies to every way of sending: [`send`](Self::send), [`feed`](Self::feed),
+    /// [`flush`](Self::flush), [`close`](Self::close), the `Sink`, and
+    /// [`send_blocks`](crate::send_blocks), which may set its own.
+    ///
+    /// The time begins when a write or a flush must wait, and ends when the transport below takes bytes.
+    /// It includes time in which nobody asks, because the peer can read all the same. The transport is
+    /// tried once more before the error is returned. Its `index` is that of the next block to be
+    /// queued, because the codec does not know where the blocks in the queue end.
+    ///
+    /// # Panics
+    ///
+    /// Waiting panics outside a tokio runtime with its time driver on.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use wholeblock::{BlockCodec, BlockTransport};
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() {
+    /// let (near, _silent) = tokio::io::duplex(4); // takes 4 bytes, which nobody reads
+    /// let mut blocks = BlockTransport::new(near, BlockCodec::length_prefixed())
+    ///     .write_timeout(Duration::from_secs(30));
+    /// let error = blocks.send("hello").await.unwrap_err();
+    /// assert_eq!(error.to_string(), "nothing moved for 30s at block 1, which begins at byte 9");
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn write_timeout(mut self, timeout: Duration) -> Self {
+        self.write_timeouts
+            .get_or_insert_with(Box::default)
+            .set_stall(timeout);
         self
     }
 
@@ -421,6 +464,7 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
             read_buf: self.read_buf,
             errored: self.errored,
             timeouts: self.timeouts,
+            write_timeouts: self.write_timeouts,
             writer: self.writer,
         };
         (self.io, transport)
@@ -489,6 +533,7 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
             codec,
             read_buf: self.read_buf,
             timeouts: self.timeouts,
+            write_timeouts: self.write_timeouts,
             writer: self.writer,
         }
     }
@@ -638,8 +683,28 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
         T: AsyncWrite + Unpin,
     {
         ready!(self.codec.poll_charge(cx));
-        ready!(self.writer.poll_write(&mut self.io, cx))?;
-        Poll::Ready(Ok(()))
+        let polled = self.writer.poll_write(&mut self.io, cx);
+        self.poll_in_time(polled, cx)
+    }
+
+    /// Returns `polled`, the answer of the transport below. While that is pending, returns an error once
+    /// the write timeout is over.
+    fn poll_in_time(
+        &mut self,
+        polled: Poll<io::Result<()>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), E>> {
+        let Some(timeouts) = &mut self.write_timeouts else {
+            return polled.map_err(E::from);
+        };
+        if polled.is_ready() {
+            timeouts.reset();
+            return polled.map_err(E::from);
+        }
+        let expired = ready!(timeouts.poll_expired(cx, None, false));
+        self.writer.count(&mut self.codec);
+        let Position { index, offset } = self.codec.encoded();
+        Poll::Ready(Err(expired.at(index, offset).into()))
     }
 }
 
@@ -741,12 +806,14 @@ where
         while !this.writer.is_empty() {
             ready!(this.poll_write(cx))?;
         }
-        this.writer.poll_flush(&mut this.io, cx).map_err(E::from)
+        let polled = this.writer.poll_flush(&mut this.io, cx);
+        this.poll_in_time(polled, cx)
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), E>> {
         ready!(self.as_mut().poll_flush(cx))?;
-        Pin::new(&mut self.io).poll_shutdown(cx).map_err(E::from)
+        let polled = Pin::new(&mut self.io).poll_shutdown(cx);
+        self.poll_in_time(polled, cx)
     }
 }
 
@@ -826,14 +893,22 @@ where
         &mut self.read_buf
     }
 
+    fn hand_over_timeouts(&mut self) -> Timeouts {
+        let timeouts = self.timeouts.as_mut();
+        timeouts.map_or_else(Timeouts::default, |timeouts| timeouts.hand_over())
+    }
+
+    fn take_back_timeouts(&mut self, of_receiver: &Timeouts) {
+        if let Some(timeouts) = &mut self.timeouts {
+            timeouts.take_back(of_receiver);
+        }
+    }
+
     fn poll_peek(
         &mut self,
         cx: &mut Context<'_>,
         timeouts: &mut Timeouts,
     ) -> Poll<Result<Arrival, E>> {
-        if let Some(of_stream) = &mut self.timeouts {
-            of_stream.reset(); // the stream does not wait meanwhile
-        }
         // Whoever lends has seen the error after which the stream would end.
         self.errored &= self.codec.decode.failure().is_some();
         self.codec.decode.unpark(&mut self.read_buf);
@@ -896,8 +971,22 @@ where
         (&mut self.io, &mut self.writer)
     }
 
+    fn hand_over_timeouts(&mut self) -> Timeouts {
+        let timeouts = self.write_timeouts.as_mut();
+        timeouts.map_or_else(Timeouts::default, |timeouts| timeouts.hand_over())
+    }
+
     fn held(&self) -> usize {
         self.writer.len()
+    }
+
+    /// Not as a sink, because the transfer has timeouts.
+    fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), E>> {
+        while !self.writer.is_empty() {
+            ready!(self.codec.poll_charge(cx));
+            ready!(self.writer.poll_write(&mut self.io, cx))?;
+        }
+        self.writer.poll_flush(&mut self.io, cx).map_err(E::from)
     }
 
     fn keep(&mut self, _own: &BlockWriter) {}

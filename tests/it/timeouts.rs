@@ -11,10 +11,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::{FutureExt, StreamExt, future::join, poll, stream};
+use futures::{FutureExt, SinkExt, StreamExt, future::join, poll, stream};
 use testing::{KIB, Scripted, Step, prefixed, transport};
 use tokio::{
-    io::{AsyncWriteExt, DuplexStream, duplex},
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
     net::TcpStream,
     runtime::{Builder, Runtime},
     task::yield_now,
@@ -314,17 +314,16 @@ async fn a_stream_keeps_its_timeouts_when_its_codec_changes() {
     assert!(blocks.next().await.unwrap().is_err());
 }
 
+/// A stream does not know whether anybody waited, so its wait ends where a receiver takes over.
 #[tokio::test(start_paused = true)]
-async fn lending_from_a_transport_has_timeouts_of_its_own() {
-    let (mut near, far) = duplex(64);
+async fn wait_of_a_stream_is_none_of_a_receiver() {
+    let (_near, far) = duplex(64);
     let mut blocks = transport(far).stall_timeout(30 * SECOND);
-    assert!(blocks.next().now_or_never().is_none());
-    let mut lent = recv_blocks(&mut blocks);
-    let waiting = timeout(100 * SECOND, lent.next()).await;
-    assert!(waiting.is_err(), "without a limit");
-    drop(lent);
-    near.write_all(b"\0").await.unwrap();
-    assert!(timeout(20 * SECOND, blocks.next()).await.is_err());
+    assert!(StreamExt::next(&mut blocks).now_or_never().is_none());
+    sleep(100 * SECOND).await;
+    let begun = Instant::now();
+    assert_stalled(&recv_blocks(&mut blocks).next().await.unwrap_err());
+    assert_eq!(begun.elapsed(), 30 * SECOND);
 }
 
 /// The other tests set the clock. This one has it go on by itself, past the deadline, as it does.
@@ -539,4 +538,100 @@ async fn waits_of_next_that_are_given_up_add_up() {
     let begun = Instant::now();
     assert_stalled(&waiting.await.unwrap().unwrap_err());
     assert_eq!(begun.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn timeouts_of_a_transport_apply_to_recv_blocks_unless_it_has_its_own() {
+    let (mut near, far) = duplex(64);
+    let mut blocks = transport(far)
+        .stall_timeout(30 * SECOND)
+        .block_deadline(50 * SECOND);
+    let begun = Instant::now();
+    assert_stalled(&recv_blocks(&mut blocks).next().await.unwrap_err());
+    assert_eq!(begun.elapsed(), 30 * SECOND);
+
+    let begun = Instant::now();
+    let mut own = recv_blocks(&mut blocks).stall_timeout(7 * SECOND);
+    assert_stalled(&own.next().await.unwrap_err());
+    assert_eq!(begun.elapsed(), 7 * SECOND);
+    drop(own);
+
+    // A new receiver each time: waits that were given up add up, and a block keeps its deadline.
+    let begun = Instant::now();
+    for _ in 0..29 {
+        let waiting = timeout(SECOND, async {
+            recv_blocks(&mut blocks).next().await.map(drop)
+        });
+        assert!(waiting.await.is_err());
+    }
+    assert_stalled(&blocks.next().await.unwrap().unwrap_err());
+    assert_eq!(begun.elapsed(), 30 * SECOND);
+
+    let begun = Instant::now();
+    for byte in *b"\0\0\0\x05h" {
+        near.write_all(&[byte]).await.unwrap();
+        let waiting = timeout(9 * SECOND, async {
+            recv_blocks(&mut blocks).next().await.map(drop)
+        });
+        assert!(waiting.await.is_err());
+    }
+    near.write_all(b"e").await.unwrap();
+    let late = recv_blocks(&mut blocks).next().await.map(drop).unwrap_err();
+    assert_late(&late, 50 * SECOND, 0, 0);
+    assert_eq!(begun.elapsed(), 50 * SECOND);
+}
+
+/// What a transport of 8 bytes, which nobody reads, makes of one of several ways of sending.
+async fn stalls(way: usize, blocks: &mut BlockTransport<DuplexStream, LengthPrefix>) -> BlockError {
+    let full = vec![0; 64 * KIB];
+    let sent = match way {
+        0 => blocks.send(full).await,
+        1 => SinkExt::send(blocks, Bytes::from(full)).await,
+        2 => {
+            blocks.feed(full.clone()).await.unwrap();
+            blocks.feed(full).await
+        }
+        3 => {
+            blocks.feed(full).await.unwrap();
+            blocks.close().await
+        }
+        4 => send_blocks(blocks, stream::iter([full])).await.map(drop),
+        _ => {
+            blocks.feed(full.clone()).await.unwrap(); // goes first
+            send_blocks(blocks, stream::iter([full])).await.map(drop)
+        }
+    };
+    sent.unwrap_err()
+}
+
+#[tokio::test(start_paused = true)]
+async fn write_timeout_applies_to_every_way_of_sending() {
+    for way in 0..6 {
+        let (near, mut far) = duplex(8);
+        let mut blocks = transport(near).write_timeout(30 * SECOND);
+        let begun = Instant::now();
+        assert_stalled(&stalls(way, &mut blocks).await);
+        assert_eq!(begun.elapsed(), 30 * SECOND, "{way}");
+        assert_stalled(&blocks.flush().await.unwrap_err());
+        assert_eq!(begun.elapsed(), 60 * SECOND, "{way}: as long once more");
+        // It has gone on, and a peer that reads now and then is waited for.
+        let reading = tokio::spawn(async move {
+            let mut all = Vec::new();
+            while far.read_buf(&mut all).await.unwrap() > 0 {
+                if all.len() < 80 {
+                    sleep(29 * SECOND).await;
+                }
+            }
+            all.len()
+        });
+        blocks.close().await.unwrap();
+        assert_eq!(reading.await.unwrap() % (64 * KIB + 4), 0, "{way}");
+    }
+
+    let (near, _far) = duplex(8);
+    let mut blocks = transport(near).write_timeout(30 * SECOND);
+    let begun = Instant::now();
+    let own = send_blocks(&mut blocks, stream::iter([vec![0; 100]])).stall_timeout(7 * SECOND);
+    assert_stalled(&own.await.unwrap_err());
+    assert_eq!(begun.elapsed(), 7 * SECOND);
 }

@@ -156,6 +156,27 @@ fn failed_stream_goes_on_with_another_framing_and_not_with_the_same() {
 }
 
 #[test]
+fn another_framing_after_an_error_waits_for_the_rest_and_is_at_no_end() {
+    for in_place in [true, false] {
+        let framing = LengthPrefix::u16().max_block_len(10).unwrap();
+        let io = Scripted::default().send(b"\x05\0a").then_silent();
+        let mut transport = BlockTransport::new(io, BlockCodec::new(framing));
+        assert!(ready(transport.next()).unwrap().is_err());
+        let mut transport = match in_place {
+            true => {
+                transport.set_framing(LengthPrefix::u16().little_endian());
+                transport
+            }
+            false => transport.map_codec(|c| c.with_framing(LengthPrefix::u16().little_endian())),
+        };
+        assert!(
+            transport.next().now_or_never().is_none(),
+            "5 bytes, of which 1 is there"
+        );
+    }
+}
+
+#[test]
 fn a_framed_read_that_has_waited_is_changed_by_way_of_a_transport() {
     let waited = || {
         let io = Scripted::default().send(b"sevened").pause().pause();

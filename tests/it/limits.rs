@@ -298,6 +298,30 @@ fn a_lower_limit_does_not_refuse_a_block_half_received_but_the_next_one() {
 }
 
 #[test]
+fn end_inside_a_block_over_a_limit_that_was_lowered_since_is_truncated() {
+    fn check(mut from: impl Limited, take: Take) {
+        let bytes = wire(LengthPrefix::u32(), &numbered(&[100]));
+        from.more(Scripted::default().send(&bytes[..50]).then_silent());
+        assert!(take.take(&mut from).is_none());
+        from.set_max(10);
+        from.more(Scripted::default());
+        let cut = take.take(&mut from).unwrap().unwrap_err();
+        assert!(
+            matches!(
+                cut,
+                BlockError::Truncated {
+                    expected: 100,
+                    received: 46,
+                    ..
+                }
+            ),
+            "{take:?}: {cut:?}"
+        );
+    }
+    with_each!(|from, take| check(from, take));
+}
+
+#[test]
 fn lower_limit_refuses_a_block_whose_header_is_not_all_there() {
     fn check(mut from: impl Limited, take: Take, half: usize) {
         let bytes = wire(LengthPrefix::u32(), &numbered(&[100]));

@@ -116,10 +116,6 @@ fn after_its_last_block_the_client_waits_for_the_end_of_the_server() {
 }
 
 #[test]
-#[cfg_attr(
-    wine,
-    ignore = "Wine 8 gives a receiver an end where there was a reset"
-)]
 fn a_reset_after_the_last_block_is_an_error_of_the_client() {
     client_left_with(reset, "what was handed over may not have arrived");
 }

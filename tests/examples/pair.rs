@@ -64,10 +64,6 @@ fn the_client_and_the_server_move_every_block_whatever_the_framing() {
 }
 
 #[test]
-#[cfg_attr(
-    wine,
-    ignore = "Wine 8 gives a receiver an end where there was a reset"
-)]
 fn a_server_that_wanted_more_lets_the_client_fail_too() {
     let folder = Folder::new();
     let (server, address) = start_server(&folder, &["--blocks", "5"]);

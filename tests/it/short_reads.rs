@@ -5,10 +5,6 @@
 //! these are the receives that an I/O completion port completes with less than was asked for. The
 //! tests and what they expect are the same on every platform. That includes a peer that resets the
 //! connection, so that the rest of a block never arrives.
-//!
-//! `.ci/windows`, which runs this under Wine, sets `cfg(wine)`. Wine 8 tells a receiver of a reset
-//! that the stream has ended: its server takes the socket's pending error for itself, and the
-//! `recv` that follows has no error left to report. A sender is told.
 
 use std::{
     error::Error,
@@ -60,10 +56,6 @@ async fn fragmented_prefixed_blocks_leave_the_stream_whole_and_in_number() {
 }
 
 #[tokio::test]
-#[cfg_attr(
-    wine,
-    ignore = "Wine 8 gives a receiver an end where there was a reset"
-)]
 async fn a_reset_is_an_io_error_of_its_kind_wherever_in_an_exact_block_it_comes() {
     for (place, of_third_block) in [("between blocks", 0), ("in a payload", 30_000)] {
         within_limit(meets_reset(exact, of_third_block, place)).await;
@@ -71,10 +63,6 @@ async fn a_reset_is_an_io_error_of_its_kind_wherever_in_an_exact_block_it_comes(
 }
 
 #[tokio::test]
-#[cfg_attr(
-    wine,
-    ignore = "Wine 8 gives a receiver an end where there was a reset"
-)]
 async fn a_reset_is_an_io_error_of_its_kind_wherever_in_a_prefixed_block_it_comes() {
     for (place, of_third_block) in [
         ("between blocks", 0),

@@ -107,10 +107,6 @@ fn partial_len(folder: &Path) -> Option<usize> {
 }
 
 #[test]
-#[cfg_attr(
-    wine,
-    ignore = "under Wine 8 it is not over in time once an end was killed; it is not known why"
-)]
 fn a_file_arrives_whole_however_often_either_end_is_killed() {
     const LEN: usize = 96 * MIB;
     let folder = Folder::new();

@@ -113,6 +113,20 @@ impl BlockCodec<LengthPrefix> {
     }
 }
 
+/// As [`length_prefixed`](BlockCodec::length_prefixed).
+impl Default for BlockCodec<LengthPrefix> {
+    fn default() -> Self {
+        Self::length_prefixed()
+    }
+}
+
+/// As [`new`](BlockCodec::new).
+impl<F: Framing> From<F> for BlockCodec<F> {
+    fn from(framing: F) -> Self {
+        Self::new(framing)
+    }
+}
+
 impl<F: Framing> BlockCodec<F> {
     /// Blocks delimited by `framing`.
     ///

@@ -230,6 +230,25 @@ impl BlockError {
             },
         }
     }
+
+    /// True for [`Stalled`](Self::Stalled) and [`Late`](Self::Late): a timeout of this crate is over, and
+    /// whoever waited may go on. A transport that has timed out itself is [`Io`](Self::Io), and gone.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use wholeblock::{BlockCodec, BlockTransport};
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() {
+    /// # let (_silent, socket) = tokio::io::duplex(64);
+    /// let mut blocks = BlockTransport::new(socket, BlockCodec::length_prefixed())
+    ///     .stall_timeout(Duration::from_secs(60));
+    /// assert!(blocks.expect_next().await.unwrap_err().is_timeout());
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, Self::Stalled { .. } | Self::Late { .. })
+    }
 }
 
 impl From<BlockError> for io::Error {

@@ -178,6 +178,13 @@ impl LengthPrefix {
     }
 }
 
+/// A big-endian u32, as [`u32`](LengthPrefix::u32).
+impl Default for LengthPrefix {
+    fn default() -> Self {
+        Self::u32()
+    }
+}
+
 impl Framing for LengthPrefix {
     #[inline]
     fn block_lens(&self) -> RangeInclusive<usize> {

@@ -533,3 +533,25 @@ fn codec_that_failed_says_with_what_and_is_unwind_safe() {
         "{debug}"
     );
 }
+
+#[test]
+fn only_a_timeout_of_this_crate_is_one() {
+    let (waited, allowed, index, offset) = (Duration::ZERO, Duration::ZERO, 0, 0);
+    let stalled = BlockError::Stalled {
+        waited,
+        index,
+        offset,
+    };
+    let late = BlockError::Late {
+        allowed,
+        index,
+        offset,
+    };
+    assert!(stalled.is_timeout() && late.is_timeout());
+    let of_the_socket = BlockError::Io(io::ErrorKind::TimedOut.into());
+    let too_few = BlockError::TooFew {
+        expected: 1,
+        received: 0,
+    };
+    assert!(!of_the_socket.is_timeout() && !too_few.is_timeout());
+}

@@ -830,3 +830,13 @@ fn framing_that_waits_for_a_longer_header_than_it_says_breaks_the_contract() {
         "{violation}"
     );
 }
+
+#[test]
+fn default_codec_has_a_big_endian_u32_as_length_delimited_codec_has() {
+    let mut wire = BytesMut::new();
+    let mut codec = BlockCodec::default();
+    codec.encode(Bytes::from("hello"), &mut wire).unwrap();
+    assert_eq!(wire, &b"\0\0\0\x05hello"[..]);
+    let mut codec = BlockCodec::from(LengthPrefix::default());
+    assert_eq!(codec.decode(&mut wire).unwrap().unwrap(), "hello");
+}

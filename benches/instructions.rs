@@ -14,10 +14,10 @@
 //! The ways are the loops of `loopback`, and the blocks to be sent come from the same source: slices
 //! of a shared buffer. Everything happens in memory, over a transport that fills the room of each read
 //! and takes every write whole. Blocks have a big-endian u32 before them, by a `LengthPrefix` or
-//! (`field-`) by a `LengthField`. The difference between two numbers of blocks is free of what it takes
+//! (`field-`) by a `LengthField`; `timed-` is a transport with all its timeouts set. The difference between two numbers of blocks is free of what it takes
 //! to start.
 
-use std::{env, hint::black_box};
+use std::{env, hint::black_box, time::Duration};
 
 use anyhow::{bail, ensure};
 use futures::{executor::block_on, sink};
@@ -30,12 +30,15 @@ use tokio::io::AsyncReadExt;
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 use wholeblock::{BlockCodec, BlockTransport, LengthField};
 
+const MINUTE: Duration = Duration::from_secs(60);
+
 /// Blocks that lie one after the other in memory: the number of blocks is a multiple of it.
 const AT_ONCE: usize = 1_000;
 
 const MODES: &str = "memory, lent-next, lent-batch, transport-stream, framed-stream, \
                      lengthdelimited-stream, source, empty-sink, send-blocks, transport-sink, \
-                     framed-sink, lengthdelimited-sink, field-next, field-batch, field-stream, \
+                     framed-sink, lengthdelimited-sink, timed-next, timed-batch, timed-stream, \
+                     timed-sink, timed-send-blocks, field-next, field-batch, field-stream, \
                      field-sink";
 
 fn main() -> anyhow::Result<()> {
@@ -53,6 +56,13 @@ fn main() -> anyhow::Result<()> {
         blocks,
     };
     let ours = || BlockTransport::new(memory(load), BlockCodec::length_prefixed());
+    // As SECURITY.md recommends. Nothing waits here, so no timer is ever set.
+    let timed = || {
+        ours()
+            .stall_timeout(MINUTE)
+            .block_deadline(MINUTE)
+            .write_timeout(MINUTE)
+    };
     let field = LengthField::config().build()?; // the same bytes on the wire
     let field = || BlockTransport::new(memory(load), BlockCodec::new(field));
     let framed = || Framed::new(memory(load), BlockCodec::length_prefixed());
@@ -73,6 +83,11 @@ fn main() -> anyhow::Result<()> {
         "transport-sink" => block_on(feed(ours(), source)),
         "framed-sink" => block_on(feed(framed(), source)),
         "lengthdelimited-sink" => block_on(feed(theirs(), source)),
+        "timed-next" => block_on(receive_lent(timed())),
+        "timed-batch" => block_on(receive_batches(timed())),
+        "timed-stream" => block_on(receive(timed())),
+        "timed-sink" => block_on(feed(timed(), source)),
+        "timed-send-blocks" => block_on(send_all(timed(), source)),
         "field-next" => block_on(receive_lent(field())),
         "field-batch" => block_on(receive_batches(field())),
         "field-stream" => block_on(receive(field())),

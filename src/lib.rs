@@ -169,7 +169,7 @@ pub use self::{
     payload::Payload,
     recv::{Batch, Next, RecvBlocks, recv_blocks},
     send::{SendBlocks, send_blocks, try_send_blocks},
-    stats::TransferStats,
+    stats::{TransferStats, TransportStats},
     transport::{BlockTransport, Close, ExpectNext, FeedBlock, Flush, NextBlock, SendBlock},
 };
 

@@ -63,6 +63,31 @@ pub struct TransferStats {
     pub elapsed: Duration,
 }
 
+/// What a [`BlockTransport`](crate::BlockTransport) has moved since its codec was made, in both
+/// directions: the difference between two of them is what was moved between.
+///
+/// Shown by [`BlockTransport::stats`](crate::BlockTransport::stats).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TransportStats {
+    /// Whole blocks received, without those that were skipped.
+    pub received_blocks: u64,
+    /// Bytes on the wire of the blocks received or skipped.
+    pub received_bytes: u64,
+    /// Reads that brought bytes.
+    pub reads: u64,
+    /// Blocks that arrived over more than one read.
+    pub fragmented_blocks: u64,
+    /// Blocks over the limit that were skipped.
+    pub skipped_blocks: u64,
+    /// Blocks that were queued to be sent. Some of them may be [queued](crate::BlockTransport::queued) yet.
+    pub sent_blocks: u64,
+    /// Bytes on the wire that the transport below has taken.
+    pub sent_bytes: u64,
+    /// Writes that took bytes.
+    pub writes: u64,
+}
+
 impl fmt::Display for TransferStats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.elapsed.as_secs_f64();

@@ -20,7 +20,8 @@ use tokio_util::{
 
 pub use self::futures::{Close, ExpectNext, FeedBlock, Flush, NextBlock, SendBlock};
 use crate::{
-    AsFramedRead, AsFramedWrite, BlockCodec, BlockError, CodecError, Framing, Payload, coop,
+    AsFramedRead, AsFramedWrite, BlockCodec, BlockError, CodecError, Framing, Payload,
+    TransportStats, coop,
     decoder::Position,
     framed::{Arrival, sealed},
     read_buf::INITIAL_CAPACITY,
@@ -468,6 +469,42 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
             writer: self.writer,
         };
         (self.io, transport)
+    }
+
+    /// Returns what has been moved so far, in both directions.
+    ///
+    /// ```
+    /// # use wholeblock::{BlockCodec, BlockError, BlockTransport};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), BlockError> {
+    /// # let (near, far) = tokio::io::duplex(64);
+    /// let mut near = BlockTransport::new(near, BlockCodec::length_prefixed());
+    /// let mut far = BlockTransport::new(far, BlockCodec::length_prefixed());
+    /// near.send("hello").await?;
+    /// far.expect_next().await?;
+    /// near.feed("queued").await?;
+    ///
+    /// let (sent, received) = (near.stats(), far.stats());
+    /// assert_eq!((sent.sent_blocks, sent.sent_bytes, sent.writes), (2, 9, 1));
+    /// assert_eq!((received.received_blocks, received.received_bytes, received.reads), (1, 9, 1));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn stats(&self) -> TransportStats {
+        let received = self.codec.decode.position();
+        let reads = self.codec.decode.read_stats();
+        let (sent_bytes, writes) = self.writer.written();
+        TransportStats {
+            received_blocks: received.index - reads.skipped_blocks,
+            received_bytes: received.offset,
+            reads: reads.reads,
+            fragmented_blocks: reads.fragmented_blocks,
+            skipped_blocks: reads.skipped_blocks,
+            sent_blocks: self.codec.encoded().index,
+            sent_bytes,
+            writes,
+        }
     }
 
     /// Returns how many bytes are queued, headers included.

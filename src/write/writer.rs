@@ -19,6 +19,8 @@ pub(crate) struct BlockWriter {
     queue: WriteQueue,
     /// Bytes written so far.
     written: u64,
+    /// Writes that took them.
+    writes: u64,
     /// Bytes that were queued, and that the codec knows of.
     counted: u64,
 }
@@ -38,6 +40,11 @@ impl BlockWriter {
     /// Bytes that wait to be written.
     pub(crate) fn len(&self) -> usize {
         self.queue.len()
+    }
+
+    /// Bytes written so far, and the writes that took them.
+    pub(crate) fn written(&self) -> (u64, u64) {
+        (self.written, self.writes)
     }
 
     /// Queues `block`: copied if it is small or borrowed, or if the transport does not write
@@ -90,11 +97,12 @@ impl BlockWriter {
         cx: &mut Context<'_>,
         record: impl FnOnce(usize),
     ) -> Poll<io::Result<()>> {
-        let written = &mut self.written;
+        let (written, writes) = (&mut self.written, &mut self.writes);
         coop::poll_operation(cx, |cx| {
             self.queue.poll_write(io, cx, |bytes| {
                 trace!(bytes, "written");
                 *written += bytes as u64;
+                *writes += 1;
                 record(bytes);
             })
         })

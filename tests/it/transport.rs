@@ -15,7 +15,8 @@ use tokio::io::{AsyncWriteExt, BufWriter};
 use tokio_util::codec::{Framed, FramedParts};
 use wholeblock::internals::{CHAIN_THRESHOLD as CHAIN_FROM, FIRST_WRITE, FULL_WRITE};
 use wholeblock::{
-    BlockCodec, BlockError, BlockTransport, Framing, LengthPrefix, recv_blocks, send_blocks,
+    BlockCodec, BlockError, BlockTransport, Framing, LengthPrefix, TransportStats, recv_blocks,
+    send_blocks,
 };
 
 const LENS: [usize; 10] = [
@@ -778,4 +779,31 @@ fn payload_of_a_send_that_fails_comes_back_unless_it_was_refused_or_queued() {
     assert_eq!(sending.into_payload(), None);
     ready(short.send("next")).unwrap();
     assert_eq!(short.get_ref().written, b"\x04next");
+}
+
+#[test]
+fn stats_count_both_directions() {
+    let framing = LengthPrefix::u8().max_block_len(5).unwrap();
+    let io = Scripted::default()
+        .send(b"\x02ab\x01")
+        .send(b"c\x06skipped\x00");
+    let codec = BlockCodec::new(framing).skip_too_large(true);
+    let mut transport = BlockTransport::new(io.take(3).take(4), codec);
+    assert_eq!(transport.stats(), TransportStats::default());
+    // "ab", "c", then 6 bytes that are skipped, and 'd' announces 100 more.
+    assert_eq!(ready(transport.next()).unwrap().unwrap(), "ab");
+    assert_eq!(ready(transport.next()).unwrap().unwrap(), "c");
+    assert!(ready(transport.next()).unwrap().is_err());
+    ready(transport.send("hello")).unwrap();
+    ready(transport.send("me")).unwrap();
+    ready(transport.feed("queued")).unwrap_err();
+    ready(transport.feed("q")).unwrap();
+    let stats = transport.stats();
+    assert_eq!((stats.received_blocks, stats.skipped_blocks), (2, 1));
+    assert_eq!((stats.received_bytes, stats.reads), (3 + 2 + 7, 2));
+    assert_eq!(stats.fragmented_blocks, 1);
+    assert_eq!(
+        (stats.sent_blocks, stats.sent_bytes, stats.writes),
+        (3, 9, 3)
+    );
 }

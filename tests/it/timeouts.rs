@@ -524,6 +524,12 @@ async fn block_that_comes_as_fast_as_it_is_read_is_late_at_the_deadline() {
 async fn waits_of_next_that_are_given_up_add_up() {
     let (_near, far) = duplex(64);
     let mut blocks = transport(far).stall_timeout(30 * SECOND);
+    assert!(timeout(SECOND, blocks.next()).await.is_err());
+    sleep(100 * SECOND).await; // of which a second counts
+    let begun = Instant::now();
+    assert_stalled(&blocks.next().await.unwrap().unwrap_err());
+    assert_eq!(begun.elapsed(), 28 * SECOND);
+
     for _ in 0..29 {
         assert!(timeout(SECOND, blocks.next()).await.is_err());
     }

@@ -1,7 +1,6 @@
 //! A lent block is a piece of the read buffer of the transport, which cannot send meanwhile.
 
 use bytes::Bytes;
-use futures::SinkExt;
 use tokio::net::TcpStream;
 use wholeblock::{BlockError, BlockTransport, LengthPrefix, recv_blocks};
 

@@ -169,7 +169,7 @@ impl Session {
             framings,
             sides,
             // A connection of few bytes takes many turns.
-            bytes_left: MAX_BYTES.min((input.capacity.0 + 1) * MAX_TURNS / 8),
+            bytes_left: MAX_BYTES.min((input.capacity.0 + 1).saturating_mul(MAX_TURNS / 8)),
             blocks: 0,
         }
     }

@@ -107,8 +107,11 @@ impl Timeouts {
         self.stall = Some(timeout);
     }
 
+    /// Changes who waits. A wait of a stream ends here, because nobody knows whether its caller waited.
     pub(crate) fn set_waiter(&mut self, waiter: Waiter) {
-        self.waiter = waiter;
+        if mem::replace(&mut self.waiter, waiter) == Waiter::Stream && waiter == Waiter::Future {
+            self.reset();
+        }
     }
 
     pub(crate) fn set_block(&mut self, deadline: Duration) {
@@ -134,11 +137,9 @@ impl Timeouts {
     }
 
     /// Returns timeouts for a receiver or a transfer that waits instead: the same ones, and what was seen
-    /// so far of the block at the front. A wait of a stream ends here.
+    /// so far of the block at the front.
     pub(crate) fn hand_over(&mut self) -> Self {
-        if self.waiter == Waiter::Stream {
-            self.reset();
-        }
+        self.set_waiter(Waiter::Future);
         Self {
             stall: self.stall,
             waited: self.waited,

@@ -314,16 +314,22 @@ async fn a_stream_keeps_its_timeouts_when_its_codec_changes() {
     assert!(blocks.next().await.unwrap().is_err());
 }
 
-/// A stream does not know whether anybody waited, so its wait ends where a receiver takes over.
+/// A stream does not know whether anybody waited, so its wait ends where a future takes over.
 #[tokio::test(start_paused = true)]
-async fn wait_of_a_stream_is_none_of_a_receiver() {
-    let (_near, far) = duplex(64);
-    let mut blocks = transport(far).stall_timeout(30 * SECOND);
-    assert!(StreamExt::next(&mut blocks).now_or_never().is_none());
-    sleep(100 * SECOND).await;
-    let begun = Instant::now();
-    assert_stalled(&recv_blocks(&mut blocks).next().await.unwrap_err());
-    assert_eq!(begun.elapsed(), 30 * SECOND);
+async fn wait_of_a_stream_is_none_of_a_future() {
+    for lent in [true, false] {
+        let (_near, far) = duplex(64);
+        let mut blocks = transport(far).stall_timeout(30 * SECOND);
+        assert!(StreamExt::next(&mut blocks).now_or_never().is_none());
+        sleep(100 * SECOND).await;
+        let begun = Instant::now();
+        let stalled = match lent {
+            true => recv_blocks(&mut blocks).next().await.unwrap_err(),
+            false => blocks.next().await.unwrap().unwrap_err(),
+        };
+        assert_stalled(&stalled);
+        assert_eq!(begun.elapsed(), 30 * SECOND, "{lent}");
+    }
 }
 
 /// The other tests set the clock. This one has it go on by itself, past the deadline, as it does.

@@ -325,26 +325,14 @@ fn check(
     len: usize,
     index: &mut u64,
 ) {
-    let (refusal, place) = match result {
+    match result {
         Ok(()) => {
             assert_eq!(*expected, Ok(()), "it was sent");
             *index += 1;
-            return;
         }
-        Err(BlockError::WrongSize {
-            min,
-            limit: max,
-            actual,
-            index,
-            ..
-        }) => (Refusal::Size { min, max }, (actual, index)),
-        Err(BlockError::WrongHeader {
-            announced,
-            actual,
-            index,
-            ..
-        }) => (Refusal::Header { announced }, (actual, index)),
-        Err(error) => panic!("{error}"),
-    };
-    assert_eq!((&Err(refusal), place), (expected, (len, *index)));
+        Err(error) => {
+            let (refusal, actual, at) = Refusal::of(&error);
+            assert_eq!((&Err(refusal), actual, at), (expected, len, *index));
+        }
+    }
 }

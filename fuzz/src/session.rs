@@ -308,28 +308,17 @@ impl Session {
     /// Panics unless `block` was sent or refused as it should be.
     fn check_sent(&mut self, at: usize, result: Result<(), BlockError>, block: Vec<u8>) {
         let expected = self.expects(at, &block);
-        let (refusal, place) = match result {
+        match result {
             Ok(()) => {
                 assert_eq!(expected, Ok(()), "it was sent");
-                return self.taken(at, block);
+                self.taken(at, block);
             }
-            Err(BlockError::WrongSize {
-                min,
-                limit: max,
-                actual,
-                index,
-                ..
-            }) => (Refusal::Size { min, max }, (actual, index)),
-            Err(BlockError::WrongHeader {
-                announced,
-                actual,
-                index,
-                ..
-            }) => (Refusal::Header { announced }, (actual, index)),
-            Err(error) => panic!("{error}"),
-        };
-        let at_block = (block.len(), self.sides[at].encoded);
-        assert_eq!((Err(refusal), place), (expected, at_block));
+            Err(error) => {
+                let (refusal, actual, index) = Refusal::of(&error);
+                let at_block = (expected, block.len(), self.sides[at].encoded);
+                assert_eq!((Err(refusal), actual, index), at_block);
+            }
+        }
     }
 
     fn write_failed(&mut self, at: usize, error: &BlockError) {

@@ -2,6 +2,8 @@
 
 use std::ops::RangeInclusive;
 
+use wholeblock::BlockError;
+
 use crate::config::Config;
 
 /// The largest limit there can be: half of what an allocation may have.
@@ -58,6 +60,29 @@ pub enum Front {
 pub enum Refusal {
     Size { min: usize, max: usize },
     Header { announced: Option<u64> },
+}
+
+impl Refusal {
+    /// Returns what `error` refuses a block for, the block's length, and its index. Panics if it is
+    /// another error.
+    pub fn of(error: &BlockError) -> (Self, usize, u64) {
+        match *error {
+            BlockError::WrongSize {
+                min,
+                limit: max,
+                actual,
+                index,
+                ..
+            } => (Self::Size { min, max }, actual, index),
+            BlockError::WrongHeader {
+                announced,
+                actual,
+                index,
+                ..
+            } => (Self::Header { announced }, actual, index),
+            _ => panic!("{error}"),
+        }
+    }
 }
 
 impl Reference {

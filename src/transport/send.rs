@@ -1,0 +1,410 @@
+//! The sending half of a transport.
+
+use std::{
+    fmt,
+    future::Future,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use futures::Sink;
+use tokio::io::AsyncWrite;
+
+use super::BlockTransport;
+use crate::{
+    AsFramedWrite, BlockCodec, BlockError, CodecError, Framing, Payload, decoder::Position,
+    framed::sealed, stall::Timeouts, write::BlockWriter,
+};
+
+impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
+    /// Queues a block of any [`Payload`], and flushes.
+    ///
+    /// # Errors
+    ///
+    /// [`BlockError::WrongSize`] or [`BlockError::WrongHeader`] for a block that the codec refuses, and
+    /// any error of the transport.
+    ///
+    /// # Cancel safety
+    ///
+    /// A future that is dropped has taken the block whole or not at all. If it is kept,
+    /// [`SendBlock::into_payload`] tells which, and returns a payload that was not taken. So a retry
+    /// sends nothing twice:
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tokio::{io::AsyncReadExt, time::timeout};
+    /// # use wholeblock::{BlockCodec, BlockError, BlockTransport};
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), BlockError> {
+    /// let (near, mut far) = tokio::io::duplex(4); // holds 4 bytes
+    /// let mut blocks = BlockTransport::new(near, BlockCodec::length_prefixed());
+    /// let mut sending = blocks.send("hello"); // 9 bytes with its header
+    /// assert!(timeout(Duration::from_secs(1), &mut sending).await.is_err());
+    /// assert!(sending.into_payload().is_none()); // it is queued, and goes on with the next flush
+    /// # let reading = tokio::spawn(async move {
+    /// #     let mut all = [0; 9];
+    /// #     far.read_exact(&mut all).await.map(|_| all)
+    /// # });
+    /// blocks.flush().await?;
+    /// # assert_eq!(reading.await.unwrap()?, *b"\0\0\0\x05hello");
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[inline]
+    pub fn send<P>(&mut self, payload: P) -> SendBlock<'_, T, F, P, E>
+    where
+        T: AsyncWrite + Unpin,
+        P: Payload,
+    {
+        SendBlock {
+            feed: self.feed(payload),
+        }
+    }
+
+    /// Queues a block of any [`Payload`]. Waits for the transport only if a whole write is queued: see
+    /// [Sending](Self#sending).
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`send`](Self::send), with [`FeedBlock::into_payload`].
+    #[inline]
+    pub fn feed<P>(&mut self, payload: P) -> FeedBlock<'_, T, F, P, E>
+    where
+        T: AsyncWrite + Unpin,
+        P: Payload,
+    {
+        FeedBlock {
+            transport: self,
+            payload: Some(payload),
+        }
+    }
+
+    /// Writes all that is queued, and flushes the transport below.
+    ///
+    /// # Errors
+    ///
+    /// Any error of the transport.
+    ///
+    /// # Cancel safety
+    ///
+    /// What was not written stays queued if the future is dropped.
+    pub fn flush(&mut self) -> Flush<'_, T, F, E>
+    where
+        T: AsyncWrite + Unpin,
+    {
+        Flush { transport: self }
+    }
+
+    /// Flushes, and shuts the sending side of the transport down, so that the peer sees its end.
+    ///
+    /// # Errors
+    ///
+    /// Any error of the transport.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`flush`](Self::flush). Close it again to go on.
+    pub fn close(&mut self) -> Close<'_, T, F, E>
+    where
+        T: AsyncWrite + Unpin,
+    {
+        Close { transport: self }
+    }
+
+    /// Waits until there is room for another block.
+    #[inline]
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), E>>
+    where
+        T: AsyncWrite + Unpin,
+    {
+        if self.writer.has_capacity() {
+            return Poll::Ready(Ok(()));
+        }
+        self.poll_capacity(cx)
+    }
+
+    #[inline]
+    fn queue(&mut self, block: impl Payload) -> Result<(), E>
+    where
+        T: AsyncWrite + Unpin,
+    {
+        let vectored = self.io.is_write_vectored();
+        self.writer
+            .push(&mut self.codec, block, vectored, |_, _| {})?;
+        Ok(())
+    }
+
+    /// Writes until there is room for another block.
+    #[cold]
+    fn poll_capacity(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), E>>
+    where
+        T: AsyncWrite + Unpin,
+    {
+        while !self.writer.has_capacity() {
+            ready!(self.poll_write(cx))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), E>>
+    where
+        T: AsyncWrite + Unpin,
+    {
+        ready!(self.codec.poll_charge(cx));
+        let polled = self.writer.poll_write(&mut self.io, cx);
+        self.poll_in_time(polled, cx)
+    }
+
+    /// Returns `polled`, the answer of the transport below. While that is pending, returns an error once
+    /// the write timeout is over.
+    fn poll_in_time(
+        &mut self,
+        polled: Poll<io::Result<()>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), E>> {
+        let Some(timeouts) = &mut self.write_timeouts else {
+            return polled.map_err(E::from);
+        };
+        if polled.is_ready() {
+            timeouts.reset();
+            return polled.map_err(E::from);
+        }
+        let expired = ready!(timeouts.poll_expired(cx, None, false));
+        self.writer.count(&mut self.codec);
+        let Position { index, offset } = self.codec.encoded();
+        Poll::Ready(Err(expired.at(index, offset).into()))
+    }
+}
+
+impl<T, F, E> Sink<Bytes> for BlockTransport<T, F, E>
+where
+    T: AsyncWrite + Unpin,
+    F: Framing,
+    E: CodecError,
+{
+    type Error = E;
+
+    #[inline]
+    fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), E>> {
+        self.get_mut().poll_room(cx)
+    }
+
+    #[inline]
+    fn start_send(self: Pin<&mut Self>, block: Bytes) -> Result<(), E> {
+        self.get_mut().queue(block)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), E>> {
+        let this = self.get_mut();
+        while !this.writer.is_empty() {
+            ready!(this.poll_write(cx))?;
+        }
+        let polled = this.writer.poll_flush(&mut this.io, cx);
+        this.poll_in_time(polled, cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), E>> {
+        ready!(self.as_mut().poll_flush(cx))?;
+        let polled = Pin::new(&mut self.io).poll_shutdown(cx);
+        self.poll_in_time(polled, cx)
+    }
+}
+
+impl<T, F, E> AsFramedWrite for BlockTransport<T, F, E>
+where
+    T: AsyncWrite + Unpin,
+    F: Framing,
+    E: CodecError,
+{
+}
+
+#[expect(
+    private_interfaces,
+    reason = "sealed: nobody else calls or implements it"
+)]
+impl<T, F, E> sealed::FramedWrite for BlockTransport<T, F, E>
+where
+    T: AsyncWrite + Unpin,
+    F: Framing,
+    E: CodecError,
+{
+    type Framing = F;
+    type Io = T;
+
+    fn encode_parts<'a>(
+        &'a mut self,
+        _own: &'a mut BlockWriter,
+    ) -> (&'a mut BlockCodec<F, E>, &'a mut BlockWriter) {
+        (&mut self.codec, &mut self.writer)
+    }
+
+    fn write_parts<'a>(
+        &'a mut self,
+        _own: &'a mut BlockWriter,
+    ) -> (&'a mut T, &'a mut BlockWriter) {
+        (&mut self.io, &mut self.writer)
+    }
+
+    fn hand_over_timeouts(&mut self) -> Timeouts {
+        let timeouts = self.write_timeouts.as_mut();
+        timeouts.map_or_else(Timeouts::default, |timeouts| timeouts.hand_over())
+    }
+
+    fn held(&self) -> usize {
+        self.writer.len()
+    }
+
+    /// Not as a sink, because the transfer has timeouts.
+    fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), E>> {
+        while !self.writer.is_empty() {
+            ready!(self.codec.poll_charge(cx));
+            ready!(self.writer.poll_write(&mut self.io, cx))?;
+        }
+        self.writer.poll_flush(&mut self.io, cx).map_err(E::from)
+    }
+
+    fn keep(&mut self, _own: &BlockWriter) {}
+}
+
+/// The future of [`BlockTransport::feed`].
+#[must_use = "nothing is sent until this is awaited"]
+pub struct FeedBlock<'a, T, F, P, E = BlockError> {
+    pub(super) transport: &'a mut BlockTransport<T, F, E>,
+    /// None once the transport has taken it.
+    pub(super) payload: Option<P>,
+}
+
+impl<T, F, P, E> FeedBlock<'_, T, F, P, E> {
+    /// Returns the payload if the transport has not taken it, and nothing of its block will be sent.
+    ///
+    /// Returns `None` if the block is queued or sent, or if it was refused with an error.
+    #[must_use]
+    pub fn into_payload(self) -> Option<P> {
+        self.payload
+    }
+}
+
+impl<T, F, P, E> FeedBlock<'_, T, F, P, E>
+where
+    T: AsyncWrite + Unpin,
+    F: Framing,
+    P: Payload,
+    E: CodecError,
+{
+    fn poll_queued(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), E>> {
+        if self.payload.is_some() {
+            ready!(self.transport.poll_room(cx))?;
+        }
+        Poll::Ready(match self.payload.take() {
+            Some(payload) => self.transport.queue(payload),
+            None => Ok(()),
+        })
+    }
+}
+
+impl<T, F, P, E> Future for FeedBlock<'_, T, F, P, E>
+where
+    T: AsyncWrite + Unpin,
+    F: Framing,
+    P: Payload,
+    E: CodecError,
+{
+    type Output = Result<(), E>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.poll_queued(cx)
+    }
+}
+
+/// The future of [`BlockTransport::send`].
+#[must_use = "nothing is sent until this is awaited"]
+pub struct SendBlock<'a, T, F, P, E = BlockError> {
+    pub(super) feed: FeedBlock<'a, T, F, P, E>,
+}
+
+impl<T, F, P, E> SendBlock<'_, T, F, P, E> {
+    /// Returns the payload if the transport has not taken it, and nothing of its block will be sent.
+    ///
+    /// Returns `None` if the block is queued or sent, or if it was refused with an error. A block
+    /// that is queued is sent with the next flush.
+    #[must_use]
+    pub fn into_payload(self) -> Option<P> {
+        self.feed.into_payload()
+    }
+}
+
+impl<T, F, P, E> Future for SendBlock<'_, T, F, P, E>
+where
+    T: AsyncWrite + Unpin,
+    F: Framing,
+    P: Payload,
+    E: CodecError,
+{
+    type Output = Result<(), E>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        ready!(self.feed.poll_queued(cx))?;
+        Pin::new(&mut *self.feed.transport).poll_flush(cx)
+    }
+}
+
+/// The future of [`BlockTransport::flush`].
+#[must_use = "nothing is flushed until this is awaited"]
+pub struct Flush<'a, T, F, E = BlockError> {
+    pub(super) transport: &'a mut BlockTransport<T, F, E>,
+}
+
+impl<T, F, E> Future for Flush<'_, T, F, E>
+where
+    T: AsyncWrite + Unpin,
+    F: Framing,
+    E: CodecError,
+{
+    type Output = Result<(), E>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Sink::<Bytes>::poll_flush(Pin::new(&mut *self.transport), cx)
+    }
+}
+
+/// The future of [`BlockTransport::close`].
+#[must_use = "nothing is closed until this is awaited"]
+pub struct Close<'a, T, F, E = BlockError> {
+    pub(super) transport: &'a mut BlockTransport<T, F, E>,
+}
+
+impl<T, F, E> Future for Close<'_, T, F, E>
+where
+    T: AsyncWrite + Unpin,
+    F: Framing,
+    E: CodecError,
+{
+    type Output = Result<(), E>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Sink::<Bytes>::poll_close(Pin::new(&mut *self.transport), cx)
+    }
+}
+
+/// Nothing in these is pinned.
+impl<T, F, P, E> Unpin for FeedBlock<'_, T, F, P, E> {}
+impl<T, F, P, E> Unpin for SendBlock<'_, T, F, P, E> {}
+
+macro_rules! debug {
+    ($($future:ident<$($of:ident),*>)*) => {$(
+        impl<$($of),*> fmt::Debug for $future<'_, $($of),*> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($future)).finish_non_exhaustive()
+            }
+        }
+    )*};
+}
+
+debug! { FeedBlock<T, F, P, E> SendBlock<T, F, P, E> Flush<T, F, E> Close<T, F, E> }

@@ -282,7 +282,7 @@ impl<F: Framing, E> BlockCodec<F, E> {
     ///     assert_eq!(blocks.next().await?.map(<[u8]>::len), Some(100_000));
     ///     assert_eq!(blocks.next().await?, None);
     ///     drop(blocks);
-    ///     assert!(kept.contains(&transport.read_buffer().capacity()));
+    ///     assert!(kept.contains(&transport.read_capacity()));
     /// }
     /// # Ok(())
     /// # }

@@ -3,7 +3,10 @@
 mod slow;
 mod state;
 
-use std::task::{Context, Poll};
+use std::{
+    ops::Range,
+    task::{Context, Poll},
+};
 
 use bytes::{Buf, BytesMut};
 
@@ -27,6 +30,7 @@ pub(crate) struct DecodeState {
     peek: bool,
     /// True if the stream has ended between two blocks, and nothing has been read since.
     ended: bool,
+    /// Where the buffer begins, except that `index` counts the blocks that were lent of it.
     position: Position,
     stats: ReadStats,
     read_buf: ReadBufPolicy,
@@ -89,7 +93,10 @@ impl DecodeState {
     }
 
     pub(crate) fn position(&self) -> Position {
-        self.position
+        Position {
+            index: self.position.index,
+            offset: self.position.offset + self.lent() as u64,
+        }
     }
 
     pub(crate) fn read_stats(&self) -> ReadStats {
@@ -167,20 +174,7 @@ impl DecodeState {
     }
 
     /// Takes the block at the front of `src`, if it is whole; otherwise reserves capacity for the
-    /// rest of it. The caller yields by [`poll_charge`](Self::poll_charge).
-    #[inline]
-    pub(crate) fn decode<F: Framing>(
-        &mut self,
-        parser: &FrameParser<F>,
-        src: &mut BytesMut,
-    ) -> Result<Option<BytesMut>, BlockError> {
-        match self.next_small(parser, src) {
-            Some(frame) => Ok(Some(self.take(frame, src))),
-            None => self.decode_slow(&|front| parser.parse(front), src),
-        }
-    }
-
-    /// As [`decode`](Self::decode), for a caller that cannot yield: charges the task's budget.
+    /// rest of it. For a caller that cannot yield, so the task's budget is charged.
     #[inline]
     pub(crate) fn decode_charged<F: Framing>(
         &mut self,
@@ -189,7 +183,7 @@ impl DecodeState {
     ) -> Result<Option<BytesMut>, BlockError> {
         match self.next_small(parser, src) {
             Some(frame) => Ok(Some(self.take(frame, src))),
-            None => self.decode_slow_charged(&|front| parser.parse(front), src),
+            None => self.decode_slow(&|front| parser.parse(front), src),
         }
     }
 
@@ -212,13 +206,65 @@ impl DecodeState {
 
     /// Accepts the block at the front of `src`, if it is whole, and leaves it there; otherwise
     /// reserves capacity for the rest of it.
-    pub(crate) fn peek<F: Framing>(
+    pub(crate) fn accept<F: Framing>(
         &mut self,
         parser: &FrameParser<F>,
         src: &mut BytesMut,
-    ) -> Result<bool, BlockError> {
-        let front = self.front(&|front| parser.parse(front), src)?;
-        Ok(front.is_some())
+    ) -> Result<Option<FrameLen>, BlockError> {
+        self.front(&|front| parser.parse(front), src)
+    }
+
+    /// Lends the next block, if it is whole and there is nothing else to do: where its payload lies in
+    /// `src`.
+    #[inline]
+    pub(crate) fn lend_next<F: Framing>(
+        &mut self,
+        parser: &FrameParser<F>,
+        src: &BytesMut,
+    ) -> Option<Range<usize>> {
+        let State::Lending { lent, until } = &mut self.state else {
+            return None;
+        };
+        if self.position.index >= *until {
+            return None;
+        }
+        let frame = parser.parse(src.get(*lent..)?).complete()?;
+        let payload = frame.payload_at(*lent);
+        *lent = payload.end;
+        self.position.index += 1;
+        Some(payload)
+    }
+
+    /// Lends the block at the front, which was accepted: where its payload lies in the buffer.
+    pub(crate) fn lend_accepted(&mut self, frame: FrameLen) -> Range<usize> {
+        self.lend(1, frame.wire_len);
+        frame.payload_at(0)
+    }
+
+    /// Lends the first `blocks` blocks in the buffer, which are `lent` bytes.
+    pub(crate) fn lend(&mut self, blocks: u64, lent: usize) {
+        self.position.index += blocks;
+        let until = self.meter.due(RECEIVED_PER_TURN);
+        self.state = State::Lending { lent, until };
+    }
+
+    /// Bytes at the front of the buffer that have been lent, and are gone with the next use of it.
+    pub(crate) fn lent(&self) -> usize {
+        match self.state {
+            State::Lending { lent, .. } => lent,
+            _ => 0,
+        }
+    }
+
+    /// Removes the blocks that were lent from the buffer. For every use of the buffer but by
+    /// [`lend_next`](Self::lend_next).
+    #[inline]
+    pub(crate) fn remove_lent(&mut self, src: &mut BytesMut) {
+        if let State::Lending { lent, .. } = self.state {
+            self.position.offset += lent as u64;
+            self.read_buf.remove(lent, src);
+            self.drain();
+        }
     }
 
     /// The block at the front, if it was accepted and has not been taken.

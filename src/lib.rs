@@ -167,10 +167,13 @@ pub use self::{
         LengthFieldConfig, LengthPrefix, Limit, Varint, check_framing,
     },
     payload::Payload,
-    recv::{Batch, Next, RecvBlocks, recv_blocks},
+    recv::{Next, RecvBlocks, recv_blocks},
     send::{SendBlocks, send_blocks, try_send_blocks},
     stats::{TransferStats, TransportStats},
-    transport::{BlockTransport, Close, ExpectNext, FeedBlock, Flush, NextBlock, SendBlock},
+    transport::{
+        Batch, BlockTransport, Close, ExpectNext, FeedBlock, Flush, NextBlock, Recv, RecvBatch,
+        SendBlock,
+    },
 };
 
 /// Numbers that the tests and benchmarks of this repository compare with. They are no part of the API.

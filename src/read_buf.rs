@@ -3,7 +3,7 @@
 
 use std::{cell::Cell, mem};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 use crate::framing::MAX_HEADER_LEN;
 
@@ -234,6 +234,16 @@ impl ReadBufPolicy {
     /// Bytes to read at once of blocks that are smaller.
     fn batch_capacity(&self) -> usize {
         BATCH.min(self.max_capacity - HEADER_SLACK)
+    }
+
+    /// Removes the first `len` bytes, which were lent. An allocation that is too large to keep goes with
+    /// them.
+    pub(crate) fn remove(&self, len: usize, buffer: &mut BytesMut) {
+        let keeps = buffer.capacity() <= self.max_capacity;
+        buffer.advance(len);
+        if !keeps {
+            *buffer = BytesMut::from(&buffer[..]);
+        }
     }
 
     /// Returns the batch buffer to this thread's pool while the connection is idle. Unread bytes

@@ -13,8 +13,10 @@ use std::{
 use bytes::{Buf, BytesMut};
 use tracing::{Span, debug, debug_span};
 
+#[expect(unreachable_pub, reason = "the name is the transport's")]
+pub use self::batch::Batch;
+pub use self::next::Next;
 use self::next::WaitForBlock;
-pub use self::{batch::Batch, next::Next};
 use crate::{
     AsFramedRead, BlockCodec, BlockError, Framing, TransferStats,
     decoder::{Position, ReadStats},

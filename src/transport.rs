@@ -1,6 +1,18 @@
 //! `BlockTransport`: a sink and a stream of blocks over the decoder and the writer, without
 //! `Framed` between them and the socket.
 
+/// Implements `Debug` for futures, which show nothing.
+macro_rules! debug {
+    ($($future:ident<$($of:ident),*>)*) => {$(
+        impl<$($of),*> std::fmt::Debug for $future<'_, $($of),*> {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_struct(stringify!($future)).finish_non_exhaustive()
+            }
+        }
+    )*};
+}
+
+mod batch;
 mod recv;
 mod send;
 
@@ -10,7 +22,8 @@ use bytes::{Bytes, BytesMut};
 use tokio_util::codec::{Framed, FramedParts};
 
 pub use self::{
-    recv::{ExpectNext, NextBlock},
+    batch::Batch,
+    recv::{ExpectNext, NextBlock, Recv, RecvBatch},
     send::{Close, FeedBlock, Flush, SendBlock},
 };
 use crate::{
@@ -18,8 +31,9 @@ use crate::{
     write::BlockWriter,
 };
 
-/// Whole blocks over a transport: [`next`](Self::next) receives one, and [`send`](Self::send) and
-/// [`feed`](Self::feed) send one. It is also a `Sink` of [`Bytes`] and a `Stream` of [`BytesMut`].
+/// Whole blocks over a transport: [`next`](Self::next) receives one, [`recv`](Self::recv) and
+/// [`recv_batch`](Self::recv_batch) lend them, and [`send`](Self::send) and [`feed`](Self::feed) send
+/// one. It is also a `Sink` of [`Bytes`] and a `Stream` of [`BytesMut`].
 ///
 /// Large blocks are written without being copied. Small blocks are coalesced into large writes. It is
 /// a faster replacement for tokio-util's [`Framed`], and holds less memory while it waits.
@@ -68,6 +82,14 @@ use crate::{
 /// written to it. Dropping the transport drops what is queued.
 ///
 /// # Receiving
+///
+/// | | a block is | for |
+/// |---|---|---|
+/// | [`next`](Self::next) | yours, as `BytesMut` | what is kept, or handed on |
+/// | [`recv`](Self::recv) | lent, as `&[u8]`, without an allocation | what is looked at, or written elsewhere |
+/// | [`recv_batch`](Self::recv_batch) | lent, many in one call | very many small blocks |
+///
+/// You can use all of them on one connection, in any order.
 ///
 /// The stream ends (`None`) where the peer's stream ends between two blocks. After an error of the
 /// transport it gives `None` once, and then reads on; after an error about the blocks themselves it
@@ -251,6 +273,7 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     /// # }
     /// ```
     pub fn set_framing(&mut self, framing: F) {
+        self.codec.decode.remove_lent(&mut self.read_buf);
         let had_failed = self.codec.has_failed();
         self.codec.set_framing(framing);
         self.errored &= self.codec.has_failed() == had_failed;
@@ -371,7 +394,7 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     /// ```
     #[must_use]
     pub fn into_framed(mut self) -> Framed<T, BlockCodec<F, E>> {
-        self.writer.count(&mut self.codec);
+        self.settle();
         let mut parts = FramedParts::new::<Bytes>(self.io, self.codec);
         parts.read_buf = self.read_buf;
         self.writer.spill(&mut parts.write_buf);
@@ -385,7 +408,7 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
         mut self,
         map: impl FnOnce(BlockCodec<F, E>) -> BlockCodec<F2, E2>,
     ) -> BlockTransport<T, F2, E2> {
-        self.writer.count(&mut self.codec);
+        self.settle();
         let had_failed = self.codec.has_failed();
         let codec = map(self.codec);
         BlockTransport {
@@ -436,7 +459,7 @@ impl<T, F, E> BlockTransport<T, F, E> {
     /// let wire = &b"\x05hello\x05again"[..];
     /// let mut blocks = BlockTransport::new(wire, BlockCodec::new(LengthPrefix::u8()));
     /// assert_eq!(blocks.next().await.expect("a block")?, "hello");
-    /// assert_eq!(blocks.read_buffer(), &b"\x05again"[..]); // read ahead …
+    /// assert_eq!(blocks.read_buffer(), b"\x05again"); // read ahead …
     /// assert!(blocks.get_ref().is_empty()); // … from what is below
     ///
     /// blocks.codec_mut().set_max_block_len(4)?;
@@ -448,14 +471,27 @@ impl<T, F, E> BlockTransport<T, F, E> {
     /// # }
     /// ```
     pub fn codec_mut(&mut self) -> &mut BlockCodec<F, E> {
-        self.writer.count(&mut self.codec); // the caller may replace it
+        self.settle(); // the caller may replace it
         &mut self.codec
     }
 
-    /// What has arrived and has not been taken.
+    /// Returns what has arrived and has not been taken.
     #[must_use]
-    pub fn read_buffer(&self) -> &BytesMut {
-        &self.read_buf
+    pub fn read_buffer(&self) -> &[u8] {
+        &self.read_buf[self.codec.decode.lent()..]
+    }
+
+    /// Returns how many bytes the read buffer has capacity for at present: what is kept while nothing
+    /// arrives.
+    #[must_use]
+    pub fn read_capacity(&self) -> usize {
+        self.read_buf.capacity()
+    }
+
+    /// Tells the codec of all that was lent and queued, before somebody else uses it.
+    fn settle(&mut self) {
+        self.codec.decode.remove_lent(&mut self.read_buf);
+        self.writer.count(&mut self.codec);
     }
 }
 

@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use futures::{Sink, SinkExt, Stream, StreamExt, future::BoxFuture, stream};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::codec::Framed;
-use wholeblock::{BlockCodec, BlockTransport, Exact, Framing, recv_blocks, send_blocks};
+use wholeblock::{BlockCodec, BlockTransport, Exact, Framing, send_blocks};
 
 use super::{
     load::{Blocks, Load},
@@ -222,9 +222,8 @@ pub async fn send_all<F: Form>(mut transport: Ours<impl Io, F>, source: Blocks) 
 }
 
 pub async fn receive_lent<F: Form>(mut transport: Ours<impl Io, F>) -> Moved {
-    let mut blocks = recv_blocks(&mut transport);
     let mut seen = 0;
-    while let Some(block) = blocks.next().await? {
+    while let Some(block) = transport.recv().await? {
         black_box(block);
         seen += 1;
     }
@@ -232,9 +231,8 @@ pub async fn receive_lent<F: Form>(mut transport: Ours<impl Io, F>) -> Moved {
 }
 
 pub async fn receive_batches<F: Form>(mut transport: Ours<impl Io, F>) -> Moved {
-    let mut blocks = recv_blocks(&mut transport);
     let mut seen = 0;
-    while let Some(batch) = blocks.next_batch().await? {
+    while let Some(batch) = transport.recv_batch().await? {
         seen += look(batch);
     }
     Ok(seen)

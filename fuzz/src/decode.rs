@@ -170,7 +170,8 @@ impl Visit for &Input {
 
 /// A receiver of which the buffer and the codec can be seen.
 trait Receiver: AsFramedRead<Error = BlockError> {
-    fn buffer(&self) -> &BytesMut;
+    fn buffer(&self) -> &[u8];
+    fn capacity(&self) -> usize;
     fn skipped(&self) -> u64;
 }
 
@@ -178,10 +179,14 @@ macro_rules! receiver {
     ($receiver:ident, $codec:ident) => {
         impl<F: Framing> Receiver for $receiver<Scripted, BlockCodec<F>> {
             receiver!(@ $codec);
+
+            fn capacity(&self) -> usize {
+                self.read_buffer().capacity()
+            }
         }
     };
     (@ $codec:ident) => {
-        fn buffer(&self) -> &BytesMut {
+        fn buffer(&self) -> &[u8] {
             self.read_buffer()
         }
 
@@ -196,6 +201,10 @@ receiver!(FramedRead, decoder);
 
 impl<F: Framing> Receiver for BlockTransport<Scripted, F> {
     receiver!(@ codec);
+
+    fn capacity(&self) -> usize {
+        self.read_capacity()
+    }
 }
 
 /// How a stream ended.
@@ -274,13 +283,13 @@ impl Checks<'_> {
     }
 
     /// Panics if too much is held.
-    fn memory(&mut self, buffer: &BytesMut) {
+    fn memory(&mut self, capacity: usize) {
         self.begun();
         let arrived = self.arrived.load(Relaxed);
         self.bounds.check(&Standing {
             arrived,
             longest: self.longest,
-            capacity: buffer.capacity(),
+            capacity,
             idle: self.reader.kept(arrived) == 0,
             failed: self.allocation_at_failure,
         });
@@ -292,7 +301,7 @@ impl Checks<'_> {
             let next = task.finish(|cx| {
                 let polled = receiver.poll_next_unpin(cx);
                 if polled.is_pending() {
-                    self.memory(receiver.buffer());
+                    self.memory(receiver.capacity());
                 }
                 polled
             });
@@ -301,7 +310,7 @@ impl Checks<'_> {
                 Some(Ok(block)) => {
                     self.block(&block);
                     self.keep_or_drop(block);
-                    self.memory(receiver.buffer());
+                    self.memory(receiver.capacity());
                     continue;
                 }
                 Some(Err(error)) => self.end(Some(&error)),
@@ -316,7 +325,7 @@ impl Checks<'_> {
 
     fn lent(mut self, mut receiver: impl Receiver, lending: Lending) {
         while self.lend(&mut receiver, lending) == Outcome::GoesOn {
-            self.memory(receiver.buffer());
+            self.memory(receiver.capacity());
         }
         self.over(receiver);
     }
@@ -379,7 +388,7 @@ impl Checks<'_> {
         if !left.is_empty() {
             // With the room of the blocks that were taken from its front, at most a batch.
             let filled = self.arrived.load(Relaxed).min(64 * KIB);
-            self.allocation_at_failure = receiver.buffer().capacity().max(filled);
+            self.allocation_at_failure = receiver.capacity().max(filled);
         }
         for _ in 0..4 {
             match self.task.finish(|cx| receiver.poll_next_unpin(cx)) {
@@ -390,7 +399,7 @@ impl Checks<'_> {
         }
         assert_eq!(receiver.skipped(), self.reader.skipped);
         assert!(receiver.buffer() == left, "the buffer after an error");
-        self.memory(receiver.buffer());
+        self.memory(receiver.capacity());
         drop(receiver);
         for (block, wire_len) in self.kept {
             self.bounds.drop_kept(block, wire_len);
@@ -430,7 +439,7 @@ impl Checks<'_> {
                     }
                 }
             }
-            self.memory(&buffer);
+            self.memory(buffer.capacity());
             let arrived = self.arrived.load(Relaxed);
             if arrived == wire.len() {
                 break;

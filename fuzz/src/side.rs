@@ -120,7 +120,7 @@ impl Side {
             return;
         }
         self.pass_skipped();
-        let buffer = either!(self.io, io => io.read_buffer());
+        let buffer: &[u8] = either!(self.io, io => io.read_buffer());
         if let (true, Front::Announced { payload_len, .. }) = (self.waits, reference.read(buffer)) {
             self.begun |= !buffer.is_empty() && payload_len <= self.max_decode as u64;
         }

@@ -32,12 +32,21 @@ impl DecodeState {
         parse: Parse<'_>,
         src: &mut BytesMut,
     ) -> Result<Option<BytesMut>, BlockError> {
+        if !self.peek {
+            self.meter.charge(self.position.index);
+            self.update_until();
+        }
         let Some(frame) = self.front(parse, src)? else {
             return Ok(None);
         };
         if self.peek {
             return Ok(Some(BytesMut::new()));
         }
+        Ok(Some(self.take_accepted(frame, src)))
+    }
+
+    /// Takes the block at the front, which was accepted.
+    pub(crate) fn take_accepted(&mut self, frame: FrameLen, src: &mut BytesMut) -> BytesMut {
         let block = if frame.wire_len > self.read_buf.max_capacity() {
             self.take_detached(frame, src)
         } else if self.read_buf.is_large() && frame.wire_len <= BATCH {
@@ -46,7 +55,7 @@ impl DecodeState {
             self.take(frame, src)
         };
         self.drain();
-        Ok(Some(block))
+        block
     }
 
     /// Accepts the block at the front, if it is whole; otherwise reserves capacity for the rest of it.
@@ -139,21 +148,6 @@ impl DecodeState {
         self.advance(1, frame.wire_len);
         src.advance(frame.wire_len);
         block
-    }
-
-    /// As [`decode_slow`](Self::decode_slow), and charges the budget as far as that is possible without
-    /// a task's context.
-    #[cold]
-    pub(super) fn decode_slow_charged(
-        &mut self,
-        parse: Parse<'_>,
-        src: &mut BytesMut,
-    ) -> Result<Option<BytesMut>, BlockError> {
-        if !self.peek {
-            self.meter.charge(self.position.index);
-            self.update_until();
-        }
-        self.decode_slow(parse, src)
     }
 
     /// Parses the block at the front, behind those that are skipped; none while the end of one of

@@ -9,18 +9,20 @@ use crate::{BlockError, HeaderBytes, InvalidHeader, Part, frame::FrameLen};
 /// |---|---|---|---|
 /// | `Partial` | record the read; `Whole` | record the read; reserve; stay | record the read; `Failed` |
 /// | `Draining` | `Whole` | reserve; `Partial` | `Failed` |
-/// | `Whole` | take it; `Draining` | | |
+/// | `Whole` | take it; `Draining`. Or lend it; `Lending` | | |
+/// | `Lending` | lend it; stay | remove what was lent; as `Draining` | as before |
 /// | `Failed` | the error again | the error again | the error again |
 ///
-/// A block over the limit is a header that is not allowed. If such blocks are skipped, its bytes are
-/// dropped in `Skipping` as they come, and after the last one the decoder goes on as `Draining`.
+/// In `Draining` and `Lending`, a small block goes out at once, without `Whole` between. A block over
+/// the limit is a header that is not allowed. If such blocks are skipped, its bytes are dropped in
+/// `Skipping` as they come, and after the last one the decoder goes on as `Draining`.
 ///
 /// ```text
-///                 the block is whole         the block is taken
+///                 the block is whole         the block is taken or lent
 ///  ┌─────────┐ ─────────────────────► ┌───────┐ ───────────► ┌──────────┐
 ///  │ Partial │                        │ Whole │              │ Draining │
-///  └─────────┘ ◄──────────┐           └───────┘ ◄─────────── └──────────┘
-///     │   ▲  │            │                      a whole block   │   │
+///  └─────────┘ ◄──────────┐           └───────┘ ◄─────────── │ Lending  │
+///     │   ▲  │            │                 a whole block    └──────────┘
 ///     └───┘  │            └──────────────────────────────────────┘   │
 ///    not yet │                     no whole block left               │
 ///            │                        ┌────────┐                     │
@@ -42,6 +44,9 @@ pub(super) enum State {
     /// Blocks of the last read are being taken. Small ones with an index below `until` are taken as
     /// they are; the next one waits for its turn, or its buffer is too large to be shared.
     Draining { until: u64 },
+    /// As `Draining`, and the blocks are borrowed: the first `lent` bytes in the buffer are those of
+    /// blocks that were lent, and belong to the caller until the buffer is used otherwise.
+    Lending { lent: usize, until: u64 },
     /// The block at the front was accepted, and is there.
     Whole(FrameLen),
     /// A block over the limit is not kept. `skipped` of its bytes on the wire have come.

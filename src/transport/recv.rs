@@ -1,8 +1,8 @@
 //! The receiving half of a transport.
 
 use std::{
-    fmt,
     future::Future,
+    ops::Range,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -12,10 +12,11 @@ use futures::Stream;
 use tokio::io::AsyncRead;
 use tokio_util::io::poll_read_buf;
 
-use super::BlockTransport;
+use super::{Batch, BlockTransport};
 use crate::{
     AsFramedRead, BlockCodec, BlockError, CodecError, Framing, coop,
     decoder::Position,
+    frame::FrameLen,
     framed::{Arrival, sealed},
     read_buf::INITIAL_CAPACITY,
     stall::{Timeouts, Waiter},
@@ -57,6 +58,82 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
         T: AsyncRead + Unpin,
     {
         NextBlock { transport: self }
+    }
+
+    /// Lends the next block, without allocating or copying: a slice of the read buffer, until the
+    /// transport is used again. `None` if the stream has ended between two blocks.
+    ///
+    /// ```
+    /// # use wholeblock::{BlockCodec, BlockError, BlockTransport};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), BlockError> {
+    /// let wire = &b"\0\0\0\x05hello\0\0\0\x02me"[..]; // or a socket
+    /// let mut blocks = BlockTransport::new(wire, BlockCodec::length_prefixed());
+    /// let mut text = String::new();
+    /// while let Some(block) = blocks.recv().await? {
+    ///     text.push_str(&String::from_utf8_lossy(block)); // block: &[u8]
+    /// }
+    /// assert_eq!(text, "hellome");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Every [`BlockError`] that a receiver meets. After one about the blocks themselves, each call
+    /// returns it again. After any other, the next call goes on.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost if the future is dropped.
+    #[inline]
+    pub fn recv(&mut self) -> Recv<'_, T, F, E>
+    where
+        T: AsyncRead + Unpin,
+    {
+        Recv {
+            transport: Some(self),
+        }
+    }
+
+    /// Lends all the blocks that have arrived whole, and waits for one if there is none.
+    /// `None` as [`recv`](Self::recv).
+    ///
+    /// The quickest way through many small blocks: one wait for each read, and a plain iterator
+    /// between. A block that the iterator was not asked for stays for the next call.
+    ///
+    /// ```
+    /// # use wholeblock::{BlockCodec, BlockError, BlockTransport};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), BlockError> {
+    /// # let wire = &b"\0\0\0\x05hello\0\0\0\x02me"[..];
+    /// # let mut blocks = BlockTransport::new(wire, BlockCodec::length_prefixed());
+    /// // "hello" and "me" arrive in one read
+    /// let (mut batches, mut bytes) = (0, 0);
+    /// while let Some(batch) = blocks.recv_batch().await? {
+    ///     batches += 1;
+    ///     bytes += batch.map(<[u8]>::len).sum::<usize>();
+    /// }
+    /// assert_eq!((batches, bytes), (1, 7));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`recv`](Self::recv). Blocks that arrived before a bad header are lent first.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost if the future is dropped.
+    #[inline]
+    pub fn recv_batch(&mut self) -> RecvBatch<'_, T, F, E>
+    where
+        T: AsyncRead + Unpin,
+    {
+        RecvBatch {
+            transport: Some(self),
+        }
     }
 
     /// Returns the next block, or [`BlockError::TooFew`] if the stream has ended: for an answer that must
@@ -117,55 +194,10 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
         if let Some(frame) = decode.next_small(parser, &self.read_buf) {
             return Poll::Ready(Some(Ok(decode.take(frame, &mut self.read_buf))));
         }
-        if self.errored {
-            // A loop that skips errors ends here, instead of meeting the same one for ever.
-            self.errored = self.codec.decode.failure().is_some();
-            return Poll::Ready(None);
-        }
-        if self.timeouts.is_some() {
-            return self.poll_rest_in_time(waiter, cx);
-        }
-        let polled = self.poll_rest(cx);
-        self.errored = matches!(polled, Poll::Ready(Some(Err(_))));
-        polled
+        self.poll_next_slow(waiter, cx)
     }
 
-    /// Waits for the rest of the block at the front, and takes it.
-    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<BytesMut, E>>>
-    where
-        T: AsyncRead + Unpin,
-    {
-        ready!(self.codec.decode.poll_charge(cx, 0));
-        self.codec.decode.unpark(&mut self.read_buf);
-        let mut has_read = false;
-        loop {
-            if let Some(block) = self
-                .codec
-                .decode
-                .decode(&self.codec.parser, &mut self.read_buf)?
-            {
-                return Poll::Ready(Some(Ok(block)));
-            }
-            if let (true, Some(timeouts)) = (has_read, &mut self.timeouts) {
-                let partial = self.codec.decode.partial(&self.read_buf);
-                if timeouts.block_is_late(partial) {
-                    return Poll::Pending; // `poll_rest_in_time` reports it
-                }
-            }
-            has_read = true;
-            ready!(self.codec.decode.poll_charge(cx, 0));
-            if ready!(self.poll_read(cx))? == 0 {
-                let BlockCodec { parser, decode, .. } = &mut self.codec;
-                decode.end_of_stream(parser, &self.read_buf)?;
-                return Poll::Ready(None);
-            }
-        }
-    }
-
-    /// As [`poll_rest`](Self::poll_rest), within the time allowed. Taking longer is an error after
-    /// which the stream goes on.
-    #[cold]
-    fn poll_rest_in_time(
+    fn poll_next_slow(
         &mut self,
         waiter: Waiter,
         cx: &mut Context<'_>,
@@ -173,11 +205,82 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     where
         T: AsyncRead + Unpin,
     {
-        // Not within `poll_rest`, because a yield is no wait.
+        if self.errored {
+            // A loop that skips errors ends here, instead of meeting the same one for ever.
+            self.errored = self.codec.decode.failure().is_some();
+            return Poll::Ready(None);
+        }
+        let accepted = ready!(self.poll_front_in_time(waiter, cx))?;
+        let block =
+            accepted.map(|frame| self.codec.decode.take_accepted(frame, &mut self.read_buf));
+        Poll::Ready(block.map(Ok))
+    }
+
+    /// Waits for the next block, and lends it: where its payload lies in the buffer.
+    #[inline(never)]
+    fn poll_lend(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Range<usize>>, E>>
+    where
+        T: AsyncRead + Unpin,
+    {
+        let accepted = ready!(self.poll_accepted(cx))?;
+        let lent = accepted.map(|frame| self.codec.decode.lend_accepted(frame));
+        Poll::Ready(Ok(lent))
+    }
+
+    /// Waits for the next block, for a future that lends it.
+    fn poll_accepted(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<FrameLen>, E>>
+    where
+        T: AsyncRead + Unpin,
+    {
+        let polled = self.poll_front_in_time(Waiter::Future, cx);
+        self.errored = false; // nothing is skipped here, so it is not followed by an end
+        polled
+    }
+
+    /// Waits until a whole block is at the front, and accepts it; none at the end.
+    fn poll_front(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<FrameLen>, E>>
+    where
+        T: AsyncRead + Unpin,
+    {
+        let decode = &mut self.codec.decode;
+        decode.remove_lent(&mut self.read_buf);
+        decode.unpark(&mut self.read_buf);
+        let mut has_read = false;
+        loop {
+            let BlockCodec { parser, decode, .. } = &mut self.codec;
+            if let Some(frame) = decode.accept(parser, &mut self.read_buf)? {
+                return Poll::Ready(Ok(Some(frame)));
+            }
+            if let (true, Some(timeouts)) = (has_read, &mut self.timeouts) {
+                if timeouts.block_is_late(decode.partial(&self.read_buf)) {
+                    return Poll::Pending; // `poll_front_in_time` reports it
+                }
+            }
+            has_read = true;
+            ready!(decode.poll_charge(cx, 0));
+            if ready!(self.poll_read(cx))? == 0 {
+                let BlockCodec { parser, decode, .. } = &mut self.codec;
+                decode.end_of_stream(parser, &self.read_buf)?;
+                return Poll::Ready(Ok(None));
+            }
+        }
+    }
+
+    /// As [`poll_front`](Self::poll_front), within the time allowed. Taking longer is an error after
+    /// which the stream goes on.
+    fn poll_front_in_time(
+        &mut self,
+        waiter: Waiter,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<FrameLen>, E>>
+    where
+        T: AsyncRead + Unpin,
+    {
+        // Not within `poll_front`, because a yield is no wait.
         ready!(self.codec.decode.poll_charge(cx, 0));
         let reads = self.codec.decode.read_stats().reads;
-        let polled = self.poll_rest(cx);
-        self.errored = matches!(polled, Poll::Ready(Some(Err(_))));
+        let polled = self.poll_front(cx);
+        self.errored = matches!(polled, Poll::Ready(Err(_)));
         let decoder = &self.codec.decode;
         let Some(timeouts) = &mut self.timeouts else {
             return polled;
@@ -190,7 +293,17 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
         timeouts.set_waiter(waiter);
         let expired = timeouts.poll_expired(cx, decoder.partial(&self.read_buf), moved);
         let Position { index, offset } = decoder.position();
-        expired.map(|expired| Some(Err(expired.at(index, offset).into())))
+        expired.map(|expired| Err(expired.at(index, offset).into()))
+    }
+}
+
+impl<T, F, E> BlockTransport<T, F, E> {
+    /// Ends the wait of a future that was dropped, or has reported an error.
+    #[inline]
+    fn pause(&mut self) {
+        if let Some(timeouts) = &mut self.timeouts {
+            timeouts.pause();
+        }
     }
 }
 
@@ -265,14 +378,12 @@ where
     ) -> Poll<Result<Arrival, E>> {
         // Whoever lends has seen the error after which the stream would end.
         self.errored &= self.codec.decode.failure().is_some();
+        self.codec.decode.remove_lent(&mut self.read_buf);
         self.codec.decode.unpark(&mut self.read_buf);
         let mut has_read = false;
         loop {
-            if self
-                .codec
-                .decode
-                .peek(&self.codec.parser, &mut self.read_buf)?
-            {
+            let BlockCodec { parser, decode, .. } = &mut self.codec;
+            if decode.accept(parser, &mut self.read_buf)?.is_some() {
                 return Poll::Ready(Ok(Arrival::Block));
             }
             let partial = self.codec.decode.partial(&self.read_buf);
@@ -313,8 +424,103 @@ where
 impl<T, F, E> Drop for NextBlock<'_, T, F, E> {
     #[inline]
     fn drop(&mut self) {
-        if let Some(timeouts) = &mut self.transport.timeouts {
-            timeouts.pause();
+        self.transport.pause();
+    }
+}
+
+/// The future of [`BlockTransport::recv`].
+// Written out, because the compiler does not inline the poll of an `async fn` into more than one
+// caller, and a call takes half as long as lending a small block.
+#[must_use = "nothing is received until this is awaited"]
+pub struct Recv<'a, T, F, E = BlockError> {
+    /// None once the block was lent.
+    transport: Option<&'a mut BlockTransport<T, F, E>>,
+}
+
+impl<'a, T, F, E> Future for Recv<'a, T, F, E>
+where
+    T: AsyncRead + Unpin,
+    F: Framing,
+    E: CodecError,
+{
+    type Output = Result<Option<&'a [u8]>, E>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let transport = self
+            .transport
+            .take()
+            .expect("not polled after it was ready");
+        let BlockCodec { parser, decode, .. } = &mut transport.codec;
+        let mut block = decode.lend_next(parser, &transport.read_buf);
+        if block.is_none() {
+            match transport.poll_lend(cx) {
+                Poll::Ready(Ok(lent)) => block = lent,
+                Poll::Ready(Err(error)) => {
+                    transport.pause();
+                    return Poll::Ready(Err(error));
+                }
+                Poll::Pending => {
+                    self.transport = Some(transport);
+                    return Poll::Pending;
+                }
+            }
+        }
+        Poll::Ready(Ok(block.map(|block| &transport.read_buf[block])))
+    }
+}
+
+impl<T, F, E> Drop for Recv<'_, T, F, E> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(transport) = &mut self.transport {
+            transport.pause();
+        }
+    }
+}
+
+/// The future of [`BlockTransport::recv_batch`].
+#[must_use = "nothing is received until this is awaited"]
+pub struct RecvBatch<'a, T, F, E = BlockError> {
+    /// None once the blocks were lent.
+    transport: Option<&'a mut BlockTransport<T, F, E>>,
+}
+
+impl<'a, T, F, E> Future for RecvBatch<'a, T, F, E>
+where
+    T: AsyncRead + Unpin,
+    F: Framing,
+    E: CodecError,
+{
+    type Output = Result<Option<Batch<'a, F>>, E>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let transport = self
+            .transport
+            .take()
+            .expect("not polled after it was ready");
+        let accepted = match transport.poll_accepted(cx) {
+            Poll::Ready(Ok(Some(frame))) => frame,
+            Poll::Ready(Ok(None)) => return Poll::Ready(Ok(None)),
+            Poll::Ready(Err(error)) => {
+                transport.pause();
+                return Poll::Ready(Err(error));
+            }
+            Poll::Pending => {
+                self.transport = Some(transport);
+                return Poll::Pending;
+            }
+        };
+        let BlockCodec { parser, decode, .. } = &mut transport.codec;
+        let batch = Batch::new(accepted, parser, decode, &transport.read_buf);
+        Poll::Ready(Ok(Some(batch)))
+    }
+}
+
+impl<T, F, E> Drop for RecvBatch<'_, T, F, E> {
+    fn drop(&mut self) {
+        if let Some(transport) = &mut self.transport {
+            transport.pause();
         }
     }
 }
@@ -343,14 +549,4 @@ where
     }
 }
 
-impl<T, F, E> fmt::Debug for NextBlock<'_, T, F, E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NextBlock").finish_non_exhaustive()
-    }
-}
-
-impl<T, F, E> fmt::Debug for ExpectNext<'_, T, F, E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ExpectNext").finish_non_exhaustive()
-    }
-}
+debug! { NextBlock<T, F, E> Recv<T, F, E> RecvBatch<T, F, E> ExpectNext<T, F, E> }

@@ -1,7 +1,6 @@
 //! The sending half of a transport.
 
 use std::{
-    fmt,
     future::Future,
     io,
     pin::Pin,
@@ -396,15 +395,5 @@ where
 /// Nothing in these is pinned.
 impl<T, F, P, E> Unpin for FeedBlock<'_, T, F, P, E> {}
 impl<T, F, P, E> Unpin for SendBlock<'_, T, F, P, E> {}
-
-macro_rules! debug {
-    ($($future:ident<$($of:ident),*>)*) => {$(
-        impl<$($of),*> fmt::Debug for $future<'_, $($of),*> {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.debug_struct(stringify!($future)).finish_non_exhaustive()
-            }
-        }
-    )*};
-}
 
 debug! { FeedBlock<T, F, P, E> SendBlock<T, F, P, E> Flush<T, F, E> Close<T, F, E> }

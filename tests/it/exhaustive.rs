@@ -82,17 +82,12 @@ fn check_received<F>(
 
 #[test]
 fn the_stream_of_framed_gives_the_same_blocks_and_end_whatever_the_reads() {
-    receive_every_cut(Way::FramedOwned);
+    receive_every_cut(Way::Framed);
 }
 
 #[test]
 fn blocks_lent_by_framed_and_their_end_are_the_same_whatever_the_reads() {
-    receive_every_cut(Way::FramedLent);
-}
-
-#[test]
-fn batches_lent_by_framed_and_their_end_are_the_same_whatever_the_reads() {
-    receive_every_cut(Way::FramedBatched);
+    receive_every_cut(Way::Helper);
 }
 
 #[test]

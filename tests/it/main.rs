@@ -10,6 +10,7 @@ mod framing;
 mod handover;
 mod io_errors;
 mod kept;
+mod lend;
 mod length_field;
 mod limits;
 mod memory;

@@ -216,7 +216,7 @@ async fn a_block_that_fits_no_memory_is_skipped() {
             if (expected, received) == (long, 64 * MIB as u64)),
         "{error:?}"
     );
-    assert!(transport.read_buffer().capacity() <= 64 * KIB);
+    assert!(transport.read_capacity() <= 64 * KIB);
 }
 
 #[test]

@@ -1,17 +1,17 @@
 use bytes::{Bytes, BytesMut};
-use futures::{FutureExt, StreamExt};
+use futures::{FutureExt, Stream, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::codec::Framed;
-use wholeblock::{AsFramedRead, BlockCodec, BlockError, BlockTransport, Framing, recv_blocks};
+use wholeblock::{BlockCodec, BlockError, BlockTransport, Framing, recv_blocks};
 
 use crate::ready;
 
 /// A way to receive, through `Framed` or through `BlockTransport`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    FramedOwned,
-    FramedLent,
-    FramedBatched,
+    Framed,
+    /// `recv_blocks` on a `Framed`.
+    Helper,
     Owned,
     Lent,
     Batched,
@@ -20,27 +20,28 @@ pub enum Way {
 }
 
 /// Every way there is: what is true of one is true of all.
-pub const WAYS: [Way; 7] = [
-    Way::FramedOwned,
-    Way::FramedLent,
-    Way::FramedBatched,
+pub const WAYS: [Way; 6] = [
+    Way::Framed,
+    Way::Helper,
     Way::Owned,
     Way::Lent,
     Way::Batched,
     Way::Mixed,
 ];
 
+/// All blocks, and the error that ended them.
+type Received = (Vec<Bytes>, Option<BlockError>);
+
 impl Way {
-    /// All blocks until the end or the first error; after either, there must be an end.
-    pub fn receive<T, F>(self, io: T, codec: BlockCodec<F>) -> (Vec<Bytes>, Option<BlockError>)
+    /// Receives all blocks until the end or the first error. After either, there must be no more.
+    pub fn receive<T, F>(self, io: T, codec: BlockCodec<F>) -> Received
     where
         T: AsyncRead + AsyncWrite + Unpin,
         F: Framing,
     {
         match self {
-            Self::FramedOwned => owned(Framed::new(io, codec)),
-            Self::FramedLent => lent(Framed::new(io, codec)),
-            Self::FramedBatched => batched(Framed::new(io, codec)),
+            Self::Framed => owned(Framed::new(io, codec)),
+            Self::Helper => helper(Framed::new(io, codec)),
             Self::Owned => owned(BlockTransport::new(io, codec)),
             Self::Lent => lent(BlockTransport::new(io, codec)),
             Self::Batched => batched(BlockTransport::new(io, codec)),
@@ -49,59 +50,85 @@ impl Way {
     }
 }
 
-fn owned<R>(mut framed: R) -> (Vec<Bytes>, Option<BlockError>)
-where
-    R: AsFramedRead<Error = BlockError>,
-{
-    let mut blocks = Vec::new();
+fn owned(mut blocks: impl Stream<Item = Result<BytesMut, BlockError>> + Unpin) -> Received {
+    let mut received = Vec::new();
     let error = loop {
-        match ready(framed.next()) {
-            Some(Ok(block)) => blocks.push(block.freeze()),
+        match ready(blocks.next()) {
+            Some(Ok(block)) => received.push(block.freeze()),
             Some(Err(error)) => break Some(error),
             None => break None,
         }
     };
-    assert!(ready(framed.next()).is_none(), "after the end, the end");
-    (blocks, error)
+    assert!(ready(blocks.next()).is_none(), "after the end, the end");
+    (received, error)
 }
 
-fn lent<R>(mut framed: R) -> (Vec<Bytes>, Option<BlockError>)
+fn helper<T, F>(mut framed: Framed<T, BlockCodec<F>>) -> Received
 where
-    R: AsFramedRead<Error = BlockError>,
+    T: AsyncRead + Unpin,
+    F: Framing,
 {
-    let mut receiving = recv_blocks(&mut framed);
-    let mut blocks = Vec::new();
+    let mut blocks = recv_blocks(&mut framed);
+    let mut received = Vec::new();
     let error = loop {
-        match ready(receiving.next()) {
-            Ok(Some(block)) => blocks.push(Bytes::copy_from_slice(block)),
+        match ready(blocks.next()) {
+            Ok(Some(block)) => received.push(Bytes::copy_from_slice(block)),
             Ok(None) => break None,
             Err(error) => break Some(error),
         }
     };
-    let after = ready(receiving.next()).unwrap();
+    let after = ready(blocks.next()).unwrap();
     assert!(after.is_none(), "after the end, the end");
-    (blocks, error)
+    (received, error)
 }
 
-fn batched<R>(mut framed: R) -> (Vec<Bytes>, Option<BlockError>)
+fn lent<T, F>(mut blocks: BlockTransport<T, F>) -> Received
 where
-    R: AsFramedRead<Error = BlockError>,
+    T: AsyncRead + Unpin,
+    F: Framing,
 {
-    let mut receiving = recv_blocks(&mut framed);
-    let mut blocks = Vec::new();
+    let mut received = Vec::new();
     let error = loop {
-        match ready(receiving.next_batch()) {
-            Ok(Some(batch)) => blocks.extend(batch.map(Bytes::copy_from_slice)),
+        match ready(blocks.recv()) {
+            Ok(Some(block)) => received.push(Bytes::copy_from_slice(block)),
             Ok(None) => break None,
             Err(error) => break Some(error),
         }
     };
-    let after = ready(receiving.next_batch()).unwrap();
-    assert!(after.is_none(), "after the end, the end");
-    (blocks, error)
+    check_end(ready(blocks.recv()), error.as_ref());
+    (received, error)
 }
 
-fn mixed<T, F>(mut transport: BlockTransport<T, F>) -> (Vec<Bytes>, Option<BlockError>)
+fn batched<T, F>(mut blocks: BlockTransport<T, F>) -> Received
+where
+    T: AsyncRead + Unpin,
+    F: Framing,
+{
+    let mut received = Vec::new();
+    let error = loop {
+        match ready(blocks.recv_batch()) {
+            Ok(Some(batch)) => received.extend(batch.map(Bytes::copy_from_slice)),
+            Ok(None) => break None,
+            Err(error) => break Some(error),
+        }
+    };
+    check_end(ready(blocks.recv_batch()), error.as_ref());
+    (received, error)
+}
+
+/// Checks that the end comes again after the end, and the same error again after one about the
+/// blocks.
+fn check_end<B>(again: Result<Option<B>, BlockError>, error: Option<&BlockError>) {
+    let of_io = matches!(error, Some(BlockError::Io(_)));
+    match (error, again) {
+        (None, Ok(None)) => {}
+        (Some(_), Ok(None) | Err(_)) if of_io => {}
+        (Some(error), Err(again)) => assert_eq!(again.to_string(), error.to_string()),
+        (error, again) => panic!("{error:?}, then {:?}", again.map(|block| block.is_some())),
+    }
+}
+
+fn mixed<T, F>(mut transport: BlockTransport<T, F>) -> Received
 where
     T: AsyncRead + AsyncWrite + Unpin,
     F: Framing,
@@ -111,10 +138,9 @@ where
         out.owned(&mut transport);
         out.lent(&mut transport);
         let mut framed = transport.into_framed();
-        out.batched(&mut framed);
+        out.helper(&mut framed);
         out.owned(&mut framed);
-        out.lent(&mut framed);
-        transport = framed.into_parts().into();
+        transport = framed.into();
         out.batched(&mut transport);
         if let Some(error) = out.end {
             return (out.blocks, error);
@@ -133,21 +159,37 @@ struct Mixture {
 
 // One poll each: at a wait it is another form's turn.
 impl Mixture {
-    fn owned<R: AsFramedRead<Error = BlockError>>(&mut self, framed: &mut R) {
-        let polled = framed.next().now_or_never();
+    fn owned(&mut self, blocks: &mut (impl Stream<Item = Result<BytesMut, BlockError>> + Unpin)) {
+        let polled = blocks.next().now_or_never();
         self.take(polled.map(|next| next.map(|block| block.map(BytesMut::freeze)).transpose()));
     }
 
-    fn lent<R: AsFramedRead<Error = BlockError>>(&mut self, framed: &mut R) {
-        let mut receiving = recv_blocks(framed);
-        let polled = receiving.next().now_or_never();
+    fn helper<T, F>(&mut self, framed: &mut Framed<T, BlockCodec<F>>)
+    where
+        T: AsyncRead + Unpin,
+        F: Framing,
+    {
+        let mut blocks = recv_blocks(framed);
+        let polled = blocks.next().now_or_never();
+        self.take(polled.map(|next| Ok(next?.map(Bytes::copy_from_slice))));
+    }
+
+    fn lent<T, F>(&mut self, blocks: &mut BlockTransport<T, F>)
+    where
+        T: AsyncRead + Unpin,
+        F: Framing,
+    {
+        let polled = blocks.recv().now_or_never();
         self.take(polled.map(|next| Ok(next?.map(Bytes::copy_from_slice))));
     }
 
     /// Two blocks at most, which may leave some of a batch.
-    fn batched<R: AsFramedRead<Error = BlockError>>(&mut self, framed: &mut R) {
-        let mut receiving = recv_blocks(framed);
-        match receiving.next_batch().now_or_never() {
+    fn batched<T, F>(&mut self, blocks: &mut BlockTransport<T, F>)
+    where
+        T: AsyncRead + Unpin,
+        F: Framing,
+    {
+        match blocks.recv_batch().now_or_never() {
             Some(Ok(Some(batch))) => {
                 for block in batch.take(2) {
                     self.take(Some(Ok(Some(Bytes::copy_from_slice(block)))));

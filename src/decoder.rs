@@ -73,6 +73,8 @@ impl DecodeState {
         match self.state {
             // What the buffer holds is no longer a part of one block.
             State::Partial { buffered: 1.., .. } | State::Whole(_) => self.drain(),
+            // Blocks of one length have no header to wait for, so the next one is known already.
+            State::Partial { .. } => self.state = State::default(),
             // What one framing refused, another may read, if all of it is there.
             State::Failed { gap: false, .. } => self.drain(),
             _ => {}

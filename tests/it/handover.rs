@@ -288,3 +288,21 @@ fn next_that_is_expected_is_an_error_at_the_end() {
         );
     }
 }
+
+#[tokio::test]
+async fn wait_between_blocks_of_one_length_does_not_bind_the_next_framing() {
+    let (mut peer, far) = tokio::io::duplex(64);
+    let mut framed = Framed::new(far, BlockCodec::exact(3).unwrap());
+    peer.write_all(b"one").await.unwrap();
+    assert_eq!(framed.next().await.unwrap().unwrap(), "one");
+    assert!(framed.next().now_or_never().is_none());
+    let mut framed = framed.map_codec(|codec| codec.with_framing(Exact::new(5).unwrap()));
+    peer.write_all(b"hello").await.unwrap();
+    assert_eq!(framed.next().await.unwrap().unwrap(), "hello");
+
+    let mut transport = BlockTransport::from(framed);
+    assert!(transport.recv().now_or_never().is_none());
+    transport.set_framing(Exact::new(2).unwrap());
+    peer.write_all(b"me").await.unwrap();
+    assert_eq!(transport.recv().await.unwrap(), Some(&b"me"[..]));
+}

@@ -319,6 +319,23 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
         (self.io, transport)
     }
 
+    /// Replaces the transport below by what `map` makes of it. Everything else stays, as with
+    /// [`replace_io`](Self::replace_io).
+    ///
+    /// ```
+    /// # use tokio::io::BufStream;
+    /// # use wholeblock::{BlockCodec, BlockTransport};
+    /// # let (near, _far) = tokio::io::duplex(64);
+    /// let blocks = BlockTransport::new(near, BlockCodec::length_prefixed());
+    /// let blocks = blocks.map_io(BufStream::new);
+    /// # let _: BlockTransport<BufStream<_>, _> = blocks;
+    /// ```
+    #[must_use]
+    pub fn map_io<T2>(self, map: impl FnOnce(T) -> T2) -> BlockTransport<T2, F, E> {
+        let (io, rest) = self.replace_io(());
+        rest.replace_io(map(io)).1
+    }
+
     /// Returns what has been moved so far, in both directions.
     ///
     /// ```

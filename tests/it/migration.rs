@@ -7,6 +7,7 @@ mod mqtt;
 mod netty;
 mod page;
 mod protocols;
+mod shapes;
 
 use bytes::Bytes;
 use testing::{Scripted, WAYS, ready, wire};

@@ -3,12 +3,13 @@
 const PAGE: &str = include_str!("../../../docs/migration.md");
 
 /// The tests that the page's code is taken from.
-const TESTS: [&str; 5] = [
+const TESTS: [&str; 6] = [
     include_str!("erlang.rs"),
     include_str!("ldc.rs"),
     include_str!("mqtt.rs"),
     include_str!("netty.rs"),
     include_str!("protocols.rs"),
+    include_str!("shapes.rs"),
 ];
 
 /// Code without what a formatter may change: white space, and a comma before a closing bracket.

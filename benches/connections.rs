@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo bench -p benches --bench connections
-//! cargo bench -p benches --bench connections -- --counts 1,10,100,1000 --rounds 9 --only ld,next
+//! cargo bench -p benches --bench connections -- --counts 1,10,100,1000 --rounds 9 --only ld,recv
 //! ```
 //!
 //! Prints two tables, of the contenders of `loopback` that use tokio:

@@ -1,9 +1,9 @@
 //! Answers on the connection that the requests come from, in two ways: by turns on the whole
 //! transport, and on its two halves.
 //!
-//! A lent block is a piece of the transport's read buffer. As long as it lives, or the
-//! `RecvBlocks` that lent it, the transport is borrowed, and the compiler refuses to send on it:
-//! be done with the requests first, or send on another transport, the writing half.
+//! A lent block is a piece of the transport's read buffer. As long as it lives, the transport is
+//! borrowed, and the compiler refuses to send on it: be done with the requests first, or send on
+//! another transport, the writing half.
 //!
 //! ```text
 //! cargo run --example request_response
@@ -15,17 +15,16 @@
 use bytes::BytesMut;
 use futures::{StreamExt, TryStreamExt, stream::iter};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, duplex, split};
-use wholeblock::{BlockCodec, BlockError, BlockTransport, recv_blocks, send_blocks};
+use wholeblock::{BlockCodec, BlockError, BlockTransport, send_blocks};
 
 async fn by_turns(io: impl AsyncRead + AsyncWrite + Unpin) -> Result<(), BlockError> {
     let mut blocks = BlockTransport::new(io, BlockCodec::length_prefixed());
     loop {
-        let mut requests = recv_blocks(&mut blocks);
-        let Some(batch) = requests.next_batch().await? else {
+        let Some(requests) = blocks.recv_batch().await? else {
             break;
         };
-        let answers: Vec<_> = batch.map(<[u8]>::to_ascii_uppercase).collect(); // ends the batch
-        drop(requests); // and now nothing borrows `blocks`
+        let answers: Vec<_> = requests.map(<[u8]>::to_ascii_uppercase).collect();
+        // Now nothing borrows `blocks`.
         send_blocks(&mut blocks, iter(answers)).await?;
     }
     blocks.close().await

@@ -53,9 +53,8 @@ use crate::{
 /// filled a buffer of n bytes before, or completed a block of n bytes, is given room for the next n
 /// at once. Until the next block's length is known, a read brings 64 KiB at most. Between blocks no
 /// more than [`max_retained`](Self::max_retained) is kept. A block of up to 64 KiB that you keep
-/// holds at most 64 KiB of memory, whatever came before it. A connection
-/// that waits in [`recv_blocks`](crate::recv_blocks) or in a
-/// [`BlockTransport`](crate::BlockTransport) leaves its 64 KiB to the next one to read on its
+/// holds at most 64 KiB of memory, whatever came before it. A
+/// [`BlockTransport`](crate::BlockTransport) that waits leaves its 64 KiB to the next one to read on its
 /// thread, and holds 8 KiB.
 ///
 /// # After an error
@@ -271,18 +270,16 @@ impl<F: Framing, E> BlockCodec<F, E> {
     /// small blocks too. Less than 8 KiB counts as 8 KiB, with which `Framed` begins.
     ///
     /// ```
-    /// # use wholeblock::{BlockCodec, BlockTransport, recv_blocks};
+    /// # use wholeblock::{BlockCodec, BlockTransport};
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let wire = vec![7; 100_000];
     /// let codec = BlockCodec::exact(100_000)?;
     /// for (codec, kept) in [(codec.clone(), 100_000..200_000), (codec.max_retained(0), 0..9_000)] {
-    ///     let mut transport = BlockTransport::new(&wire[..], codec);
-    ///     let mut blocks = recv_blocks(&mut transport);
-    ///     assert_eq!(blocks.next().await?.map(<[u8]>::len), Some(100_000));
-    ///     assert_eq!(blocks.next().await?, None);
-    ///     drop(blocks);
-    ///     assert!(kept.contains(&transport.read_capacity()));
+    ///     let mut blocks = BlockTransport::new(&wire[..], codec);
+    ///     assert_eq!(blocks.recv().await?.map(<[u8]>::len), Some(100_000));
+    ///     assert_eq!(blocks.recv().await?, None);
+    ///     assert!(kept.contains(&blocks.read_capacity()));
     /// }
     /// # Ok(())
     /// # }

@@ -41,6 +41,8 @@ const BLOCKS_PER_UNIT: u64 = 64;
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Meter {
     /// Blocks at the last yield.
+    yielded: u64,
+    /// Blocks that were charged to the budget since.
     charged: u64,
 }
 
@@ -54,20 +56,20 @@ impl Meter {
         blocks: u64,
         per_turn: u64,
     ) -> Poll<()> {
-        match blocks.saturating_sub(self.charged) < per_turn {
+        match blocks < self.yielded + per_turn {
             true => Poll::Ready(()),
             false => self.poll_yield(cx, blocks),
         }
     }
 
-    /// All blocks at which the next yield is due, if it is due after `per_turn`.
+    /// All blocks at which a yield or a charge is due next, if it is due after `per_turn`.
     pub(crate) fn due(&self, per_turn: u64) -> u64 {
         self.charged + per_turn
     }
 
     #[cold]
     fn poll_yield(&mut self, cx: &mut Context<'_>, blocks: u64) -> Poll<()> {
-        self.charged = blocks;
+        (self.yielded, self.charged) = (blocks, blocks);
         match Handle::try_current() {
             // Tokio looks for input and output before it polls a task again that has yielded so.
             Ok(_) => pin!(yield_now()).poll(cx),

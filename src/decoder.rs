@@ -26,10 +26,6 @@ pub(crate) struct DecodeState {
     state: State,
     /// Skip blocks over the limit, instead of failing.
     skip_too_large: bool,
-    /// Answer that a whole block is there, and leave it in the buffer.
-    peek: bool,
-    /// True if the stream has ended between two blocks, and nothing has been read since.
-    ended: bool,
     /// Where the buffer begins, except that `index` counts the blocks that were lent of it.
     position: Position,
     stats: ReadStats,
@@ -105,13 +101,6 @@ impl DecodeState {
         self.stats
     }
 
-    /// While on, `decode` answers with an empty buffer as soon as a whole block is at the front,
-    /// and leaves it there.
-    pub(crate) fn set_peek(&mut self, on: bool) {
-        self.peek = on;
-        self.update_until();
-    }
-
     /// Goes on with the blocks that are in the buffer.
     fn drain(&mut self) {
         self.state = State::Draining { until: 0 };
@@ -121,18 +110,10 @@ impl DecodeState {
     /// Sets how many blocks may be taken as they are, after something that it depends on has changed.
     fn update_until(&mut self) {
         if let State::Draining { until } = &mut self.state {
-            *until = match self.read_buf.is_shared() && !self.peek {
+            *until = match self.read_buf.is_shared() {
                 true => self.meter.due(RECEIVED_PER_TURN),
                 false => 0,
             };
-        }
-    }
-
-    /// Records that whole blocks, of `wire_len` bytes altogether, have left the buffer.
-    pub(crate) fn record_taken(&mut self, blocks: u64, wire_len: usize) {
-        self.advance(blocks, wire_len);
-        if blocks > 0 {
-            self.drain();
         }
     }
 
@@ -146,14 +127,6 @@ impl DecodeState {
     /// an unfinished block.
     pub(crate) fn park(&mut self, buffer: &mut BytesMut) {
         self.read_buf.park(buffer);
-    }
-
-    /// Records that the next bytes come by a read, if nothing is buffered: a `Framed` made of parts
-    /// with an empty buffer reads before it asks the decoder.
-    pub(crate) fn await_first_read(&mut self, buffer: &BytesMut) {
-        if buffer.is_empty() && matches!(self.state, State::Draining { .. }) {
-            self.state = State::default();
-        }
     }
 
     /// Takes a large allocation again, after such a wait and before the next read.
@@ -269,14 +242,6 @@ impl DecodeState {
         }
     }
 
-    /// The block at the front, if it was accepted and has not been taken.
-    pub(crate) fn accepted(&self) -> Option<FrameLen> {
-        match self.state {
-            State::Whole(frame) => Some(frame),
-            _ => None,
-        }
-    }
-
     /// The end of the stream, where `rest` is left and no whole block: an error inside of a block.
     pub(crate) fn end_of_stream<F: Framing>(
         &mut self,
@@ -284,15 +249,9 @@ impl DecodeState {
         rest: &[u8],
     ) -> Result<(), BlockError> {
         let Some(failure) = self.cut_short(|front| parser.parse(front), rest) else {
-            self.ended = true;
             return Ok(());
         };
         Err(self.fail(failure, rest.len()))
-    }
-
-    /// True if the stream has ended between two blocks, as far as anybody has asked.
-    pub(crate) fn has_ended(&self) -> bool {
-        self.ended
     }
 
     /// The failure of a stream that ends inside a block, of which `rest` has arrived.
@@ -334,26 +293,22 @@ impl DecodeState {
         }
     }
 
-    /// The index of the block at the front, if a part of it has arrived.
-    pub(crate) fn partial(&self, buffer: &BytesMut) -> Option<u64> {
+    /// The index of the block at the front, if a part of it has arrived: there are `buffered` bytes.
+    pub(crate) fn partial(&self, buffered: usize) -> Option<u64> {
         let skipping = matches!(self.state, State::Skipping { .. });
-        (skipping || !buffer.is_empty()).then_some(self.position.index)
+        (skipping || buffered > 0).then_some(self.position.index)
     }
 
-    /// Yields, by being pending once, if the task has received enough blocks for a turn: those taken
-    /// since the last yield, and the `lent` ones that are still in the buffer.
-    pub(crate) fn poll_charge(&mut self, cx: &mut Context<'_>, lent: u64) -> Poll<()> {
-        let blocks = self.position.index + lent;
-        let polled = self.meter.poll_charge(cx, blocks, RECEIVED_PER_TURN);
-        self.update_until();
+    /// Yields, by being pending once, if the task has received enough blocks for a turn.
+    #[inline]
+    pub(crate) fn poll_charge(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let polled = self
+            .meter
+            .poll_charge(cx, self.position.index, RECEIVED_PER_TURN);
+        if polled.is_pending() {
+            self.update_until();
+        }
         polled
-    }
-
-    /// The number of blocks that may be taken or lent before the next [charge](Self::poll_charge),
-    /// beside the `lent` ones that are still in the buffer.
-    pub(crate) fn until_charge(&self, lent: u64) -> u64 {
-        let blocks = self.position.index + lent;
-        self.meter.due(RECEIVED_PER_TURN).saturating_sub(blocks)
     }
 
     /// Why there are no more blocks, if there are none.

@@ -1,13 +1,10 @@
-//! What `Framed`, its halves and `BlockTransport` lend to `recv_blocks` and `send_blocks`: the
-//! codec, the buffers, the transport.
-//!
-//! The two traits are sealed, since lending a block in place, or writing past the write buffer,
-//! takes knowledge of what these types do with their buffers.
+//! What `recv_blocks` and `send_blocks` use of `Framed`, its halves and `BlockTransport`: what these
+//! offer to everybody, under one name.
 
 use std::{
-    mem,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
@@ -15,10 +12,7 @@ use futures::{Sink, Stream};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::codec::{Framed, FramedRead, FramedWrite};
 
-use crate::{
-    BlockCodec, CodecError, Framing, coop, decoder::DecodeState, stall::Timeouts,
-    write::BlockWriter,
-};
+use crate::{BlockCodec, CodecError, Framing, decoder::DecodeState, write::BlockWriter};
 
 /// What [`recv_blocks`](crate::recv_blocks) receives from:
 /// [`BlockTransport`](crate::BlockTransport), or [`Framed`] or [`FramedRead`] with a [`BlockCodec`].
@@ -56,10 +50,7 @@ use crate::{
             (`TcpStream::into_split`, `tokio::io::split`), and put the reading half into \
             `BlockTransport::new(half, codec)`"
 )]
-pub trait AsFramedRead:
-    Stream<Item = Result<BytesMut, <Self as sealed::FramedRead>::Error>> + Unpin + sealed::FramedRead
-{
-}
+pub trait AsFramedRead: sealed::FramedRead {}
 
 /// What [`send_blocks`](crate::send_blocks) sends through:
 /// [`BlockTransport`](crate::BlockTransport), or [`Framed`] or [`FramedWrite`] with a
@@ -98,61 +89,29 @@ pub trait AsFramedRead:
 )]
 pub trait AsFramedWrite: Unpin + sealed::FramedWrite {}
 
-/// What a wait for a block ends with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Arrival {
-    /// A whole block is at the front of the buffer.
-    Block,
-    /// No further block will come.
-    End,
-}
-
 pub(crate) mod sealed {
     use super::{
-        Arrival, AsyncWrite, BlockCodec, BlockWriter, Bytes, BytesMut, CodecError, Context,
-        Framing, Pin, Poll, Sink, Timeouts,
+        AsyncWrite, BlockCodec, BlockWriter, Bytes, BytesMut, CodecError, Context, DecodeState,
+        Duration, Framing, Pin, Poll, Sink, Stream,
     };
 
-    pub trait FramedRead {
-        type Framing: Framing;
+    pub trait FramedRead: Stream<Item = Result<BytesMut, Self::Error>> + Unpin {
         type Error: CodecError;
 
-        fn codec(&self) -> &BlockCodec<Self::Framing, Self::Error>;
-        fn codec_mut(&mut self) -> &mut BlockCodec<Self::Framing, Self::Error>;
-        fn read_buffer(&self) -> &BytesMut;
-        fn read_buffer_mut(&mut self) -> &mut BytesMut;
-
-        /// The timeouts that apply to a receiver unless it has its own.
+        /// Where the stream is, what was read, and why there is no more of it.
         #[expect(
             private_interfaces,
             reason = "sealed: nobody else calls or implements it"
         )]
-        fn hand_over_timeouts(&mut self) -> Timeouts {
-            Timeouts::default()
-        }
+        fn decode_state(&self) -> &DecodeState;
 
-        /// Takes back what the receiver has seen.
-        #[expect(
-            private_interfaces,
-            reason = "sealed: nobody else calls or implements it"
-        )]
-        fn take_back_timeouts(&mut self, _timeouts: &Timeouts) {}
+        /// Bytes that have arrived and were not taken.
+        fn buffered(&self) -> usize;
 
-        /// Waits until a whole block is at the front of the buffer, and leaves it there. Lends the
-        /// buffer's large allocation to others while it waits.
-        ///
-        /// Also pending, without a wake-up, once a read leaves the block unfinished and `timeouts`
-        /// finds it late. `Framed` looks at nothing between two reads, so there it is not noticed
-        /// before a read must wait or the task has spent its budget.
-        #[expect(
-            private_interfaces,
-            reason = "sealed: nobody else calls or implements it"
-        )]
-        fn poll_peek(
-            &mut self,
-            cx: &mut Context<'_>,
-            timeouts: &mut Timeouts,
-        ) -> Poll<Result<Arrival, Self::Error>>;
+        /// As `poll_next`, for a future that [gives up](Self::pause) its wait when it is dropped.
+        fn poll_block(&mut self, cx: &mut Context<'_>) -> Poll<Option<Self::Item>>;
+
+        fn pause(&mut self) {}
     }
 
     /// Has no error of its own: with two by one name, a bound on the sink's would be ambiguous.
@@ -183,13 +142,9 @@ pub(crate) mod sealed {
             own: &'a mut BlockWriter,
         ) -> (&'a mut Self::Io, &'a mut BlockWriter);
 
-        /// The timeouts that apply to a transfer unless it has its own.
-        #[expect(
-            private_interfaces,
-            reason = "sealed: nobody else calls or implements it"
-        )]
-        fn hand_over_timeouts(&mut self) -> Timeouts {
-            Timeouts::default()
+        /// The stall timeout of a transfer, unless it sets its own.
+        fn write_timeout(&self) -> Option<Duration> {
+            None
         }
 
         /// Bytes that were queued before and go first.
@@ -212,164 +167,50 @@ pub(crate) mod sealed {
     }
 }
 
-/// [`poll_peek`](sealed::FramedRead::poll_peek) of `Framed` and `FramedRead`.
-///
-/// Goes through `framed`'s own `poll_next`, for that keeps its state right: had the bytes been read
-/// behind its back, it would wait for more before it looked at them.
-fn poll_peek_framed<R: AsFramedRead>(
-    framed: &mut R,
-    cx: &mut Context<'_>,
-) -> Poll<Result<Arrival, R::Error>> {
-    if let Some(error) = framed.codec().decode.failure() {
-        return Poll::Ready(Err(error.into()));
-    }
-    with_decoder_and_buffer(framed, |decoder, buffer| {
-        decoder.await_first_read(buffer);
-        decoder.unpark(buffer);
-    });
-    let peeking = Peeking::new(framed);
-    let mut polled = coop::poll_operation(cx, |cx| Pin::new(&mut *peeking.0).poll_next(cx));
-    if matches!(polled, Poll::Ready(None)) && !peeking.0.codec().decode.has_ended() {
-        // The one `None` that follows an error which the stream itself has returned.
-        polled = Pin::new(&mut *peeking.0).poll_next(cx);
-    }
-    if let Poll::Ready(Some(Err(_))) = polled {
-        // After an error, `Framed` gives `None` once, which would look like the stream's end.
-        let _none = Pin::new(&mut *peeking.0).poll_next(cx);
-    }
-    drop(peeking);
-    match polled {
-        // In peek mode an item is an empty buffer, which says that there is a block.
-        Poll::Ready(Some(peeked)) => Poll::Ready(peeked.map(|_empty| Arrival::Block)),
-        Poll::Ready(None) => Poll::Ready(Ok(Arrival::End)),
-        Poll::Pending => {
-            with_decoder_and_buffer(framed, DecodeState::park);
-            Poll::Pending
+/// Implements the trait for a type that is made of a `BlockCodec`, which it lends by these methods.
+macro_rules! framed_read {
+    ($framed:ident, $codec:ident, $codec_mut:ident) => {
+        impl<T, F, E> AsFramedRead for $framed<T, BlockCodec<F, E>>
+        where
+            T: AsyncRead + Unpin,
+            F: Framing,
+            E: CodecError,
+        {
         }
-    }
+
+        #[expect(
+            private_interfaces,
+            reason = "sealed: nobody else calls or implements it"
+        )]
+        impl<T, F, E> sealed::FramedRead for $framed<T, BlockCodec<F, E>>
+        where
+            T: AsyncRead + Unpin,
+            F: Framing,
+            E: CodecError,
+        {
+            type Error = E;
+
+            #[inline]
+            fn decode_state(&self) -> &DecodeState {
+                &self.$codec().decode
+            }
+
+            fn buffered(&self) -> usize {
+                self.read_buffer().len()
+            }
+
+            #[inline]
+            fn poll_block(&mut self, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+                // tokio-util's types do not yield between two blocks that are in their buffer.
+                ready!(self.$codec_mut().decode.poll_charge(cx));
+                Pin::new(self).poll_next(cx)
+            }
+        }
+    };
 }
 
-/// Gives `change` the decoder and the read buffer at once, which `Framed` lends only one at a time.
-fn with_decoder_and_buffer<R: AsFramedRead>(
-    framed: &mut R,
-    change: impl FnOnce(&mut DecodeState, &mut BytesMut),
-) {
-    let mut buffer = mem::take(framed.read_buffer_mut());
-    change(&mut framed.codec_mut().decode, &mut buffer);
-    *framed.read_buffer_mut() = buffer;
-}
-
-/// Has the codec peek for as long as this lives, so that no panic of the transport leaves it so.
-struct Peeking<'a, R: AsFramedRead>(&'a mut R);
-
-impl<'a, R: AsFramedRead> Peeking<'a, R> {
-    fn new(framed: &'a mut R) -> Self {
-        framed.codec_mut().decode.set_peek(true);
-        Self(framed)
-    }
-}
-
-impl<R: AsFramedRead> Drop for Peeking<'_, R> {
-    fn drop(&mut self) {
-        self.0.codec_mut().decode.set_peek(false);
-    }
-}
-
-impl<T, F, E> AsFramedRead for Framed<T, BlockCodec<F, E>>
-where
-    T: AsyncRead + Unpin,
-    F: Framing,
-    E: CodecError,
-{
-}
-
-#[expect(
-    private_interfaces,
-    reason = "sealed: nobody else calls or implements it"
-)]
-impl<T, F, E> sealed::FramedRead for Framed<T, BlockCodec<F, E>>
-where
-    T: AsyncRead + Unpin,
-    F: Framing,
-    E: CodecError,
-{
-    type Framing = F;
-    type Error = E;
-
-    #[inline]
-    fn codec(&self) -> &BlockCodec<F, E> {
-        Framed::codec(self)
-    }
-
-    fn codec_mut(&mut self) -> &mut BlockCodec<F, E> {
-        Framed::codec_mut(self)
-    }
-
-    #[inline]
-    fn read_buffer(&self) -> &BytesMut {
-        Framed::read_buffer(self)
-    }
-
-    fn read_buffer_mut(&mut self) -> &mut BytesMut {
-        Framed::read_buffer_mut(self)
-    }
-
-    fn poll_peek(
-        &mut self,
-        cx: &mut Context<'_>,
-        _timeouts: &mut Timeouts,
-    ) -> Poll<Result<Arrival, E>> {
-        poll_peek_framed(self, cx)
-    }
-}
-
-impl<T, F, E> AsFramedRead for FramedRead<T, BlockCodec<F, E>>
-where
-    T: AsyncRead + Unpin,
-    F: Framing,
-    E: CodecError,
-{
-}
-
-#[expect(
-    private_interfaces,
-    reason = "sealed: nobody else calls or implements it"
-)]
-impl<T, F, E> sealed::FramedRead for FramedRead<T, BlockCodec<F, E>>
-where
-    T: AsyncRead + Unpin,
-    F: Framing,
-    E: CodecError,
-{
-    type Framing = F;
-    type Error = E;
-
-    #[inline]
-    fn codec(&self) -> &BlockCodec<F, E> {
-        FramedRead::decoder(self)
-    }
-
-    fn codec_mut(&mut self) -> &mut BlockCodec<F, E> {
-        FramedRead::decoder_mut(self)
-    }
-
-    #[inline]
-    fn read_buffer(&self) -> &BytesMut {
-        FramedRead::read_buffer(self)
-    }
-
-    fn read_buffer_mut(&mut self) -> &mut BytesMut {
-        FramedRead::read_buffer_mut(self)
-    }
-
-    fn poll_peek(
-        &mut self,
-        cx: &mut Context<'_>,
-        _timeouts: &mut Timeouts,
-    ) -> Poll<Result<Arrival, E>> {
-        poll_peek_framed(self, cx)
-    }
-}
+framed_read!(Framed, codec, codec_mut);
+framed_read!(FramedRead, decoder, decoder_mut);
 
 impl<T, F, E> AsFramedWrite for Framed<T, BlockCodec<F, E>>
 where

@@ -67,7 +67,7 @@ pub(crate) const MAX_HEADER_LEN: usize = 64 * 1024;
 /// # Asked again
 ///
 /// `decode_header` is asked about one header any number of times, and
-/// [`next_batch`](crate::RecvBlocks::next_batch) asks a clone: keep the framing small, ideally `Copy`.
+/// [`recv_batch`](crate::BlockTransport::recv_batch) asks a clone: keep the framing small, ideally `Copy`.
 /// One that no longer finds the block that it, or its original, has found before ends the stream with
 /// `InvalidHeader`.
 ///

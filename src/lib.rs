@@ -21,17 +21,18 @@
 //!
 //! # Which form to use
 //!
-//! * **[`BlockTransport`]** where blocks are handed on to other tasks, or to code that takes any
-//!   `Sink` and `Stream`: owned blocks, `BytesMut` out and `Bytes` in. Large ones leave without a
-//!   copy, small ones many in one write.
-//! * **[`recv_blocks`] and [`send_blocks`]** where throughput counts: a received block is lent as
-//!   `&[u8]`, without an allocation or a copy, and a stream of blocks is sent in large writes.
-//!   On a `BlockTransport` or a `Framed`.
+//! * **[`BlockTransport`]** in most programs. [`next`](BlockTransport::next) returns owned blocks, for
+//!   other tasks. [`recv`](BlockTransport::recv) lends a block as `&[u8]`, without an allocation or a
+//!   copy, and [`recv_batch`](BlockTransport::recv_batch) many at once, where throughput counts.
+//!   [`send`](BlockTransport::send) and [`feed`](BlockTransport::feed) send: large blocks without a copy,
+//!   small ones many in one write. It is a `Sink` and a `Stream`, too.
+//! * **[`recv_blocks`] and [`send_blocks`]** to receive a number of blocks, or to send a stream of them,
+//!   and to count what was moved. On a `BlockTransport` or a `Framed`.
 //! * **[`Framed`](tokio_util::codec::Framed)** with a [`BlockCodec`], wherever something asks for
 //!   exactly that. It copies each block into its write buffer, and writes every 8 KiB. For
 //!   blocks that are shorter, `framed.set_backpressure_boundary(64 * 1024)` is faster.
 //!
-//! They mix: each is as it was after either helper, and loses and repeats nothing.
+//! You can use all of them on one connection, in any order. Nothing is lost or repeated.
 //!
 //! # Nagle's algorithm
 //!
@@ -103,7 +104,7 @@
 //!
 //! [`recv_blocks`] and [`send_blocks`] may set their own ([`RecvBlocks::stall_timeout`],
 //! [`RecvBlocks::block_deadline`], [`SendBlocks::stall_timeout`], [`SendBlocks::block_deadline`]), and have
-//! none otherwise over a `Framed`.
+//! none otherwise over a `Framed`. Of a receiver's timeout and the transport's, the shorter one applies.
 //!
 //! On a thread that is busy with other tasks, both come late, as `tokio::time::timeout` does. All that
 //! has arrived is read before a stall is reported.
@@ -130,8 +131,8 @@
 // those below it only.
 //
 //   transport         a sink and a stream over the codec and the writer
-//   recv | send       lending blocks | sending a stream of blocks
-//   framed            what `Framed`, its halves and the transport lend to these two
+//   recv | send       receiving a number of blocks | sending a stream of blocks
+//   framed            what these two use of `Framed`, its halves and the transport
 //   codec | write     what users configure | queue, block lengths, flushes
 //   decoder           a state machine over the read buffer
 //   payload           what blocks to send may be made of

@@ -23,9 +23,9 @@ pub const HEADER_SLACK: usize = 64;
 /// 1 MiB are received without an allocation each.
 pub const DEFAULT_MAX_RETAINED: usize = 1024 * 1024;
 
-/// The longest part of a block that is copied into a small buffer, and back, for the sake of
-/// parking the large one.
-const MAX_PARKED: usize = INITIAL_CAPACITY / 2;
+/// The most that is moved to the front of a buffer, so that the next read has room for a whole batch, or
+/// into a small buffer and back, so that the large one can be parked.
+const MAX_MOVED: usize = INITIAL_CAPACITY / 2;
 
 /// The block at the front of the buffer, as far as that is known when capacity is reserved for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -239,17 +239,21 @@ impl ReadBufPolicy {
     /// Removes the first `len` bytes, which were lent. An allocation that is too large to keep goes with
     /// them.
     pub(crate) fn remove(&self, len: usize, buffer: &mut BytesMut) {
-        let keeps = buffer.capacity() <= self.max_capacity;
-        buffer.advance(len);
-        if !keeps {
-            *buffer = BytesMut::from(&buffer[..]);
+        let unread = buffer.len() - len;
+        if buffer.capacity() > self.max_capacity {
+            *buffer = BytesMut::from(&buffer[len..]);
+        } else if unread <= MAX_MOVED {
+            buffer.copy_within(len.., 0);
+            buffer.truncate(unread);
+        } else {
+            buffer.advance(len);
         }
     }
 
     /// Returns the batch buffer to this thread's pool while the connection is idle. Unread bytes
     /// move to a buffer of [`INITIAL_CAPACITY`].
     pub(crate) fn park(&mut self, buffer: &mut BytesMut) {
-        if self.large || buffer.len() > MAX_PARKED || is_small(buffer) {
+        if self.large || buffer.len() > MAX_MOVED || is_small(buffer) {
             return;
         }
         let mut small = mem::take(&mut self.small);
@@ -603,15 +607,15 @@ mod tests {
     #[test]
     fn a_buffer_is_not_parked_with_much_in_it_nor_if_it_is_no_batch() {
         let mut buffer = BytesMut::with_capacity(BATCH);
-        buffer.extend_from_slice(&[0; MAX_PARKED]);
+        buffer.extend_from_slice(&[0; MAX_MOVED]);
         policy(64 * KIB, false).park(&mut buffer);
         assert_eq!(
             (buffer.len(), buffer.capacity()),
-            (MAX_PARKED, INITIAL_CAPACITY)
+            (MAX_MOVED, INITIAL_CAPACITY)
         );
 
         for (capacity, len) in [
-            (BATCH, MAX_PARKED + 1),
+            (BATCH, MAX_MOVED + 1),
             (2 * BATCH, 0),
             (INITIAL_CAPACITY, 0),
         ] {

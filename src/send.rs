@@ -185,7 +185,10 @@ where
         let (codec, queue) = framed.encode_parts(&mut writer);
         queue.count(codec);
         let start = codec.encoded();
-        let timeouts = framed.hand_over_timeouts();
+        let mut timeouts = Timeouts::default();
+        if let Some(timeout) = framed.write_timeout() {
+            timeouts.set_stall(timeout);
+        }
         Self {
             framed,
             source,

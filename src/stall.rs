@@ -107,6 +107,10 @@ impl Timeouts {
         self.stall = Some(timeout);
     }
 
+    pub(crate) fn stall(&self) -> Option<Duration> {
+        self.stall
+    }
+
     /// Changes who waits. A wait of a stream ends here, because nobody knows whether its caller waited.
     pub(crate) fn set_waiter(&mut self, waiter: Waiter) {
         if mem::replace(&mut self.waiter, waiter) == Waiter::Stream && waiter == Waiter::Future {
@@ -134,27 +138,6 @@ impl Timeouts {
             self.waited = self.waited.saturating_add(now - since);
             self.paused = Some(now);
         }
-    }
-
-    /// Returns timeouts for a receiver or a transfer that waits instead: the same ones, and what was seen
-    /// so far of the block at the front.
-    pub(crate) fn hand_over(&mut self) -> Self {
-        self.set_waiter(Waiter::Future);
-        Self {
-            stall: self.stall,
-            waited: self.waited,
-            paused: self.paused,
-            block: self.block,
-            partial: self.partial,
-            ..Self::default()
-        }
-    }
-
-    /// Goes on where `other` has stopped, with the limits that were set here.
-    pub(crate) fn take_back(&mut self, other: &Self) {
-        (self.waited, self.paused) = (other.waited, other.paused);
-        self.partial = other.partial;
-        self.since = None;
     }
 
     /// Forgets the unfinished block, because another one takes its place under the same index.

@@ -21,7 +21,8 @@
 //! | `ld`, `ld-64k`           | `LengthDelimitedCodec` in `Framed`: `feed`, `close` | `next`     |
 //! | `framed`, `framed-64k`   | `BlockCodec` in `Framed`: `feed`, `close`           | `next`     |
 //! | `transport`              | `BlockTransport`: `feed`, `close`  | `next`                      |
-//! | `next`, `next-batch`     | `send_blocks`                      | `recv_blocks`, lending      |
+//! | `helpers`                | `send_blocks` on a `Framed`        | `recv_blocks` on a `Framed` |
+//! | `recv`, `recv-batch`     | `send_blocks` on a `BlockTransport`| `recv`, `recv_batch`        |
 //!
 //! The raw limit runs twice in each turn: blocks copied into a buffer of 60 KiB that is written
 //! when it is full; and blocks kept, and slices of them written, 60 KiB at once. The better of the

@@ -16,7 +16,12 @@ type Quantiles = [f64; 2];
 pub(crate) fn measure(args: &Args, trips: u64, link: &Link) -> anyhow::Result<()> {
     let mut contenders = run::contenders(&args.only);
     // For one block at a time these do the same as `Framed` and `Ld`.
-    let others = [Contender::Next, Contender::NextBatch, Contender::Ld64k];
+    let others = [
+        Contender::Recv,
+        Contender::RecvBatch,
+        Contender::Ld64k,
+        Contender::Helpers,
+    ];
     contenders.retain(|contender| !others.contains(contender));
     let mut loads = args.loads();
     for load in &mut loads {

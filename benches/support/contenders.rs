@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use futures::{Sink, SinkExt, Stream, StreamExt, future::BoxFuture, stream};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::codec::Framed;
-use wholeblock::{BlockCodec, BlockTransport, Exact, Framing, send_blocks};
+use wholeblock::{BlockCodec, BlockTransport, Exact, Framing, recv_blocks, send_blocks};
 
 use super::{
     load::{Blocks, Load},
@@ -34,9 +34,11 @@ pub enum Contender {
     Framed,
     #[value(name = "framed-64k")]
     Framed64k,
+    /// `send_blocks` and `recv_blocks` on a `Framed`.
+    Helpers,
     Transport,
-    Next,
-    NextBatch,
+    Recv,
+    RecvBatch,
 }
 
 impl Contender {
@@ -49,9 +51,10 @@ impl Contender {
             Self::Ld64k => "LengthDelimitedCodec, 64 KiB",
             Self::Framed => "Framed",
             Self::Framed64k => "Framed, 64 KiB",
+            Self::Helpers => "send_blocks, recv_blocks on Framed",
             Self::Transport => "BlockTransport",
-            Self::Next => "send_blocks, next",
-            Self::NextBatch => "send_blocks, next_batch",
+            Self::Recv => "send_blocks, recv",
+            Self::RecvBatch => "send_blocks, recv_batch",
         }
     }
 
@@ -79,9 +82,10 @@ impl Contender {
             Self::Ld64k => sink_stream(task, framed_64k(io, load.length_delimited())),
             Self::Framed => sink_stream(task, Framed::new(io, codec)),
             Self::Framed64k => sink_stream(task, framed_64k(io, codec)),
+            Self::Helpers => helpers(task, Framed::new(io, codec)),
             Self::Transport => sink_stream(task, BlockTransport::new(io, codec)),
-            Self::Next => lent(task, BlockTransport::new(io, codec), false),
-            Self::NextBatch => lent(task, BlockTransport::new(io, codec), true),
+            Self::Recv => lent(task, BlockTransport::new(io, codec), false),
+            Self::RecvBatch => lent(task, BlockTransport::new(io, codec), true),
         }
     }
 }
@@ -204,7 +208,7 @@ pub fn micros_since(started: Instant) -> f64 {
 type Ours<T, F> = BlockTransport<T, F>;
 
 /// `send_blocks` and `recv_blocks`; received by batches, or one by one. A block that is alone is
-/// left to the sink and the stream: a second caller of `next` would keep it from being inlined into
+/// left to the sink and the stream: a second caller of `recv` would keep it from being inlined into
 /// the loop that is measured.
 fn lent<F: Form>(task: Task, transport: Ours<impl Io, F>, batches: bool) -> Running {
     match task {
@@ -212,6 +216,27 @@ fn lent<F: Form>(task: Task, transport: Ours<impl Io, F>, batches: bool) -> Runn
         Task::Receive if batches => Box::pin(receive_batches(transport)),
         Task::Receive => Box::pin(receive_lent(transport)),
         task => sink_stream(task, transport),
+    }
+}
+
+/// `send_blocks` and `recv_blocks` on a `Framed`.
+fn helpers<F: Form>(task: Task, mut framed: Framed<impl Io, BlockCodec<F>>) -> Running {
+    match task {
+        Task::Send(source) => Box::pin(async move {
+            let sent = send_blocks(&mut framed, stream::iter(source)).await?;
+            framed.close().await?;
+            Ok(sent.blocks)
+        }),
+        Task::Receive => Box::pin(async move {
+            let mut blocks = recv_blocks(&mut framed);
+            let mut seen = 0;
+            while let Some(block) = blocks.next().await? {
+                black_box(block);
+                seen += 1;
+            }
+            Ok(seen)
+        }),
+        task => sink_stream(task, framed),
     }
 }
 

@@ -2,7 +2,7 @@
 //! the error that the reference finds, and no more memory than was promised.
 
 use std::{
-    mem,
+    iter, mem,
     pin::pin,
     sync::{
         Arc,
@@ -62,21 +62,21 @@ pub struct Input {
 enum Form {
     Decoder,
     FramedOwned,
-    FramedLent(Lending),
+    FramedReceived(Fickle),
     FramedReadOwned,
-    FramedReadLent(Lending),
+    FramedReadReceived(Fickle),
     Owned,
-    Lent(Lending),
+    /// By `recv_blocks`.
+    Received(Fickle),
+    Lent {
+        /// In batches, of which no more than this many blocks are taken.
+        batches_of: Option<u8>,
+        fickle: Fickle,
+    },
 }
 
-/// How blocks are lent.
-#[derive(Arbitrary, Clone, Copy, Debug)]
-struct Lending {
-    /// In batches, of which no more than this many blocks are taken.
-    batches_of: Option<u8>,
-    /// Whether each wait is given up where nothing has come, and each receiver after a block.
-    fickle: bool,
-}
+/// True if each wait is given up where nothing has come, and each receiver after a block.
+type Fickle = bool;
 
 /// A part of a stream.
 #[derive(Arbitrary, Clone, Debug)]
@@ -152,16 +152,22 @@ impl Visit for &Input {
         match self.form {
             Form::Decoder => checks.decode(codec, &reference, &wire, &self.reads),
             Form::FramedOwned => checks.owned(Framed::new(peer, codec)),
-            Form::FramedLent(lending) => checks.lent(Framed::new(peer, codec), lending),
+            Form::FramedReceived(fickle) => checks.received(Framed::new(peer, codec), fickle),
             Form::FramedReadOwned => checks.owned(FramedRead::new(peer, codec)),
-            Form::FramedReadLent(lending) => checks.lent(FramedRead::new(peer, codec), lending),
+            Form::FramedReadReceived(fickle) => {
+                checks.received(FramedRead::new(peer, codec), fickle);
+            }
             Form::Owned => checks.owned(BlockTransport::new(peer, codec)),
-            Form::Lent(lending) => checks.lent(BlockTransport::new(peer, codec), lending),
+            Form::Received(fickle) => checks.received(BlockTransport::new(peer, codec), fickle),
+            Form::Lent { batches_of, fickle } => {
+                checks.lent(BlockTransport::new(peer, codec), batches_of, fickle);
+            }
         }
         let form = match self.form {
             Form::Owned => flood::Form::Owned,
-            Form::Lent(Lending { batches_of, .. }) if batches_of.is_some() => flood::Form::Batched,
-            Form::Lent(_) => flood::Form::Lent,
+            Form::Received(_) => flood::Form::Received,
+            Form::Lent { batches_of, .. } if batches_of.is_some() => flood::Form::Batched,
+            Form::Lent { .. } => flood::Form::Lent,
             _ => return,
         };
         flood::receive(flooded, all, &wire, form);
@@ -176,40 +182,32 @@ trait Receiver: AsFramedRead<Error = BlockError> {
 }
 
 macro_rules! receiver {
-    ($receiver:ident, $codec:ident) => {
-        impl<F: Framing> Receiver for $receiver<Scripted, BlockCodec<F>> {
-            receiver!(@ $codec);
+    ($receiver:ty, $($capacity:ident).+, $codec:ident) => {
+        impl<F: Framing> Receiver for $receiver {
+            fn buffer(&self) -> &[u8] {
+                self.read_buffer()
+            }
 
             fn capacity(&self) -> usize {
-                self.read_buffer().capacity()
+                self.$($capacity()).+
+            }
+
+            fn skipped(&self) -> u64 {
+                self.$codec().skipped_blocks()
             }
         }
     };
-    (@ $codec:ident) => {
-        fn buffer(&self) -> &[u8] {
-            self.read_buffer()
-        }
-
-        fn skipped(&self) -> u64 {
-            self.$codec().skipped_blocks()
-        }
-    };
 }
 
-receiver!(Framed, codec);
-receiver!(FramedRead, decoder);
+receiver!(Framed<Scripted, BlockCodec<F>>, read_buffer.capacity, codec);
+receiver!(FramedRead<Scripted, BlockCodec<F>>, read_buffer.capacity, decoder);
+receiver!(BlockTransport<Scripted, F>, read_capacity, codec);
 
-impl<F: Framing> Receiver for BlockTransport<Scripted, F> {
-    receiver!(@ codec);
-
-    fn capacity(&self) -> usize {
-        self.read_capacity()
-    }
-}
-
-/// How a stream ended.
+/// What came of a wait.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Outcome {
+    Blocks,
+    /// Nothing, and the stream goes on.
     GoesOn,
     Over,
 }
@@ -282,15 +280,15 @@ impl Checks<'_> {
         Outcome::Over
     }
 
-    /// Panics if too much is held.
-    fn memory(&mut self, capacity: usize) {
+    /// Panics if too much is held with a buffer of this capacity, of which blocks may be lent.
+    fn memory(&mut self, capacity: usize, lent: bool) {
         self.begun();
         let arrived = self.arrived.load(Relaxed);
         self.bounds.check(&Standing {
             arrived,
             longest: self.longest,
             capacity,
-            idle: self.reader.kept(arrived) == 0,
+            idle: self.reader.kept(arrived) == 0 && !lent,
             failed: self.allocation_at_failure,
         });
     }
@@ -301,7 +299,7 @@ impl Checks<'_> {
             let next = task.finish(|cx| {
                 let polled = receiver.poll_next_unpin(cx);
                 if polled.is_pending() {
-                    self.memory(receiver.capacity());
+                    self.memory(receiver.capacity(), false);
                 }
                 polled
             });
@@ -310,7 +308,7 @@ impl Checks<'_> {
                 Some(Ok(block)) => {
                     self.block(&block);
                     self.keep_or_drop(block);
-                    self.memory(receiver.capacity());
+                    self.memory(receiver.capacity(), false);
                     continue;
                 }
                 Some(Err(error)) => self.end(Some(&error)),
@@ -323,58 +321,97 @@ impl Checks<'_> {
         self.over(receiver);
     }
 
-    fn lent(mut self, mut receiver: impl Receiver, lending: Lending) {
-        while self.lend(&mut receiver, lending) == Outcome::GoesOn {
-            self.memory(receiver.capacity());
+    fn received(mut self, mut receiver: impl Receiver, fickle: Fickle) {
+        while self.receive(&mut receiver, fickle) != Outcome::Over {
+            self.memory(receiver.capacity(), false);
         }
+        let again = self.receive(&mut receiver, true);
+        self.check_again(again);
         self.over(receiver);
     }
 
-    /// Lends blocks, until they end or the receiver is given up.
-    fn lend(&mut self, receiver: &mut impl Receiver, lending: Lending) -> Outcome {
-        let task = mem::take(&mut self.task);
+    /// Receives blocks, until they end or the receiver is given up.
+    fn receive(&mut self, receiver: &mut impl Receiver, fickle: Fickle) -> Outcome {
         let mut blocks = recv_blocks(receiver);
-        let outcome = loop {
-            let lent = match lending.batches_of {
-                None => {
-                    let next = blocks.next();
-                    let next = self.wait(&task, next, lending.fickle);
-                    next.map(|lent| lent.map(|block| block.map(|block| self.block(block))))
-                }
-                Some(most) => {
-                    let next = blocks.next_batch();
-                    let next = self.wait(&task, next, lending.fickle);
-                    let most = usize::from(most).max(1);
-                    next.map(|lent| {
-                        lent.map(|batch| {
-                            batch.map(|batch| batch.take(most).for_each(|block| self.block(block)))
-                        })
-                    })
-                }
-            };
-            match lent {
-                // A receiver is at its end after an error; what follows is for another one.
-                Some(Err(error)) => break self.end(Some(&error)),
-                Some(Ok(None)) => break self.end(None),
-                Some(Ok(Some(()))) if !lending.fickle => {}
-                None | Some(Ok(Some(()))) => break Outcome::GoesOn,
+        loop {
+            let block = async { Ok(blocks.next().await?.map(iter::once)) };
+            let outcome = self.take(block, fickle);
+            if outcome == Outcome::Over {
+                let again = async { Ok(blocks.next().await?.map(iter::once)) };
+                let again = self.take(again, true);
+                self.check_again(again);
             }
+            if fickle || outcome == Outcome::Over {
+                return outcome;
+            }
+        }
+    }
+
+    fn lent<F: Framing>(
+        mut self,
+        mut transport: BlockTransport<Scripted, F>,
+        batches_of: Option<u8>,
+        fickle: Fickle,
+    ) {
+        loop {
+            let outcome = self.lend(&mut transport, batches_of, fickle);
+            self.memory(transport.read_capacity(), outcome == Outcome::Blocks);
+            if outcome == Outcome::Over {
+                break;
+            }
+        }
+        let again = self.lend(&mut transport, batches_of, true);
+        self.check_again(again);
+        self.over(transport);
+    }
+
+    fn lend<F: Framing>(
+        &mut self,
+        transport: &mut BlockTransport<Scripted, F>,
+        batches_of: Option<u8>,
+        fickle: Fickle,
+    ) -> Outcome {
+        let Some(most) = batches_of else {
+            let block = async { Ok(transport.recv().await?.map(iter::once)) };
+            return self.take(block, fickle);
         };
-        self.task = task;
-        self.failed = false;
+        let most = usize::from(most).max(1);
+        let batch = async { Ok(transport.recv_batch().await?.map(|batch| batch.take(most))) };
+        self.take(batch, fickle)
+    }
+
+    /// Takes note of what `future` gives, or that it is given up since it does not do so at once.
+    fn take<'b, B>(
+        &mut self,
+        future: impl Future<Output = Result<Option<B>, BlockError>>,
+        fickle: Fickle,
+    ) -> Outcome
+    where
+        B: Iterator<Item = &'b [u8]>,
+    {
+        let mut future = pin!(future);
+        let polled = match fickle {
+            true => future.poll(&mut self.task.context()),
+            false => Poll::Ready(self.task.finish(|cx| future.as_mut().poll(cx))),
+        };
+        let outcome = match polled {
+            Poll::Pending => Outcome::GoesOn,
+            Poll::Ready(Ok(Some(blocks))) => {
+                blocks.for_each(|block| self.block(block));
+                Outcome::Blocks
+            }
+            Poll::Ready(Ok(None)) => self.end(None),
+            Poll::Ready(Err(error)) => self.end(Some(&error)),
+        };
+        self.failed = false; // here no end follows an error
         outcome
     }
 
-    /// What `future` gives; none if it is given up since it does not do so at once.
-    fn wait<T>(&self, task: &Task, future: impl Future<Output = T>, fickle: bool) -> Option<T> {
-        let mut future = pin!(future);
-        if !fickle {
-            return Some(task.finish(|cx| future.as_mut().poll(cx)));
-        }
-        match future.poll(&mut task.context()) {
-            Poll::Ready(ready) => Some(ready),
-            Poll::Pending => None,
-        }
+    /// Panics unless `again` is due after the stream is over: an error about the blocks comes again, at
+    /// once. After the end the transport is asked once more, and may fail.
+    fn check_again(&mut self, again: Outcome) {
+        let due = again == Outcome::Over || self.reader.peek() == Event::End;
+        assert!(due, "not the error again");
     }
 
     /// After the end there is nothing more, but the end or the error again; the buffer stays as it is,
@@ -399,7 +436,7 @@ impl Checks<'_> {
         }
         assert_eq!(receiver.skipped(), self.reader.skipped);
         assert!(receiver.buffer() == left, "the buffer after an error");
-        self.memory(receiver.capacity());
+        self.memory(receiver.capacity(), false);
         drop(receiver);
         for (block, wire_len) in self.kept {
             self.bounds.drop_kept(block, wire_len);
@@ -439,7 +476,7 @@ impl Checks<'_> {
                     }
                 }
             }
-            self.memory(buffer.capacity());
+            self.memory(buffer.capacity(), false);
             let arrived = self.arrived.load(Relaxed);
             if arrived == wire.len() {
                 break;

@@ -33,6 +33,8 @@ thread_local! {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Form {
     Owned,
+    /// By `recv_blocks`.
+    Received,
     Lent,
     Batched,
 }
@@ -55,8 +57,8 @@ pub(crate) fn receive<F: Framing>(
     }
     // A buffer's blocks are charged together where they are skipped or lent as a batch.
     let a_buffer = match (form, reader.skipped) {
-        (Form::Owned | Form::Lent, 0) => 0,
-        (_, 0) => BATCH / shortest,
+        (Form::Batched, 0) => BATCH / shortest,
+        (_, 0) => 0,
         _ => BATCH,
     };
     let most = RECEIVED_PER_TURN + a_buffer as u64;
@@ -94,10 +96,13 @@ fn poll<F: Framing>(
         Form::Owned => transport
             .poll_next_unpin(cx)
             .map(|block| block.expect("no end").map(|_| 1)),
-        Form::Lent => pin!(recv_blocks(transport).next())
+        Form::Received => pin!(recv_blocks(transport).next())
             .poll(cx)
             .map_ok(|block| block.map_or(0, |_| 1)),
-        Form::Batched => pin!(recv_blocks(transport).next_batch())
+        Form::Lent => pin!(transport.recv())
+            .poll(cx)
+            .map_ok(|block| block.map_or(0, |_| 1)),
+        Form::Batched => pin!(transport.recv_batch())
             .poll(cx)
             .map_ok(|batch| batch.map_or(0, |batch| batch.count() as u64)),
     }

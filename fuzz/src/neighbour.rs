@@ -3,7 +3,7 @@
 
 use std::{future::Future, pin::pin, task::Poll};
 
-use wholeblock::{BlockCodec, BlockTransport, recv_blocks};
+use wholeblock::{BlockCodec, BlockTransport};
 
 use testing::{
     KIB,
@@ -20,10 +20,9 @@ static READS: [Step; 5] = [Step::All, Step::All, Step::All, Step::All, Step::Pen
 pub(crate) fn receive(goes_on: bool) {
     let codec = BlockCodec::exact(KIB).expect("a framing");
     let mut transport = BlockTransport::new(Scripted::sending(&WIRE, READS), codec);
-    let mut blocks = recv_blocks(&mut transport);
     let task = Task::new();
     let mut poll_batch = || {
-        let polled = pin!(blocks.next_batch()).poll(&mut task.context());
+        let polled = pin!(transport.recv_batch()).poll(&mut task.context());
         polled.map(|batch| batch.expect("no error").expect("no end").count())
     };
     while poll_batch().is_ready() {}

@@ -485,8 +485,8 @@ impl Session {
             .count();
         // What is behind a switch is not to be read before it.
         let most = match of_epoch == side.expected.len() {
-            true => u64::from(blocks),
-            false => (of_epoch as u64).min(blocks.into()),
+            true => usize::from(blocks),
+            false => of_epoch.min(blocks.into()),
         };
         if of_epoch == 0 && !side.expected.is_empty() {
             self.go_on(at);
@@ -496,7 +496,7 @@ impl Session {
         let ends = mem::take(&mut side.failed) && form == Form::Owned;
         let received = match form {
             Form::Owned => either!(side.io, io => poll_owned(io, cx)),
-            _ => either!(side.io, io => poll_lent(io, form, most.max(1), cx)),
+            _ => poll_lent(&mut side.io, form, most.max(1), cx),
         };
         let blocks = received.blocks.iter();
         blocks.for_each(|block| side.received(block));
@@ -509,7 +509,8 @@ impl Session {
             After::Error(BlockError::Io(error)) => {
                 let (reads, _) = side.end.take_failures();
                 assert!(reads, "{error}, though the transport has not failed");
-                side.failed = form == Form::Owned;
+                // What lends the blocks of a transport leaves no end behind an error.
+                side.failed = form == Form::Owned || matches!(side.io, Io::Framed(_));
             }
             After::Error(error) => side.refused(&error),
         }

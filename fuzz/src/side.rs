@@ -27,7 +27,7 @@ use testing::{
 /// Capacities of the buffers that parts come with: small ones, and one larger than any batch.
 const PARTS: [usize; 4] = [0, 3, 1_000, 300 * KIB];
 
-/// A way to receive.
+/// A way to receive. A `Framed` lends no batches: each block comes alone there.
 #[derive(Arbitrary, Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
     Owned,
@@ -40,7 +40,7 @@ pub(crate) enum Form {
         of: u8,
         leaked: bool,
     },
-    /// A block and a batch in turn.
+    /// A block, a batch, and a block by `recv_blocks` in turn.
     Mixed,
 }
 
@@ -270,47 +270,95 @@ where
 }
 
 /// Has as many blocks lent as are there, up to `most`.
-pub(crate) fn poll_lent<R>(io: &mut R, form: Form, most: u64, cx: &mut Context<'_>) -> Received
-where
-    R: AsFramedRead<Error = BlockError>,
-{
-    let (of, leaked) = match form {
-        Form::Batched { of, leaked } => (usize::from(of).max(1), leaked),
-        Form::Lent { leaked } => (0, leaked),
-        Form::Owned | Form::Mixed => (usize::MAX, false),
+pub(crate) fn poll_lent(io: &mut Io, form: Form, most: usize, cx: &mut Context<'_>) -> Received {
+    let mut received = Received {
+        blocks: Vec::new(),
+        after: After::Unknown,
     };
-    let mut receiving = recv_blocks(io).stop_after(most);
-    let mut blocks: Vec<BytesMut> = Vec::new();
-    let mut after = After::Unknown;
-    let turns = if leaked { 1 } else { most };
-    for turn in 0..turns {
-        let in_batch = of > 0 && (form != Form::Mixed || turn % 2 == 1);
-        let polled = if in_batch {
-            let batch = pin!(receiving.next_batch()).poll(cx);
-            batch.map_ok(|batch| {
-                batch.map(|batch| blocks.extend(batch.take(of).map(BytesMut::from)))
-            })
-        } else {
-            let block = pin!(receiving.next()).poll(cx);
-            block.map_ok(|block| block.map(|block| blocks.push(block.into())))
+    let counted = match io {
+        Io::Framed(framed) => {
+            let mut receiving = recv_blocks(framed).stop_after(most as u64);
+            while received.blocks.len() < most
+                && received.take(one(pin!(receiving.next()).poll(cx)))
+            {}
+            let counted = receiving.stats().blocks;
+            if let Form::Lent { leaked: true } | Form::Batched { leaked: true, .. } = form {
+                mem::forget(receiving);
+            }
+            counted
+        }
+        Io::Transport(transport) => {
+            let before = transport.stats().received_blocks;
+            while received.blocks.len() < most && received.lend(transport, form, most, cx) {}
+            transport.stats().received_blocks - before
+        }
+        Io::Gone => unreachable!(),
+    };
+    assert_eq!(counted, received.blocks.len() as u64);
+    received
+}
+
+impl Received {
+    /// Has a block or a batch lent. False if no more is to come now.
+    fn lend(
+        &mut self,
+        transport: &mut BlockTransport<End, AnyFraming>,
+        form: Form,
+        most: usize,
+        cx: &mut Context<'_>,
+    ) -> bool {
+        let so_far = self.blocks.len();
+        let (turn, of, leaked) = match form {
+            Form::Lent { leaked } => (0, 0, leaked),
+            Form::Batched { of, leaked } => (1, usize::from(of).max(1), leaked),
+            Form::Owned | Form::Mixed => (so_far % 3, usize::MAX, false),
         };
-        if let Poll::Ready(Ok(Some(()))) = polled {
-            continue;
+        match turn {
+            0 => {
+                let mut next = transport.recv();
+                let polled = Pin::new(&mut next).poll(cx);
+                if leaked {
+                    mem::forget(next);
+                }
+                self.take(one(polled))
+            }
+            1 => {
+                let of = of.min(most - so_far);
+                match pin!(transport.recv_batch()).poll(cx) {
+                    Poll::Ready(Ok(Some(mut batch))) if leaked => {
+                        // What it has lent has not left the buffer, and comes again.
+                        batch.by_ref().take(of).for_each(drop);
+                        mem::forget(batch);
+                        false
+                    }
+                    polled => self.take(polled.map_ok(|batch| batch.map(|batch| batch.take(of)))),
+                }
+            }
+            _ => self.take(one(pin!(recv_blocks(transport).next()).poll(cx))),
         }
-        // It stops after so many, which is no end of the stream.
-        if (blocks.len() as u64) < most {
-            after = After::new(polled.map(Result::err));
+    }
+
+    /// Takes note of what was polled. False if no more is to come now.
+    fn take<'b, B>(&mut self, polled: Poll<Result<Option<B>, BlockError>>) -> bool
+    where
+        B: Iterator<Item = &'b [u8]>,
+    {
+        match polled {
+            Poll::Ready(Ok(Some(blocks))) => {
+                self.blocks.extend(blocks.map(BytesMut::from));
+                return true;
+            }
+            other => self.after = After::new(other.map(Result::err)),
         }
-        break;
+        false
     }
-    if leaked {
-        // What it has lent has not left the buffer, and comes again.
-        blocks.clear();
-        mem::forget(receiving);
-    } else {
-        assert_eq!(receiving.stats().blocks, blocks.len() as u64);
-    }
-    Received { blocks, after }
+}
+
+/// A block as a batch of one.
+fn one(
+    polled: Poll<Result<Option<&[u8]>, BlockError>>,
+) -> Poll<Result<Option<iter::Once<&[u8]>>, BlockError>> {
+    polled.map_ok(|block| block.map(iter::once))
 }
 
 /// Polls so often, unless it is done before; then drops or leaks the future.

@@ -32,16 +32,11 @@ impl DecodeState {
         parse: Parse<'_>,
         src: &mut BytesMut,
     ) -> Result<Option<BytesMut>, BlockError> {
-        if !self.peek {
-            self.meter.charge(self.position.index);
-            self.update_until();
-        }
+        self.meter.charge(self.position.index);
+        self.update_until();
         let Some(frame) = self.front(parse, src)? else {
             return Ok(None);
         };
-        if self.peek {
-            return Ok(Some(BytesMut::new()));
-        }
         Ok(Some(self.take_accepted(frame, src)))
     }
 
@@ -221,7 +216,6 @@ impl DecodeState {
         if bytes > 0 {
             trace!(bytes, "read");
             self.stats.reads += 1;
-            self.ended = false;
             self.read_buf.record_read(src);
         }
     }

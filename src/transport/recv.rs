@@ -15,11 +15,11 @@ use tokio_util::io::poll_read_buf;
 use super::{Batch, BlockTransport};
 use crate::{
     AsFramedRead, BlockCodec, BlockError, CodecError, Framing, coop,
-    decoder::Position,
+    decoder::{DecodeState, Position},
     frame::FrameLen,
-    framed::{Arrival, sealed},
+    framed::sealed,
     read_buf::INITIAL_CAPACITY,
-    stall::{Timeouts, Waiter},
+    stall::Waiter,
 };
 
 impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
@@ -232,8 +232,16 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     where
         T: AsyncRead + Unpin,
     {
-        let polled = self.poll_front_in_time(Waiter::Future, cx);
-        self.errored = false; // nothing is skipped here, so it is not followed by an end
+        self.without_end_after_error(|this| this.poll_front_in_time(Waiter::Future, cx))
+    }
+
+    /// Polls for a caller to whom no error is followed by an end. To the stream, an end follows only an
+    /// error about the blocks that it has returned itself.
+    fn without_end_after_error<P>(&mut self, poll: impl FnOnce(&mut Self) -> P) -> P {
+        let errored = self.errored && self.codec.has_failed();
+        self.errored = false;
+        let polled = poll(self);
+        self.errored = errored;
         polled
     }
 
@@ -252,12 +260,12 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
                 return Poll::Ready(Ok(Some(frame)));
             }
             if let (true, Some(timeouts)) = (has_read, &mut self.timeouts) {
-                if timeouts.block_is_late(decode.partial(&self.read_buf)) {
+                if timeouts.block_is_late(decode.partial(self.read_buf.len())) {
                     return Poll::Pending; // `poll_front_in_time` reports it
                 }
             }
             has_read = true;
-            ready!(decode.poll_charge(cx, 0));
+            ready!(decode.poll_charge(cx));
             if ready!(self.poll_read(cx))? == 0 {
                 let BlockCodec { parser, decode, .. } = &mut self.codec;
                 decode.end_of_stream(parser, &self.read_buf)?;
@@ -277,7 +285,7 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
         T: AsyncRead + Unpin,
     {
         // Not within `poll_front`, because a yield is no wait.
-        ready!(self.codec.decode.poll_charge(cx, 0));
+        ready!(self.codec.decode.poll_charge(cx));
         let reads = self.codec.decode.read_stats().reads;
         let polled = self.poll_front(cx);
         self.errored = matches!(polled, Poll::Ready(Err(_)));
@@ -291,7 +299,7 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
         }
         let moved = decoder.read_stats().reads > reads;
         timeouts.set_waiter(waiter);
-        let expired = timeouts.poll_expired(cx, decoder.partial(&self.read_buf), moved);
+        let expired = timeouts.poll_expired(cx, decoder.partial(self.read_buf.len()), moved);
         let Position { index, offset } = decoder.position();
         expired.map(|expired| Err(expired.at(index, offset).into()))
     }
@@ -339,65 +347,24 @@ where
     F: Framing,
     E: CodecError,
 {
-    type Framing = F;
     type Error = E;
 
     #[inline]
-    fn codec(&self) -> &BlockCodec<F, E> {
-        &self.codec
+    fn decode_state(&self) -> &DecodeState {
+        &self.codec.decode
     }
 
-    fn codec_mut(&mut self) -> &mut BlockCodec<F, E> {
-        &mut self.codec
+    fn buffered(&self) -> usize {
+        self.read_buffer().len()
     }
 
     #[inline]
-    fn read_buffer(&self) -> &BytesMut {
-        &self.read_buf
+    fn poll_block(&mut self, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.without_end_after_error(|this| this.poll_next_for(Waiter::Future, cx))
     }
 
-    fn read_buffer_mut(&mut self) -> &mut BytesMut {
-        &mut self.read_buf
-    }
-
-    fn hand_over_timeouts(&mut self) -> Timeouts {
-        let timeouts = self.timeouts.as_mut();
-        timeouts.map_or_else(Timeouts::default, |timeouts| timeouts.hand_over())
-    }
-
-    fn take_back_timeouts(&mut self, of_receiver: &Timeouts) {
-        if let Some(timeouts) = &mut self.timeouts {
-            timeouts.take_back(of_receiver);
-        }
-    }
-
-    fn poll_peek(
-        &mut self,
-        cx: &mut Context<'_>,
-        timeouts: &mut Timeouts,
-    ) -> Poll<Result<Arrival, E>> {
-        // Whoever lends has seen the error after which the stream would end.
-        self.errored &= self.codec.decode.failure().is_some();
-        self.codec.decode.remove_lent(&mut self.read_buf);
-        self.codec.decode.unpark(&mut self.read_buf);
-        let mut has_read = false;
-        loop {
-            let BlockCodec { parser, decode, .. } = &mut self.codec;
-            if decode.accept(parser, &mut self.read_buf)?.is_some() {
-                return Poll::Ready(Ok(Arrival::Block));
-            }
-            let partial = self.codec.decode.partial(&self.read_buf);
-            if has_read && timeouts.block_is_late(partial) {
-                return Poll::Pending; // the receiver reports it
-            }
-            has_read = true;
-            ready!(self.codec.decode.poll_charge(cx, 0));
-            if ready!(self.poll_read(cx))? == 0 {
-                let BlockCodec { parser, decode, .. } = &mut self.codec;
-                decode.end_of_stream(parser, &self.read_buf)?;
-                return Poll::Ready(Ok(Arrival::End));
-            }
-        }
+    fn pause(&mut self) {
+        BlockTransport::pause(self);
     }
 }
 

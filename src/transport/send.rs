@@ -5,6 +5,7 @@ use std::{
     io,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -14,7 +15,7 @@ use tokio::io::AsyncWrite;
 use super::BlockTransport;
 use crate::{
     AsFramedWrite, BlockCodec, BlockError, CodecError, Framing, Payload, decoder::Position,
-    framed::sealed, stall::Timeouts, write::BlockWriter,
+    framed::sealed, write::BlockWriter,
 };
 
 impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
@@ -250,9 +251,8 @@ where
         (&mut self.io, &mut self.writer)
     }
 
-    fn hand_over_timeouts(&mut self) -> Timeouts {
-        let timeouts = self.write_timeouts.as_mut();
-        timeouts.map_or_else(Timeouts::default, |timeouts| timeouts.hand_over())
+    fn write_timeout(&self) -> Option<Duration> {
+        self.write_timeouts.as_ref()?.stall()
     }
 
     fn held(&self) -> usize {

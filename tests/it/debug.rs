@@ -21,7 +21,14 @@ async fn a_receiver_says_how_far_it_is_and_what_it_was_told() {
         assert!(debug.contains(part), "{part:?} is not in {debug}");
     }
     assert_eq!(format!("{:?}", blocks.next()), "Next { .. }");
-    let batch = blocks.next_batch().await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn futures_and_batches_of_a_transport_show_nothing() {
+    let mut transport = BlockTransport::new(HELLO, BlockCodec::length_prefixed());
+    assert_eq!(format!("{:?}", transport.recv()), "Recv { .. }");
+    assert_eq!(format!("{:?}", transport.recv_batch()), "RecvBatch { .. }");
+    let batch = transport.recv_batch().await.unwrap().unwrap();
     assert_eq!(format!("{batch:?}"), "Batch { .. }");
 }
 

@@ -5,8 +5,7 @@ use futures::{FutureExt, StreamExt};
 use testing::{Case, KIB, MIB, Scripted, blocks_for, numbered, ready, wire, with_each_framing};
 use tokio_util::codec::{Decoder, Encoder, Framed};
 use wholeblock::{
-    AsFramedRead, BlockCodec, BlockError, BlockTransport, ConfigError, Exact, LengthPrefix,
-    recv_blocks,
+    BlockCodec, BlockError, BlockTransport, ConfigError, Exact, LengthPrefix, recv_blocks,
 };
 
 type Codec = BlockCodec<LengthPrefix>;
@@ -197,9 +196,11 @@ fn a_limit_that_the_framing_does_not_carry_is_refused_and_changes_nothing() {
 }
 
 /// Anything with a codec in it, to change its limit.
-trait Limited: AsFramedRead<Error = BlockError> {
+trait Limited {
     fn set_max(&mut self, max: usize);
     fn more(&mut self, io: Scripted);
+    /// The next block, or all that come in a batch; `None` if it has to wait.
+    fn receive(&mut self, take: Take) -> Option<Result<Vec<usize>, BlockError>>;
 }
 
 impl Limited for Framed<Scripted, Codec> {
@@ -210,6 +211,20 @@ impl Limited for Framed<Scripted, Codec> {
     fn more(&mut self, io: Scripted) {
         *self.get_mut() = io;
     }
+
+    fn receive(&mut self, take: Take) -> Option<Result<Vec<usize>, BlockError>> {
+        match take {
+            Take::Next => {
+                let next = self.next().now_or_never()?;
+                Some(next.unwrap().map(|block| vec![block.len()]))
+            }
+            Take::Lend | Take::Batch => {
+                let mut receiving = recv_blocks(self);
+                let next = receiving.next().now_or_never()?;
+                Some(next.map(|block| vec![block.unwrap().len()]))
+            }
+        }
+    }
 }
 
 impl Limited for BlockTransport<Scripted, LengthPrefix> {
@@ -219,6 +234,23 @@ impl Limited for BlockTransport<Scripted, LengthPrefix> {
 
     fn more(&mut self, io: Scripted) {
         *self.get_mut() = io;
+    }
+
+    fn receive(&mut self, take: Take) -> Option<Result<Vec<usize>, BlockError>> {
+        match take {
+            Take::Next => {
+                let next = self.next().now_or_never()?;
+                Some(next.unwrap().map(|block| vec![block.len()]))
+            }
+            Take::Lend => {
+                let next = self.recv().now_or_never()?;
+                Some(next.map(|block| vec![block.unwrap().len()]))
+            }
+            Take::Batch => {
+                let next = self.recv_batch().now_or_never()?;
+                Some(next.map(|batch| batch.unwrap().map(<[u8]>::len).collect()))
+            }
+        }
     }
 }
 
@@ -231,36 +263,18 @@ enum Take {
 
 const TAKES: [Take; 3] = [Take::Next, Take::Lend, Take::Batch];
 
-impl Take {
-    /// The next block, or all that come in a batch; `None` if it has to wait.
-    fn take(self, from: &mut impl Limited) -> Option<Result<Vec<usize>, BlockError>> {
-        match self {
-            Self::Next => {
-                let next = from.next().now_or_never()?;
-                Some(next.unwrap().map(|block| vec![block.len()]))
-            }
-            Self::Lend => {
-                let mut receiving = recv_blocks(from);
-                let next = receiving.next().now_or_never()?;
-                Some(next.map(|block| vec![block.unwrap().len()]))
-            }
-            Self::Batch => {
-                let mut receiving = recv_blocks(from);
-                let next = receiving.next_batch().now_or_never()?;
-                Some(next.map(|batch| batch.unwrap().map(<[u8]>::len).collect()))
-            }
-        }
-    }
+fn silent() -> BlockTransport<Scripted, LengthPrefix> {
+    BlockTransport::new(Scripted::default().then_silent(), Codec::length_prefixed())
 }
 
 /// Calls `$check` with a `Framed` and with a transport over a silent peer, for each way to take.
 macro_rules! with_each {
     (|$from:ident, $take:ident| $check:expr) => {
         for $take in TAKES {
-            let io = || Scripted::default().then_silent();
-            let $from = Framed::new(io(), Codec::length_prefixed());
+            let io = Scripted::default().then_silent();
+            let $from = Framed::new(io, Codec::length_prefixed());
             $check;
-            let $from = BlockTransport::new(io(), Codec::length_prefixed());
+            let $from = silent();
             $check;
         }
     };
@@ -276,16 +290,16 @@ fn a_lower_limit_does_not_refuse_a_block_half_received_but_the_next_one() {
     fn check(mut from: impl Limited, take: Take, half: usize, split: usize) {
         let bytes = wire(LengthPrefix::u32(), &numbered(&[100, 100]));
         from.more(Scripted::default().send(&bytes[..half]).then_silent());
-        assert!(take.take(&mut from).is_none());
+        assert!(from.receive(take).is_none());
         from.set_max(10);
         let mut rest = Scripted::default().send(&bytes[half..split]);
         if split < bytes.len() {
             rest = rest.send(&bytes[split..]);
         }
         from.more(rest.then_silent());
-        let first = take.take(&mut from).unwrap().unwrap();
+        let first = from.receive(take).unwrap().unwrap();
         assert_eq!(first, [100], "{take:?}, {half}, {split}");
-        let second = take.take(&mut from);
+        let second = from.receive(take);
         assert!(is_too_large(second, 10, 1), "{take:?}, {half}, {split}");
     }
     // Lowered right after the header, and inside the payload.
@@ -302,10 +316,10 @@ fn end_inside_a_block_over_a_limit_that_was_lowered_since_is_truncated() {
     fn check(mut from: impl Limited, take: Take) {
         let bytes = wire(LengthPrefix::u32(), &numbered(&[100]));
         from.more(Scripted::default().send(&bytes[..50]).then_silent());
-        assert!(take.take(&mut from).is_none());
+        assert!(from.receive(take).is_none());
         from.set_max(10);
         from.more(Scripted::default());
-        let cut = take.take(&mut from).unwrap().unwrap_err();
+        let cut = from.receive(take).unwrap().unwrap_err();
         assert!(
             matches!(
                 cut,
@@ -326,10 +340,10 @@ fn lower_limit_refuses_a_block_whose_header_is_not_all_there() {
     fn check(mut from: impl Limited, take: Take, half: usize) {
         let bytes = wire(LengthPrefix::u32(), &numbered(&[100]));
         from.more(Scripted::default().send(&bytes[..half]).then_silent());
-        assert!(take.take(&mut from).is_none());
+        assert!(from.receive(take).is_none());
         from.set_max(10);
         from.more(Scripted::default().send(&bytes[half..]).then_silent());
-        let refused = take.take(&mut from);
+        let refused = from.receive(take);
         assert!(is_too_large(refused, 10, 0), "{take:?}, {half}");
     }
     for half in 1..4 {
@@ -342,14 +356,14 @@ fn a_limit_may_be_lowered_again_and_raised_again_while_a_block_is_half_received(
     fn check(mut from: impl Limited, take: Take, limits: &[usize], second_passes: bool) {
         let bytes = wire(LengthPrefix::u32(), &numbered(&[100, 50]));
         from.more(Scripted::default().send(&bytes[..20]).then_silent());
-        assert!(take.take(&mut from).is_none());
+        assert!(from.receive(take).is_none());
         for limit in limits {
             from.set_max(*limit);
         }
         from.more(Scripted::default().send(&bytes[20..]).then_silent());
-        let mut lens = take.take(&mut from).unwrap().unwrap();
+        let mut lens = from.receive(take).unwrap().unwrap();
         if lens.len() == 1 {
-            match take.take(&mut from) {
+            match from.receive(take) {
                 Some(Ok(second)) => lens.extend(second),
                 refused => assert!(is_too_large(refused, *limits.last().unwrap() as u64, 1)),
             }
@@ -366,8 +380,9 @@ fn a_limit_may_be_lowered_again_and_raised_again_while_a_block_is_half_received(
 
 #[test]
 fn a_lower_limit_does_not_refuse_a_block_that_was_lent_and_not_taken_but_the_next_one() {
-    fn check(mut from: impl Limited, take: Take, first_read: usize, limits: &[usize]) {
+    fn check(take: Take, first_read: usize, limits: &[usize]) {
         let bytes = wire(LengthPrefix::u32(), &numbered(&[100, 100]));
+        let mut from = silent();
         from.more(Scripted::default().send(&bytes[..first_read]).then_silent());
         let whole = first_read == bytes.len();
         assert_eq!(is_lent(&mut from), whole);
@@ -380,37 +395,38 @@ fn a_lower_limit_does_not_refuse_a_block_that_was_lent_and_not_taken_but_the_nex
             from.set_max(*limit);
             assert!(is_lent(&mut from), "{limits:?}");
         }
-        let first = take.take(&mut from).unwrap().unwrap();
+        let first = from.receive(take).unwrap().unwrap();
         assert_eq!(first, [100], "{take:?}, {first_read}, {limits:?}");
-        let second = take.take(&mut from);
+        let second = from.receive(take);
         assert!(is_too_large(second, 10, 1), "{take:?}, {first_read}");
     }
     for first_read in [20, 208] {
         for limits in [&[10][..], &[20, 10], &[200, 10]] {
-            with_each!(|from, take| check(from, take, first_read, limits));
+            for take in TAKES {
+                check(take, first_read, limits);
+            }
         }
     }
 }
 
-/// Whether there is a block to lend, of which none is then taken.
-fn is_lent(from: &mut impl Limited) -> bool {
-    let mut receiving = recv_blocks(from);
-    let batch = receiving.next_batch().now_or_never();
+/// True if there is a block to lend, of which none is then taken.
+fn is_lent(from: &mut BlockTransport<Scripted, LengthPrefix>) -> bool {
+    let batch = from.recv_batch().now_or_never();
     batch.is_some_and(|batch| batch.unwrap().is_some())
 }
 
 #[test]
 fn once_a_block_that_was_lent_and_not_taken_is_taken_a_lower_limit_holds_at_once() {
-    fn check(mut from: impl Limited, take: Take) {
+    for take in TAKES {
         let bytes = wire(LengthPrefix::u32(), &numbered(&[100, 100]));
+        let mut from = silent();
         from.more(Scripted::default().send(&bytes[..104]).then_silent());
         assert!(is_lent(&mut from));
-        assert_eq!(take.take(&mut from).unwrap().unwrap(), [100]);
+        assert_eq!(from.receive(take).unwrap().unwrap(), [100]);
         from.set_max(10);
         from.more(Scripted::default().send(&bytes[104..]).then_silent());
-        assert!(is_too_large(take.take(&mut from), 10, 1), "{take:?}");
+        assert!(is_too_large(from.receive(take), 10, 1), "{take:?}");
     }
-    with_each!(|from, take| check(from, take));
 }
 
 #[test]
@@ -418,12 +434,12 @@ fn a_lower_limit_holds_at_once_between_two_blocks() {
     fn check(mut from: impl Limited, take: Take) {
         let bytes = wire(LengthPrefix::u32(), &numbered(&[10, 100]));
         from.more(Scripted::default().send(&bytes[..14]).then_silent());
-        assert_eq!(take.take(&mut from).unwrap().unwrap(), [10]);
-        assert!(take.take(&mut from).is_none());
+        assert_eq!(from.receive(take).unwrap().unwrap(), [10]);
+        assert!(from.receive(take).is_none());
         from.set_max(99);
         // Before any of the payload has come.
         from.more(Scripted::default().send(&bytes[14..18]).then_silent());
-        assert!(is_too_large(take.take(&mut from), 99, 1), "{take:?}");
+        assert!(is_too_large(from.receive(take), 99, 1), "{take:?}");
     }
     with_each!(|from, take| check(from, take));
 }
@@ -433,9 +449,9 @@ fn a_lower_limit_holds_for_blocks_that_have_arrived_and_were_not_looked_at() {
     fn check(mut from: impl Limited, take: Take) {
         let bytes = wire(LengthPrefix::u32(), &numbered(&[10, 100]));
         from.more(Scripted::default().send(&bytes).then_silent());
-        assert_eq!(Take::Next.take(&mut from).unwrap().unwrap(), [10]);
+        assert_eq!(from.receive(Take::Next).unwrap().unwrap(), [10]);
         from.set_max(99);
-        assert!(is_too_large(take.take(&mut from), 99, 1), "{take:?}");
+        assert!(is_too_large(from.receive(take), 99, 1), "{take:?}");
     }
     with_each!(|from, take| check(from, take));
 }
@@ -446,14 +462,14 @@ fn a_higher_limit_holds_at_once() {
         let bytes = wire(LengthPrefix::u32(), &numbered(&[10, 100, 100]));
         from.set_max(10);
         from.more(Scripted::default().send(&bytes[..16]).then_silent());
-        assert_eq!(take.take(&mut from).unwrap().unwrap(), [10]);
-        assert!(take.take(&mut from).is_none());
+        assert_eq!(from.receive(take).unwrap().unwrap(), [10]);
+        assert!(from.receive(take).is_none());
         // A part of the header has arrived.
         from.set_max(100);
         from.more(Scripted::default().send(&bytes[16..]).then_silent());
-        let mut lens = take.take(&mut from).unwrap().unwrap();
+        let mut lens = from.receive(take).unwrap().unwrap();
         if lens.len() == 1 {
-            lens.extend(take.take(&mut from).unwrap().unwrap());
+            lens.extend(from.receive(take).unwrap().unwrap());
         }
         assert_eq!(lens, [100, 100], "{take:?}");
     }
@@ -461,17 +477,16 @@ fn a_higher_limit_holds_at_once() {
 }
 
 #[test]
-fn after_a_block_was_lent_the_new_limit_holds_for_those_that_follow_in_the_same_receiver() {
+fn after_a_block_was_lent_the_new_limit_holds_for_those_that_follow() {
     let bytes = wire(LengthPrefix::u32(), &numbered(&[100, 5, 5, 100]));
     let io = Scripted::default().send(&bytes[..50]).then_silent();
     let mut transport = BlockTransport::new(io, Codec::length_prefixed());
-    assert!(recv_blocks(&mut transport).next().now_or_never().is_none());
+    assert!(transport.recv().now_or_never().is_none());
     transport.set_max(10);
     transport.more(Scripted::default().send(&bytes[50..]).then_silent());
-    let mut receiving = recv_blocks(&mut transport);
     let mut lens = vec![];
     let error = loop {
-        match ready(receiving.next()) {
+        match ready(transport.recv()) {
             Ok(block) => lens.push(block.unwrap().len()),
             Err(error) => break error,
         }

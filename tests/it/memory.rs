@@ -78,10 +78,8 @@ fn a_large_block_is_read_up_to_its_end_and_no_further() {
     let blocks = vec![large; 20];
     let wire = wire(LengthPrefix::u32(), &blocks);
     let io = Scripted::default().send(&wire);
-    let mut framed = prefixed(io);
-    let mut receiving = recv_blocks(&mut framed);
-    while ready(receiving.next()).unwrap().is_some() {}
-    drop(receiving);
+    let mut framed = transport(io);
+    while ready(framed.recv()).unwrap().is_some() {}
     // The first of the 20 blocks was the warm-up.
     assert_eq!(steady_rooms(framed.get_ref()), [51_204; 19]);
 }
@@ -123,10 +121,9 @@ fn small_blocks_are_read_in_batches_of_about_64_kib_that_end_with_a_block() {
     let wire = wire(LengthPrefix::u32(), &blocks);
     for lent in [true, false] {
         let io = Scripted::default().send(&wire);
-        let mut framed = prefixed(io);
+        let mut framed = transport(io);
         if lent {
-            let mut receiving = recv_blocks(&mut framed);
-            while ready(receiving.next()).unwrap().is_some() {}
+            while ready(framed.recv()).unwrap().is_some() {}
         } else {
             while ready(framed.next()).is_some() {}
         }
@@ -138,14 +135,10 @@ fn small_blocks_are_read_in_batches_of_about_64_kib_that_end_with_a_block() {
 }
 
 /// A connection that has received `wire` by lending, and now waits for more.
-fn waiting(wire: &[u8]) -> Framed<Scripted, BlockCodec<LengthPrefix>> {
-    let io = Scripted::default().send(wire).then_silent();
-    let mut framed = prefixed(io);
-    {
-        let mut receiving = recv_blocks(&mut framed);
-        while receiving.next().now_or_never().is_some() {}
-    }
-    framed
+fn waiting(wire: &[u8]) -> BlockTransport<Scripted, LengthPrefix> {
+    let mut waiting = transport(Scripted::default().send(wire).then_silent());
+    while waiting.recv().now_or_never().is_some() {}
+    waiting
 }
 
 #[test]
@@ -164,10 +157,7 @@ fn a_connection_that_waits_for_a_lent_block_holds_no_more_than_when_it_began() {
             let left_over = if cut == 0 { 0 } else { len + 4 - cut };
             assert_eq!(framed.read_buffer().len(), left_over);
             let most = if left_over > 4 * KIB { 64 } else { 8 };
-            assert!(
-                framed.read_buffer().capacity() <= most * KIB,
-                "{len}, {cut}"
-            );
+            assert!(framed.read_capacity() <= most * KIB, "{len}, {cut}");
         }
     }
 }
@@ -179,10 +169,8 @@ fn after_a_wait_a_connection_reads_in_batches_again() {
     for piece in wire.chunks(200_000) {
         io = io.pause().send(piece);
     }
-    let mut framed = prefixed(io);
-    let mut receiving = recv_blocks(&mut framed);
-    while ready(receiving.next()).unwrap().is_some() {}
-    drop(receiving);
+    let mut framed = transport(io);
+    while ready(framed.recv()).unwrap().is_some() {}
     let rooms = steady_rooms(framed.get_ref());
     assert!(rooms.iter().all(|room| *room > 60_000), "{rooms:?}");
 }
@@ -192,10 +180,8 @@ fn a_connection_is_not_given_room_that_only_others_have_earned() {
     let wire = wire(LengthPrefix::u32(), &vec![vec![1; 64].into(); MIB / 64]);
     let _has_left_its_buffer = waiting(&wire);
     let io = Scripted::default().pause().send(&wire[..20_000]);
-    let mut framed = prefixed(io);
-    let mut receiving = recv_blocks(&mut framed);
-    while ready(receiving.next()).is_ok_and(|block| block.is_some()) {}
-    drop(receiving);
+    let mut framed = transport(io);
+    while ready(framed.recv()).is_ok_and(|block| block.is_some()) {}
     let (first, second) = (framed.get_ref().rooms[0], framed.get_ref().rooms[1]);
     assert!(
         first.0 <= 8 * KIB && second.0 <= 16 * KIB,
@@ -206,17 +192,15 @@ fn a_connection_is_not_given_room_that_only_others_have_earned() {
 /// The room that each read of `io` was given, where during each wait another connection on the
 /// thread receives `other`, and begins to wait too.
 fn rooms_beside(other: &[u8], io: Scripted, codec: BlockCodec<LengthPrefix>) -> Vec<usize> {
-    let mut framed = Framed::new(io, codec);
-    let mut receiving = recv_blocks(&mut framed);
+    let mut framed = BlockTransport::new(io, codec);
     loop {
-        match receiving.next().now_or_never() {
+        match framed.recv().now_or_never() {
             None => drop(waiting(other)),
             Some(Ok(Some(_))) => {}
             Some(Ok(None)) => break,
             Some(Err(error)) => panic!("{error}"),
         }
     }
-    drop(receiving);
     let rooms = &framed.get_ref().rooms;
     rooms.iter().map(|(room, _)| *room).collect()
 }
@@ -284,17 +268,17 @@ fn connections_that_take_turns_on_a_thread_do_not_mix_their_blocks() {
                         .collect();
                     let wire = wire(LengthPrefix::u32(), &blocks);
                     let io = Scripted::chunked(&wire, chunk, true);
-                    (prefixed(io), blocks)
+                    (transport(io), blocks)
                 })
                 .collect();
             let mut turns: Vec<_> = connections
                 .iter_mut()
-                .map(|(framed, blocks)| (recv_blocks(framed), blocks.iter()))
+                .map(|(transport, blocks)| (transport, blocks.iter()))
                 .collect();
             let mut ended = 0;
             while ended < turns.len() {
-                for (receiving, expected) in &mut turns {
-                    match receiving.next().now_or_never() {
+                for (transport, expected) in &mut turns {
+                    match transport.recv().now_or_never() {
                         None => {}
                         Some(Ok(Some(block))) => {
                             assert_eq!(block, expected.next().unwrap(), "{len}, {chunk}");
@@ -364,11 +348,9 @@ fn the_largest_retained_buffer_is_configurable() {
     for (limit, kept) in [(MIB, false), (4 * MIB, true)] {
         let wire = wire(framing, &vec![vec![1; 4 * MIB].into(); 3]);
         let codec = BlockCodec::new(framing).max_retained(limit);
-        let mut framed = Framed::new(Scripted::default().send(&wire), codec);
-        let mut receiving = recv_blocks(&mut framed);
-        while ready(receiving.next()).unwrap().is_some() {}
-        drop(receiving);
-        assert_eq!(framed.read_buffer().capacity() >= 4 * MIB, kept);
+        let mut framed = BlockTransport::new(Scripted::default().send(&wire), codec);
+        while ready(framed.recv()).unwrap().is_some() {}
+        assert_eq!(framed.read_capacity() >= 4 * MIB, kept);
     }
 }
 
@@ -377,10 +359,8 @@ fn a_lower_limit_bounds_the_batches_of_small_blocks_too() {
     for (limit, most) in [(0, 8 * KIB), (20 * KIB, 20 * KIB), (MIB, 64 * KIB)] {
         let wire = wire(LengthPrefix::u32(), &vec![vec![1; 100].into(); 10_000]);
         let codec = BlockCodec::length_prefixed().max_retained(limit);
-        let mut framed = Framed::new(Scripted::default().send(&wire), codec);
-        let mut receiving = recv_blocks(&mut framed);
-        while ready(receiving.next()).unwrap().is_some() {}
-        drop(receiving);
+        let mut framed = BlockTransport::new(Scripted::default().send(&wire), codec);
+        while ready(framed.recv()).unwrap().is_some() {}
         let rooms = &framed.get_ref().rooms;
         let largest = rooms.iter().map(|(room, _)| *room).max().unwrap();
         assert!(largest <= most && largest > most * 9 / 10, "{rooms:?}");
@@ -448,15 +428,14 @@ fn oversized(bytes: &[u8]) -> Framed<Scripted, BlockCodec<LengthPrefix>> {
 fn a_buffer_that_came_with_parts_is_given_up_once_a_block_of_it_was_lent() {
     let bytes = wire(LengthPrefix::u32(), &vec![vec![1; 1_000].into(); 3]);
     for wait in [false, true] {
-        let mut framed = oversized(&bytes[..2_500]);
-        let mut receiving = recv_blocks(&mut framed);
-        assert!(ready(receiving.next()).unwrap().is_some());
+        let mut transport = BlockTransport::from(oversized(&bytes[..2_500]));
+        assert!(ready(transport.recv()).unwrap().is_some());
         if wait {
-            assert!(ready(receiving.next()).unwrap().is_some());
-            assert!(receiving.next().now_or_never().is_none());
+            assert!(ready(transport.recv()).unwrap().is_some());
+            assert!(transport.recv().now_or_never().is_none());
         }
-        drop(receiving);
-        let left = framed.read_buffer();
+        let mut framed = transport.into_framed();
+        let left = framed.read_buffer_mut();
         assert_eq!(left.len(), if wait { 2_500 - 2_008 } else { 2_500 - 1_004 });
         assert!(left.capacity() <= MIB + 64, "{wait}: {}", left.capacity());
     }
@@ -465,14 +444,11 @@ fn a_buffer_that_came_with_parts_is_given_up_once_a_block_of_it_was_lent() {
 #[test]
 fn a_large_block_is_not_moved_while_it_arrives() {
     let bytes = wire(LengthPrefix::u32(), &[vec![1; 3 * MIB].into()]);
-    let mut framed = oversized(&bytes[..2 * MIB]);
-    let begun = framed.read_buffer().as_ptr();
-    for _ in 0..2 {
-        let mut receiving = recv_blocks(&mut framed);
-        assert!(receiving.next().now_or_never().is_none());
-        assert!(receiving.next().now_or_never().is_none());
-        drop(receiving);
-        assert_eq!(framed.read_buffer().as_ptr(), begun);
+    let mut transport = BlockTransport::from(oversized(&bytes[..2 * MIB]));
+    let begun = transport.read_buffer().as_ptr();
+    for _ in 0..4 {
+        assert!(transport.recv().now_or_never().is_none());
+        assert_eq!(transport.read_buffer().as_ptr(), begun);
     }
 }
 

@@ -1,4 +1,4 @@
-//! `recv_blocks`: lending, stopping, requiring, waiting, and sharing a `Framed` with `next()`.
+//! `recv_blocks`: stopping, requiring, waiting, and sharing a `Framed` with `next()`.
 
 use std::{io, time::Duration};
 
@@ -65,25 +65,6 @@ fn mixing_next_and_recv_blocks_on_a_quiet_peer_never_hangs_loses_or_repeats() {
 }
 
 #[test]
-fn a_batch_that_is_left_in_the_middle_leaves_the_rest() {
-    let blocks = numbered(&[7; 6]);
-    let io = Scripted::default().send(&wire(LengthPrefix::u32(), &blocks));
-    let mut framed = prefixed(io.then_silent());
-    let mut receiving = recv_blocks(&mut framed);
-
-    drop(ready(receiving.next_batch()).unwrap().unwrap());
-    let mut batch = ready(receiving.next_batch()).unwrap().unwrap();
-    assert_eq!(batch.next().unwrap(), blocks[0]);
-    assert_eq!(batch.next().unwrap(), blocks[1]);
-    drop(batch);
-    assert_eq!(ready(receiving.next()).unwrap().unwrap(), blocks[2]);
-    let batch = ready(receiving.next_batch()).unwrap().unwrap();
-    assert_eq!(batch.collect::<Vec<_>>(), blocks[3..]);
-    assert_eq!(receiving.stats().blocks, 6);
-    assert!(receiving.next_batch().now_or_never().is_none());
-}
-
-#[test]
 fn a_leaked_receiver_leaves_the_framed_usable() {
     let blocks = numbered(&[7; 3]);
     let io = Scripted::default().send(&wire(LengthPrefix::u32(), &blocks));
@@ -91,10 +72,9 @@ fn a_leaked_receiver_leaves_the_framed_usable() {
     let mut receiving = recv_blocks(&mut framed);
     ready(receiving.next()).unwrap().unwrap();
     std::mem::forget(receiving);
-    // The block that was lent may come once more; those after it must come.
     let (rest, error) = collect(&mut framed);
     assert!(error.is_none());
-    assert!(rest.ends_with(&blocks[1..]), "{rest:?}");
+    assert_eq!(rest, blocks[1..]);
 }
 
 #[test]
@@ -108,13 +88,7 @@ fn it_stops_after_the_number_it_was_told_and_leaves_what_follows() {
         assert_eq!(ready(receiving.next()).unwrap().unwrap(), blocks[0]);
         assert_eq!(ready(receiving.next()).unwrap().unwrap(), blocks[1]);
         assert!(ready(receiving.next()).unwrap().is_none());
-        assert!(ready(receiving.next_batch()).unwrap().is_none());
         assert_eq!(receiving.stats().blocks, 2);
-        drop(receiving);
-
-        let mut receiving = recv_blocks(&mut framed).stop_after(2);
-        let batch = ready(receiving.next_batch()).unwrap().unwrap();
-        assert!(batch.count() <= 2, "a batch stops there too");
         drop(receiving);
 
         let mut receiving = recv_blocks(&mut framed).stop_after(0);
@@ -140,7 +114,6 @@ fn a_receiver_that_has_stopped_goes_on_if_the_number_is_raised() {
         let mut receiving = recv_blocks(&mut framed).stop_after(0);
         for (index, block) in blocks.iter().enumerate() {
             assert!(ready(receiving.next()).unwrap().is_none());
-            assert!(ready(receiving.next_batch()).unwrap().is_none());
             let stats = receiving.stats();
             assert_eq!(receiving.stats(), stats, "it stands still while stopped");
             receiving = receiving.stop_after(index as u64 + 1);
@@ -162,7 +135,7 @@ fn a_number_to_stop_after_that_is_lowered_holds_at_once() {
     ready(receiving.next()).unwrap().unwrap();
     assert!(ready(receiving.next()).unwrap().is_none());
     let mut receiving = receiving.stop_after(1);
-    assert!(ready(receiving.next_batch()).unwrap().is_none());
+    assert!(ready(receiving.next()).unwrap().is_none());
     assert_eq!(receiving.stats().blocks, 2);
 }
 
@@ -194,22 +167,9 @@ fn fewer_blocks_than_required_are_an_error_that_says_how_many_came() {
         } else {
             let error = end.unwrap_err();
             assert_eq!(error.to_string(), "stream ended after 3 of 4 blocks");
-            assert!(ready(receiving.next()).unwrap().is_none(), "said once");
+            let again = ready(receiving.next()).unwrap_err();
+            assert_eq!(again.to_string(), error.to_string());
         }
-    }
-}
-
-#[test]
-fn the_stats_count_what_is_lent_in_batches_and_no_more() {
-    let bytes = wire(LengthPrefix::u32(), &numbered(&[5, 7, 11, 13]));
-    let mut framed = prefixed(Scripted::default().send(&bytes));
-    let mut receiving = recv_blocks(&mut framed);
-    for (taken, blocks, payload_bytes) in [(2, 2, 12), (1, 3, 23), (9, 4, 36)] {
-        let batch = ready(receiving.next_batch()).unwrap().unwrap();
-        batch.take(taken).for_each(drop);
-        let stats = receiving.stats();
-        assert_eq!((stats.blocks, stats.payload_bytes), (blocks, payload_bytes));
-        assert_eq!(stats.wire_bytes, payload_bytes + 4 * blocks);
     }
 }
 
@@ -358,31 +318,22 @@ async fn the_time_between_two_waits_does_not_count_as_a_stall() {
 #[tokio::test(start_paused = true)]
 async fn dropped_waits_add_up_with_at_most_a_second_of_each_gap() {
     let second = Duration::from_secs(1);
-    for batched in [false, true] {
-        let (near, far) = tokio::io::duplex(64);
-        let mut framed = Framed::new(far, BlockCodec::length_prefixed());
-        let mut receiving = recv_blocks(&mut framed).stall_timeout(30 * second);
-        for _ in 0..3 {
-            match batched {
-                false => assert!(timeout(second, receiving.next()).await.is_err()),
-                true => assert!(timeout(second, receiving.next_batch()).await.is_err()),
-            }
-            tokio::time::sleep(60 * second).await;
-        }
-        let begun = Instant::now();
-        let error = match batched {
-            false => receiving.next().await.map(drop).unwrap_err(),
-            true => receiving.next_batch().await.map(drop).unwrap_err(),
-        };
-        assert!(matches!(error, BlockError::Stalled { waited, .. } if waited == 30 * second));
-        assert_eq!(begun.elapsed(), 24 * second);
-        // A new wait, wherever the time went since.
+    let (_near, far) = tokio::io::duplex(64);
+    let mut framed = Framed::new(far, BlockCodec::length_prefixed());
+    let mut receiving = recv_blocks(&mut framed).stall_timeout(30 * second);
+    for _ in 0..3 {
+        assert!(timeout(second, receiving.next()).await.is_err());
         tokio::time::sleep(60 * second).await;
-        let begun = Instant::now();
-        receiving.next().await.unwrap_err();
-        assert_eq!(begun.elapsed(), 30 * second);
-        drop(near);
     }
+    let begun = Instant::now();
+    let error = receiving.next().await.unwrap_err();
+    assert!(matches!(error, BlockError::Stalled { waited, .. } if waited == 30 * second));
+    assert_eq!(begun.elapsed(), 24 * second);
+    // A new wait, wherever the time went since.
+    tokio::time::sleep(60 * second).await;
+    let begun = Instant::now();
+    receiving.next().await.unwrap_err();
+    assert_eq!(begun.elapsed(), 30 * second);
 }
 
 #[tokio::test(start_paused = true)]
@@ -475,7 +426,7 @@ async fn a_timeout_that_is_lowered_holds_for_the_wait_that_has_begun() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_first_read_of_a_framed_made_of_parts_counts_as_one() {
+async fn first_read_of_a_framed_made_of_parts_ends_the_silence() {
     let second = Duration::from_secs(1);
     let (mut near, far) = tokio::io::duplex(64);
     let mut framed = Framed::new(far, BlockCodec::length_prefixed());
@@ -488,5 +439,29 @@ async fn the_first_read_of_a_framed_made_of_parts_counts_as_one() {
     let begun = Instant::now();
     receiving.next().await.unwrap_err();
     assert_eq!(begun.elapsed(), 30 * second, "since the byte arrived");
-    assert_eq!(receiving.stats().reads, 1);
+}
+
+#[tokio::test]
+async fn refusal_comes_again_though_the_peer_is_silent() {
+    let (mut peer, far) = tokio::io::duplex(64);
+    let codec = BlockCodec::new(LengthPrefix::u8().max_block_len(4).unwrap());
+    let mut framed = Framed::new(far, codec);
+    peer.write_all(b"\x05").await.unwrap();
+    let mut blocks = recv_blocks(&mut framed);
+    let refused = blocks.next().await.unwrap_err().to_string();
+    for _ in 0..3 {
+        let again = blocks.next().now_or_never().expect("it hangs");
+        assert_eq!(again.unwrap_err().to_string(), refused);
+    }
+    drop(blocks);
+    let mut blocks = recv_blocks(&mut framed);
+    let again = blocks.next().now_or_never();
+    assert_eq!(
+        again
+            .expect("it hangs")
+            .map(|_| ())
+            .unwrap_err()
+            .to_string(),
+        refused
+    );
 }

@@ -113,11 +113,9 @@ async fn the_two_halves_of_one_socket_work_in_two_tasks() {
         let mut source = FramedRead::new(read, BlockCodec::length_prefixed());
         let mut receiving = recv_blocks(&mut source);
         let mut at = 0;
-        while let Some(batch) = receiving.next_batch().await? {
-            for block in batch {
-                assert_eq!(block, expected[at]);
-                at += 1;
-            }
+        while let Some(block) = receiving.next().await? {
+            assert_eq!(block, expected[at]);
+            at += 1;
         }
         assert_eq!(at, expected.len());
         Ok::<_, BlockError>(())

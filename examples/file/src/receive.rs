@@ -181,9 +181,8 @@ impl Rest {
     }
 
     async fn discard(mut self, wire: &mut Wire) -> anyhow::Result<()> {
-        let mut blocks = wire.blocks();
         while self.left.is_some() {
-            self.piece(blocks.next().await?.context(Gone)?)?;
+            self.piece(wire.block().await?)?;
         }
         Ok(())
     }
@@ -211,9 +210,8 @@ impl Incoming {
         wire.say(&Answer::From(from)).await?;
         rest.left = Some(self.len - from);
 
-        let mut blocks = wire.blocks();
         let is_whole = loop {
-            let block = blocks.next().await?.context(Gone)?;
+            let block = wire.block().await?;
             match rest.piece(block)? {
                 Piece::Bytes => {
                     digest.update(block);

@@ -35,9 +35,7 @@ use tokio::{
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
 };
-use wholeblock::{
-    BlockCodec, BlockError, BlockTransport, ConfigError, LengthPrefix, RecvBlocks, recv_blocks,
-};
+use wholeblock::{BlockCodec, BlockError, BlockTransport, ConfigError, LengthPrefix};
 
 /// Bytes of a file in a block: enough that a block's share of all other work does not matter.
 pub(crate) const BLOCK: usize = 256 * 1024;
@@ -143,11 +141,9 @@ impl Wire {
         hear(&mut self.reader).await
     }
 
-    /// The blocks of a file, lent: each is written before the next one comes.
-    pub(crate) fn blocks(&mut self) -> RecvBlocks<'_, BlockTransport<OwnedReadHalf, LengthPrefix>> {
-        recv_blocks(&mut self.reader)
-            .stall_timeout(self.patience)
-            .block_deadline(self.patience)
+    /// The next block of a file, lent: it is written before the one behind it comes.
+    pub(crate) async fn block(&mut self) -> anyhow::Result<&[u8]> {
+        self.reader.recv().await?.context(Gone)
     }
 
     /// Ends the connection so that what was sent last is still read: closing it with bytes unread

@@ -9,7 +9,7 @@ use futures::{StreamExt, stream};
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
 use tokio::net::TcpStream;
 use wholeblock::{
-    BlockCodec, BlockTransport, LengthField, LengthPrefix, TransferStats, recv_blocks, send_blocks,
+    BlockCodec, BlockTransport, LengthField, LengthPrefix, TransferStats, send_blocks,
 };
 
 /// The longest message to take. PostgreSQL sends a row as one, so this is the longest row, too.
@@ -105,21 +105,19 @@ impl Connection {
         }
     }
 
-    /// Runs `sql` and gives each row it returns to `row`.
+    /// Runs `sql` and gives each row it returns to `row`. Returns how many bytes have arrived.
     pub(crate) async fn query(
         &mut self,
         sql: &str,
         mut row: impl FnMut(Row<'_>) -> anyhow::Result<()>,
-    ) -> anyhow::Result<TransferStats> {
+    ) -> anyhow::Result<u64> {
         self.send(b'Q', &[sql.as_bytes(), b"\0"]).await?;
+        let before = self.transport.stats().received_bytes;
         let mut failed = None;
-        // A row is only looked at, so it is lent and not given away.
-        let mut messages = recv_blocks(&mut self.transport).stall_timeout(PATIENCE);
         loop {
-            let message = messages
-                .next()
-                .await?
-                .context("the server ended the connection")?;
+            // A row is only looked at, so it is lent and not given away.
+            let message = self.transport.recv().await?;
+            let message = message.context("the server ended the connection")?;
             let body = &message[HEADER_LEN..];
             match message[0] {
                 b'D' => row(Row(body))?,
@@ -130,7 +128,7 @@ impl Connection {
         }
         match failed {
             Some(text) => bail!(text),
-            None => Ok(messages.stats()),
+            None => Ok(self.transport.stats().received_bytes - before),
         }
     }
 

@@ -140,7 +140,7 @@ async fn read(
     let mut bytes = 0;
     for _ in 0..args.rounds {
         let (mut rows, started) = (0, Instant::now());
-        let stats = ours
+        bytes = ours
             .query(&sql, |row| {
                 rows += 1;
                 check(rows, row.columns()?)
@@ -148,7 +148,6 @@ async fn read(
             .await?;
         times.ours.push(started.elapsed());
         ensure!(rows == args.rows, "{rows} rows came, and not {}", args.rows);
-        bytes = stats.wire_bytes;
 
         let (mut rows, started) = (0, Instant::now());
         let messages = theirs.simple_query_raw(&sql).await?;

@@ -77,8 +77,7 @@ where
             Err(error) => break Some(error),
         }
     };
-    let after = ready(blocks.next()).unwrap();
-    assert!(after.is_none(), "after the end, the end");
+    check_end(ready(blocks.next()), error.as_ref());
     (received, error)
 }
 

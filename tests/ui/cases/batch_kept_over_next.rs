@@ -1,14 +1,13 @@
-//! A batch is lent until the next block, or the next batch, is asked for.
+//! A batch is lent until the transport is used again.
 
 use tokio::net::TcpStream;
-use wholeblock::{BlockError, BlockTransport, LengthPrefix, recv_blocks};
+use wholeblock::{BlockError, BlockTransport, LengthPrefix};
 
 async fn count(mut blocks: BlockTransport<TcpStream, LengthPrefix>) -> Result<usize, BlockError> {
-    let mut incoming = recv_blocks(&mut blocks);
-    let Some(batch) = incoming.next_batch().await? else {
+    let Some(batch) = blocks.recv_batch().await? else {
         return Ok(0);
     };
-    let more = incoming.next().await?.is_some();
+    let more = blocks.recv().await?.is_some();
     Ok(batch.count() + usize::from(more))
 }
 

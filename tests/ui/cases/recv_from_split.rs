@@ -1,4 +1,4 @@
-//! The halves of `futures::split` hide the buffer that blocks are lent from.
+//! The halves of `futures::split` hide the transport.
 
 use futures::StreamExt;
 use tokio::net::TcpStream;

@@ -2,11 +2,10 @@
 
 use bytes::Bytes;
 use tokio::net::TcpStream;
-use wholeblock::{BlockError, BlockTransport, LengthPrefix, recv_blocks};
+use wholeblock::{BlockError, BlockTransport, LengthPrefix};
 
 async fn echo(mut blocks: BlockTransport<TcpStream, LengthPrefix>) -> Result<(), BlockError> {
-    let mut requests = recv_blocks(&mut blocks);
-    while let Some(request) = requests.next().await? {
+    while let Some(request) = blocks.recv().await? {
         blocks.send(Bytes::copy_from_slice(request)).await?;
     }
     Ok(())

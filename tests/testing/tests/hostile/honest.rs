@@ -15,7 +15,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
 };
-use wholeblock::{BlockCodec, BlockTransport, recv_blocks, send_blocks};
+use wholeblock::{BlockCodec, BlockTransport, send_blocks};
 
 /// Lengths of blocks, each connection's in turn.
 const LENS: [usize; 8] = [64, 51_200, 0, 1_000, 300_000, 5, 4_096, 20_000];
@@ -111,8 +111,7 @@ async fn receive(socket: TcpStream, connection: usize) {
         !as_sent
     };
     if connection % 2 == 0 {
-        let mut blocks = recv_blocks(&mut transport);
-        while !is_question(blocks.next().await.unwrap().unwrap()) {}
+        while !is_question(transport.recv().await.unwrap().unwrap()) {}
     } else {
         while !is_question(&transport.next().await.unwrap().unwrap()) {}
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt, future::BoxFuture};
 use tokio::{io::AsyncWriteExt, net::TcpStream, sync::oneshot, time::interval};
-use tokio_util::codec::{Encoder, Framed};
+use tokio_util::codec::Encoder;
 use wholeblock::{AnyFraming, AsFramedRead, BlockCodec, BlockError, BlockTransport, recv_blocks};
 
 pub(crate) use self::attacks::{announcements, dribbles, floods, half_closes, resets, silences};
@@ -152,38 +152,28 @@ impl Sent {
         way: usize,
         see: impl FnMut(&[u8]) + Send,
     ) -> Option<BlockError> {
-        let codec = BlockCodec::new(self.framing);
+        let (stall, block) = self.timeouts();
+        let transport = BlockTransport::new(socket, BlockCodec::new(self.framing));
+        let limited = |transport: Transport| transport.stall_timeout(stall).block_deadline(block);
         // `Framed` by itself knows of no timeout.
         let ways = if self.waited().is_zero() { 6 } else { 5 };
         match way % ways {
-            0 => {
-                let (stall, block) = self.timeouts();
-                let transport = BlockTransport::new(socket, codec);
-                take(transport.stall_timeout(stall).block_deadline(block), see).await
-            }
-            1 => {
-                self.lend(&mut BlockTransport::new(socket, codec), see)
-                    .await
-            }
-            2 => self.lend(&mut Framed::new(socket, codec), see).await,
-            3 => {
-                self.lend_batches(&mut BlockTransport::new(socket, codec), see)
-                    .await
-            }
-            4 => {
-                self.lend_batches(&mut Framed::new(socket, codec), see)
-                    .await
-            }
-            _ => take(Framed::new(socket, codec), see).await,
+            0 => take(limited(transport), see).await,
+            1 => lend(limited(transport), see).await,
+            2 => lend_batches(limited(transport), see).await,
+            3 => self.receive_each(transport, see).await,
+            4 => self.receive_each(transport.into_framed(), see).await,
+            _ => take(transport.into_framed(), see).await,
         }
     }
 
-    async fn lend<R>(&self, framed: &mut R, mut see: impl FnMut(&[u8])) -> Option<BlockError>
+    /// By `recv_blocks`, with its own timeouts.
+    async fn receive_each<R>(&self, mut from: R, mut see: impl FnMut(&[u8])) -> Option<BlockError>
     where
         R: AsFramedRead<Error = BlockError>,
     {
         let (stall, block) = self.timeouts();
-        let mut blocks = recv_blocks(framed)
+        let mut blocks = recv_blocks(&mut from)
             .stall_timeout(stall)
             .block_deadline(block);
         loop {
@@ -194,21 +184,26 @@ impl Sent {
             }
         }
     }
+}
 
-    async fn lend_batches<R>(&self, framed: &mut R, see: impl FnMut(&[u8])) -> Option<BlockError>
-    where
-        R: AsFramedRead<Error = BlockError>,
-    {
-        let (mut see, (stall, block)) = (see, self.timeouts());
-        let mut blocks = recv_blocks(framed)
-            .stall_timeout(stall)
-            .block_deadline(block);
-        loop {
-            match blocks.next_batch().await {
-                Ok(Some(batch)) => batch.for_each(&mut see),
-                Ok(None) => return None,
-                Err(error) => return Some(error),
-            }
+type Transport = BlockTransport<TcpStream, AnyFraming>;
+
+async fn lend(mut transport: Transport, mut see: impl FnMut(&[u8])) -> Option<BlockError> {
+    loop {
+        match transport.recv().await {
+            Ok(Some(block)) => see(block),
+            Ok(None) => return None,
+            Err(error) => return Some(error),
+        }
+    }
+}
+
+async fn lend_batches(mut transport: Transport, mut see: impl FnMut(&[u8])) -> Option<BlockError> {
+    loop {
+        match transport.recv_batch().await {
+            Ok(Some(batch)) => batch.for_each(&mut see),
+            Ok(None) => return None,
+            Err(error) => return Some(error),
         }
     }
 }

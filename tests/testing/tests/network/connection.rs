@@ -127,24 +127,31 @@ impl Connection {
     /// An error, or none for the end.
     async fn take_in_some_way(&mut self) -> Result<Vec<Bytes>, Option<BlockError>> {
         self.sometimes_change_form();
-        let way = self.run.pick(0..=2);
+        let way = self.run.pick(0..=3);
         let most = self.run.pick(1..=8);
+        match (self.form.as_mut().unwrap(), way) {
+            (Form::Transport(transport), 0) => {
+                let block = transport.recv().await.map_err(Some)?.ok_or(None)?;
+                return Ok(vec![Bytes::copy_from_slice(block)]);
+            }
+            (Form::Transport(transport), 1) => {
+                let batch = transport.recv_batch().await.map_err(Some)?.ok_or(None)?;
+                // What is not asked for must come next.
+                let blocks = batch.take(most as usize);
+                return Ok(blocks.map(Bytes::copy_from_slice).collect());
+            }
+            _ => {}
+        }
         with_form!(self.form, |blocks| {
-            if way == 0 {
+            if way % 2 == 0 {
                 let block = blocks.next().await.ok_or(None)?;
                 return Ok(vec![block.map_err(Some)?.freeze()]);
             }
             let mut receiver = recv_blocks(blocks)
                 .stall_timeout(STALL)
                 .block_deadline(DEADLINE);
-            if way == 1 {
-                let block = receiver.next().await.map_err(Some)?.ok_or(None)?;
-                return Ok(vec![Bytes::copy_from_slice(block)]);
-            }
-            let batch = receiver.next_batch().await.map_err(Some)?.ok_or(None)?;
-            // What is not asked for must come next.
-            let blocks = batch.take(most as usize);
-            Ok(blocks.map(Bytes::copy_from_slice).collect())
+            let block = receiver.next().await.map_err(Some)?.ok_or(None)?;
+            Ok(vec![Bytes::copy_from_slice(block)])
         })
     }
 

@@ -10,12 +10,13 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
 
 use crate::{
-    BlockError, CodecError, ConfigError, Exact, Framing, Header, InvalidHeader, LengthPrefix,
     coop::{Meter, SENT_PER_TURN},
-    decoder::{DecodeState, Position},
-    frame::{FrameParser, longest},
-    framing::Proven,
-    read_buf::{HEADER_SLACK, INITIAL_CAPACITY, reclaim_exceeds},
+    error::{BlockError, CodecError, ConfigError},
+    framing::{Exact, Framing, Header, InvalidHeader, LengthPrefix, Proven},
+    read::{
+        DecodeState, FrameParser, HEADER_SLACK, INITIAL_CAPACITY, Position, longest,
+        reclaim_exceeds,
+    },
 };
 
 /// Turns bytes into whole blocks and back, for

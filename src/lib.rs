@@ -127,49 +127,44 @@
 //! codec inside another, several requests at once, how to end a connection, blocking code, TLS, peers
 //! that are gone, timeouts that never fire.
 
-// A map of the modules. Bytes come in at the bottom and blocks go out at the top; a module uses
-// those below it only.
+// A map of the modules. Bytes come in at the bottom and blocks go out at the top. A module uses only
+// those below it, by their own paths.
 //
-//   transport         a sink and a stream over the codec and the writer
-//   recv | send       receiving a number of blocks | sending a stream of blocks
-//   framed            what these two use of `Framed`, its halves and the transport
-//   codec | write     what users configure | queue, block lengths, flushes
-//   decoder           a state machine over the read buffer
-//   payload           what blocks to send may be made of
-//   frame | read_buf  parsing one block's front | the read buffer's capacity, the pool
-//   framing           how a block is delimited on the wire, one framing a file
-//   coop | stall      sharing the thread | waits that last too long, and blocks that come too slowly
+//   transport         BlockTransport: receiving and sending, each with its futures
+//   helpers/          recv_blocks, send_blocks: over any stream or sink of blocks
+//   codec             what users configure, and tokio-util's Decoder and Encoder
+//   read/ | write/    the decoder and its buffer | the queue, and writing it
+//   payload           what blocks to send are made of
+//   framing/          how a block is delimited on the wire, one framing a file
+//   coop | timeout    sharing the thread | waits that last too long, and blocks that come too slowly
 //   error | stats     what went wrong, and where | what was moved
 
 mod codec;
 mod coop;
-mod decoder;
 mod error;
-mod frame;
-mod framed;
 mod framing;
+mod helpers;
 mod payload;
 #[cfg(any(doc, doctest))]
 pub mod questions;
-mod read_buf;
-mod recv;
-mod send;
-mod stall;
+mod read;
 mod stats;
+mod timeout;
 mod transport;
 mod write;
 
 pub use self::{
     codec::BlockCodec,
     error::{BlockError, CodecError, ConfigError, HeaderBytes, Part},
-    framed::{AsFramedRead, AsFramedWrite},
     framing::{
         AnyFraming, ContractViolation, Exact, Framing, Header, InvalidHeader, LengthField,
         LengthFieldConfig, LengthPrefix, Limit, Varint, check_framing,
     },
+    helpers::{
+        AsFramedRead, AsFramedWrite, Next, RecvBlocks, SendBlocks, recv_blocks, send_blocks,
+        try_send_blocks,
+    },
     payload::Payload,
-    recv::{Next, RecvBlocks, recv_blocks},
-    send::{SendBlocks, send_blocks, try_send_blocks},
     stats::{TransferStats, TransportStats},
     transport::{
         Batch, BlockTransport, Close, ExpectNext, FeedBlock, Flush, NextBlock, Recv, RecvBatch,
@@ -182,7 +177,7 @@ pub use self::{
 pub mod internals {
     pub use crate::{
         coop::{RECEIVED_PER_TURN, SENT_PER_TURN},
-        read_buf::{BATCH, DEFAULT_MAX_RETAINED, HEADER_SLACK, INITIAL_CAPACITY},
+        read::{BATCH, DEFAULT_MAX_RETAINED, HEADER_SLACK, INITIAL_CAPACITY},
         write::{CHAIN_THRESHOLD, FIRST_WRITE, FULL_WRITE, MAX_SLICES, MAX_SPARE},
     };
 }

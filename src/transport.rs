@@ -27,7 +27,11 @@ pub use self::{
     send::{Close, FeedBlock, Flush, SendBlock},
 };
 use crate::{
-    BlockCodec, BlockError, CodecError, Framing, TransportStats, stall::Timeouts,
+    codec::BlockCodec,
+    error::{BlockError, CodecError},
+    framing::Framing,
+    stats::TransportStats,
+    timeout::Timeouts,
     write::BlockWriter,
 };
 

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use bytes::BufMut;
 
 use super::{Framing, Header, InvalidHeader, MAX_LIMIT, Proven};
-use crate::ConfigError;
+use crate::error::ConfigError;
 
 /// Every block has the same length, and nothing else is on the wire.
 ///

@@ -8,7 +8,7 @@ use bytes::BufMut;
 
 pub use self::config::{LengthFieldConfig, Limit};
 use super::{Framing, Header, InvalidHeader, MAX_LIMIT, Proven, uint::Uint};
-use crate::ConfigError;
+use crate::error::ConfigError;
 
 /// The longest header, in bytes, that can be configured.
 const MAX_HEADER_LEN: usize = 1024;

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use bytes::BufMut;
 
 use super::{DEFAULT_MAX_BLOCK_LEN, Framing, Header, InvalidHeader, MAX_LIMIT, Proven, uint::Uint};
-use crate::ConfigError;
+use crate::error::ConfigError;
 
 /// An unsigned integer of 1 to 8 bytes says how long the payload after it is.
 ///

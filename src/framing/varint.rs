@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use bytes::BufMut;
 
 use super::{DEFAULT_MAX_BLOCK_LEN, Framing, Header, InvalidHeader, MAX_LIMIT, Proven};
-use crate::ConfigError;
+use crate::error::ConfigError;
 
 /// The longest a varint gets: ten groups of 7 bits hold the 64 bits of a u64.
 const MAX_VARINT_LEN: usize = 10;

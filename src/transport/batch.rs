@@ -3,9 +3,8 @@
 use std::fmt;
 
 use crate::{
-    Framing,
-    decoder::DecodeState,
-    frame::{FrameLen, FrameParser},
+    framing::Framing,
+    read::{DecodeState, FrameLen, FrameParser},
 };
 
 /// Blocks that have arrived whole, lent together; made by

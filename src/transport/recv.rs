@@ -14,12 +14,13 @@ use tokio_util::io::poll_read_buf;
 
 use super::{Batch, BlockTransport};
 use crate::{
-    AsFramedRead, BlockCodec, BlockError, CodecError, Framing, coop,
-    decoder::{DecodeState, Position},
-    frame::FrameLen,
-    framed::sealed,
-    read_buf::INITIAL_CAPACITY,
-    stall::Waiter,
+    codec::BlockCodec,
+    coop,
+    error::{BlockError, CodecError},
+    framing::Framing,
+    helpers::{AsFramedRead, sealed},
+    read::{DecodeState, FrameLen, INITIAL_CAPACITY, Position},
+    timeout::Waiter,
 };
 
 impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {

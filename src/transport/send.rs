@@ -14,8 +14,13 @@ use tokio::io::AsyncWrite;
 
 use super::BlockTransport;
 use crate::{
-    AsFramedWrite, BlockCodec, BlockError, CodecError, Framing, Payload, decoder::Position,
-    framed::sealed, write::BlockWriter,
+    codec::BlockCodec,
+    error::{BlockError, CodecError},
+    framing::Framing,
+    helpers::{AsFramedWrite, sealed},
+    payload::Payload,
+    read::Position,
+    write::BlockWriter,
 };
 
 impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {

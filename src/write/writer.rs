@@ -11,7 +11,7 @@ use tokio::io::AsyncWrite;
 use tracing::trace;
 
 use super::queue::WriteQueue;
-use crate::{BlockCodec, BlockError, Framing, Payload, coop};
+use crate::{codec::BlockCodec, coop, error::BlockError, framing::Framing, payload::Payload};
 
 /// Blocks on their way to a transport.
 #[derive(Debug, Default)]

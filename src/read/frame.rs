@@ -3,10 +3,7 @@
 
 use std::ops::Range;
 
-use crate::{
-    Framing, Header, InvalidHeader,
-    framing::{MAX_HEADER_LEN, MAX_LIMIT, Proven},
-};
+use crate::framing::{Framing, Header, InvalidHeader, MAX_HEADER_LEN, MAX_LIMIT, Proven};
 
 const HEADER_TOO_LONG: InvalidHeader = InvalidHeader("it is longer than its framing allows");
 

@@ -1,4 +1,4 @@
-//! All that the decoder does but take the next small block.
+//! What comes first in the buffer: the transitions between the decoder's [states](State).
 
 use std::mem;
 
@@ -6,14 +6,12 @@ use bytes::{Buf, BytesMut};
 use tracing::{debug, trace};
 
 use super::{
-    DecodeState, Position,
-    state::{Failure, State},
-};
-use crate::{
-    BlockError, HeaderBytes,
+    decoder::{DecodeState, Position},
     frame::{FrameLen, Parsed},
     read_buf::{BATCH, Front},
+    state::{Failure, State},
 };
+use crate::error::{BlockError, HeaderBytes};
 
 /// Parses the block at the front of its argument. Not generic, so that what follows is compiled once
 /// and not for each framing.

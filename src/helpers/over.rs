@@ -12,7 +12,9 @@ use futures::{Sink, Stream};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::codec::{Framed, FramedRead, FramedWrite};
 
-use crate::{BlockCodec, CodecError, Framing, decoder::DecodeState, write::BlockWriter};
+use crate::{
+    codec::BlockCodec, error::CodecError, framing::Framing, read::DecodeState, write::BlockWriter,
+};
 
 /// What [`recv_blocks`](crate::recv_blocks) receives from:
 /// [`BlockTransport`](crate::BlockTransport), or [`Framed`] or [`FramedRead`] with a [`BlockCodec`].

@@ -1,7 +1,10 @@
-//! What the decoder is about to do.
+//! The states of the decoder.
 
-use super::Position;
-use crate::{BlockError, HeaderBytes, InvalidHeader, Part, frame::FrameLen};
+use super::{decoder::Position, frame::FrameLen};
+use crate::{
+    error::{BlockError, HeaderBytes, Part},
+    framing::InvalidHeader,
+};
 
 /// What is known of the front of the read buffer.
 ///

@@ -37,7 +37,7 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use crate::BlockError;
+use crate::error::BlockError;
 
 /// The bounds of [`latest`]. The timer's own resolution is 1 ms.
 const SHORTEST_DELAY: Duration = Duration::from_millis(20);

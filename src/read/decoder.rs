@@ -1,7 +1,4 @@
-//! The decoder: a state machine over the read buffer.
-
-mod slow;
-mod state;
+//! Takes and lends the blocks in the read buffer.
 
 use std::{
     ops::Range,
@@ -10,12 +7,15 @@ use std::{
 
 use bytes::{Buf, BytesMut};
 
-use self::state::{Failure, State};
-use crate::{
-    BlockError, Framing, InvalidHeader, Part,
-    coop::{Meter, RECEIVED_PER_TURN},
+use super::{
     frame::{FrameLen, FrameParser, Parsed},
     read_buf::ReadBufPolicy,
+    state::{Failure, State},
+};
+use crate::{
+    coop::{Meter, RECEIVED_PER_TURN},
+    error::{BlockError, Part},
+    framing::{Framing, InvalidHeader},
 };
 
 /// Takes whole blocks out of the read buffer, and says where in the stream they are.
@@ -23,15 +23,15 @@ use crate::{
 /// It does not know the framing: who calls brings the parser.
 #[derive(Debug, Default)]
 pub(crate) struct DecodeState {
-    state: State,
+    pub(super) state: State,
     /// Skip blocks over the limit, instead of failing.
-    skip_too_large: bool,
+    pub(super) skip_too_large: bool,
     /// Where the buffer begins, except that `index` counts the blocks that were lent of it.
-    position: Position,
-    stats: ReadStats,
-    read_buf: ReadBufPolicy,
+    pub(super) position: Position,
+    pub(super) stats: ReadStats,
+    pub(super) read_buf: ReadBufPolicy,
     /// Blocks taken, against the task's budget.
-    meter: Meter,
+    pub(super) meter: Meter,
 }
 
 /// Where in the stream the block at the front of the buffer begins.
@@ -102,13 +102,13 @@ impl DecodeState {
     }
 
     /// Goes on with the blocks that are in the buffer.
-    fn drain(&mut self) {
+    pub(super) fn drain(&mut self) {
         self.state = State::Draining { until: 0 };
         self.update_until();
     }
 
     /// Sets how many blocks may be taken as they are, after something that it depends on has changed.
-    fn update_until(&mut self) {
+    pub(super) fn update_until(&mut self) {
         if let State::Draining { until } = &mut self.state {
             *until = match self.read_buf.is_shared() {
                 true => self.meter.due(RECEIVED_PER_TURN),
@@ -118,7 +118,7 @@ impl DecodeState {
     }
 
     #[inline]
-    fn advance(&mut self, blocks: u64, wire_len: usize) {
+    pub(super) fn advance(&mut self, blocks: u64, wire_len: usize) {
         self.position.index += blocks;
         self.position.offset += wire_len as u64;
     }

@@ -16,10 +16,13 @@ use tokio::io::AsyncWrite;
 use tracing::{Span, debug, debug_span};
 
 use self::source::Source;
+use super::over::AsFramedWrite;
 use crate::{
-    AsFramedWrite, BlockError, Payload, TransferStats,
-    decoder::Position,
-    stall::Timeouts,
+    error::BlockError,
+    payload::Payload,
+    read::Position,
+    stats::TransferStats,
+    timeout::Timeouts,
     write::{BlockLengths, BlockWriter},
 };
 

@@ -12,10 +12,12 @@ use std::{
 use bytes::BytesMut;
 use tracing::{Span, debug, debug_span};
 
+use super::over::AsFramedRead;
 use crate::{
-    AsFramedRead, BlockError, TransferStats,
-    decoder::{Position, ReadStats},
-    stall::Timeouts,
+    error::BlockError,
+    read::{Position, ReadStats},
+    stats::TransferStats,
+    timeout::Timeouts,
 };
 
 /// Receives blocks and counts them: with a number to stop after, a number to require, timeouts and

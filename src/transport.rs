@@ -512,7 +512,7 @@ impl<T, F, E> BlockTransport<T, F, E> {
     /// Tells the codec of all that was lent and queued, before somebody else uses it.
     fn settle(&mut self) {
         self.codec.decode.remove_lent(&mut self.read_buf);
-        self.writer.count(&mut self.codec);
+        self.codec.count_encoded(self.writer.take_uncounted());
     }
 }
 

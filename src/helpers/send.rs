@@ -186,7 +186,7 @@ where
     fn new(framed: &'a mut W, source: S) -> Self {
         let mut writer = BlockWriter::default();
         let (codec, queue) = framed.encode_parts(&mut writer);
-        queue.count(codec);
+        codec.count_encoded(queue.take_uncounted());
         let start = codec.encoded();
         let mut timeouts = Timeouts::default();
         if let Some(timeout) = framed.write_timeout() {
@@ -261,8 +261,13 @@ where
             if !writer.has_capacity() || lengths.is_full() {
                 return;
             }
-            let record = |payload_len, wire_len| lengths.push(payload_len, wire_len);
-            let push = |block| writer.push(codec, block, vectored, record);
+            let encode = |payload: &[u8], dst: &mut Vec<u8>| {
+                let before = dst.len();
+                codec.encode_header(payload, dst)?;
+                lengths.push(payload.len(), dst.len() - before + payload.len());
+                Ok(())
+            };
+            let push = |block| writer.push(block, vectored, encode);
             self.state = match self.source.poll_block(cx, push) {
                 Poll::Ready(Some(Ok(()))) => continue,
                 Poll::Ready(Some(Err(error))) => State::Failing(error),
@@ -432,7 +437,7 @@ where
 impl<W: AsFramedWrite, S> Drop for SendBlocks<'_, W, S> {
     fn drop(&mut self) {
         let (codec, queue) = self.framed.encode_parts(&mut self.writer);
-        queue.count(codec);
+        codec.count_encoded(queue.take_uncounted());
         self.framed.keep(&self.writer);
     }
 }

@@ -140,8 +140,10 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
         T: AsyncWrite + Unpin,
     {
         let vectored = self.io.is_write_vectored();
-        self.writer
-            .push(&mut self.codec, block, vectored, |_, _| {})?;
+        let Self { codec, writer, .. } = self;
+        writer.push(block, vectored, |payload, dst| {
+            codec.encode_header(payload, dst)
+        })?;
         Ok(())
     }
 
@@ -181,7 +183,7 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
             return polled.map_err(E::from);
         }
         let expired = ready!(timeouts.poll_expired(cx, None, false));
-        self.writer.count(&mut self.codec);
+        self.codec.count_encoded(self.writer.take_uncounted());
         let Position { index, offset } = self.codec.encoded();
         Poll::Ready(Err(expired.at(index, offset).into()))
     }

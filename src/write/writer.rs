@@ -1,7 +1,7 @@
 //! Writes queued blocks to a transport, and flushes it.
 
 use std::{
-    io,
+    io, mem,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -11,7 +11,7 @@ use tokio::io::AsyncWrite;
 use tracing::trace;
 
 use super::queue::WriteQueue;
-use crate::{codec::BlockCodec, coop, error::BlockError, framing::Framing, payload::Payload};
+use crate::{coop, error::BlockError, payload::Payload};
 
 /// Blocks on their way to a transport.
 #[derive(Debug, Default)]
@@ -47,23 +47,16 @@ impl BlockWriter {
         (self.written, self.writes)
     }
 
-    /// Queues `block`: copied if it is small or borrowed, or if the transport does not write
-    /// `vectored`. Tells `record` the lengths of its payload and of all of it. Nothing is queued of
-    /// a block that `codec` refuses.
+    /// Queues `block` behind its header, which `encode` appends: copied if it is small or borrowed, or
+    /// if the transport does not write `vectored`. Nothing is queued if `encode` fails.
     #[inline]
-    pub(crate) fn push<F: Framing, E>(
+    pub(crate) fn push(
         &mut self,
-        codec: &mut BlockCodec<F, E>,
         block: impl Payload,
         vectored: bool,
-        record: impl FnOnce(usize, usize),
+        encode: impl FnOnce(&[u8], &mut Vec<u8>) -> Result<(), BlockError>,
     ) -> Result<(), BlockError> {
-        self.queue.push(block, vectored, |payload, dst| {
-            let before = dst.len();
-            codec.encode_header(payload, dst)?;
-            record(payload.len(), dst.len() - before + payload.len());
-            Ok(())
-        })
+        self.queue.push(block, vectored, encode)
     }
 
     /// Queues `bytes` as they are: blocks that the codec has counted.
@@ -72,12 +65,11 @@ impl BlockWriter {
         self.counted += bytes.len() as u64;
     }
 
-    /// Tells `codec` how many bytes were queued since the last call. Not done for each block, because
-    /// it would cost a small one a twentieth.
-    pub(crate) fn count<F, E>(&mut self, codec: &mut BlockCodec<F, E>) {
+    /// Returns how many bytes were queued since the last call, for the codec to count. Not done for each
+    /// block, because it would cost a small one a twentieth.
+    pub(crate) fn take_uncounted(&mut self) -> u64 {
         let queued = self.written + self.len() as u64;
-        codec.count_encoded(queued - self.counted);
-        self.counted = queued;
+        queued - mem::replace(&mut self.counted, queued)
     }
 
     /// Writes once.

@@ -134,7 +134,7 @@
 //   helpers/          recv_blocks, send_blocks: over any stream or sink of blocks
 //   codec             what users configure, and tokio-util's Decoder and Encoder
 //   read/ | write/    the decoder and its buffer | the queue, and writing it
-//   payload           what blocks to send are made of
+//   pool | payload    spare buffers, one of each kind a thread | what blocks to send are made of
 //   framing/          how a block is delimited on the wire, one framing a file
 //   coop | timeout    sharing the thread | waits that last too long, and blocks that come too slowly
 //   error | stats     what went wrong, and where | what was moved
@@ -145,6 +145,7 @@ mod error;
 mod framing;
 mod helpers;
 mod payload;
+mod pool;
 #[cfg(any(doc, doctest))]
 pub mod questions;
 mod read;

@@ -4,19 +4,21 @@
 //! decoder   takes and lends blocks, and counts them
 //! front     what comes first in the buffer: the decoder's transitions
 //! state     its states, drawn
-//! read_buf  how large the buffer is, and which allocation
+//! buffer    which allocation the buffer is
+//! growth    how large it is to be: numbers only
 //! frame     parses one block's front
 //! ```
 
+mod buffer;
 mod decoder;
 mod frame;
 mod front;
-mod read_buf;
+mod growth;
 mod state;
 
-pub use self::read_buf::{BATCH, DEFAULT_MAX_RETAINED, HEADER_SLACK, INITIAL_CAPACITY};
+pub use self::growth::{BATCH, DEFAULT_MAX_RETAINED, HEADER_SLACK, INITIAL_CAPACITY};
 pub(crate) use self::{
+    buffer::reclaim_exceeds,
     decoder::{DecodeState, Position, ReadStats},
     frame::{FrameLen, FrameParser, longest},
-    read_buf::reclaim_exceeds,
 };

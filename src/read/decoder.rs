@@ -8,8 +8,8 @@ use std::{
 use bytes::{Buf, BytesMut};
 
 use super::{
+    buffer::ReadBuffer,
     frame::{FrameLen, FrameParser, Parsed},
-    read_buf::ReadBufPolicy,
     state::{Failure, State},
 };
 use crate::{
@@ -29,7 +29,7 @@ pub(crate) struct DecodeState {
     /// Where the buffer begins, except that `index` counts the blocks that were lent of it.
     pub(super) position: Position,
     pub(super) stats: ReadStats,
-    pub(super) read_buf: ReadBufPolicy,
+    pub(super) read_buf: ReadBuffer,
     /// Blocks taken, against the task's budget.
     pub(super) meter: Meter,
 }

@@ -8,7 +8,7 @@ use tracing::{debug, trace};
 use super::{
     decoder::{DecodeState, Position},
     frame::{FrameLen, Parsed},
-    read_buf::{BATCH, Front},
+    growth::{BATCH, Front},
     state::{Failure, State},
 };
 use crate::error::{BlockError, HeaderBytes};

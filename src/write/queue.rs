@@ -1,7 +1,6 @@
 //! Bytes on their way out, in wire order.
 
 use std::{
-    cell::Cell,
     collections::VecDeque,
     io::{self, IoSlice},
     mem,
@@ -12,7 +11,7 @@ use std::{
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::AsyncWrite;
 
-use crate::{payload::Payload, read::INITIAL_CAPACITY};
+use crate::{payload::Payload, pool, read::INITIAL_CAPACITY};
 
 /// Payload bytes from which on a payload is referred to instead of copied. Below about 4 KiB a
 /// slice of its own costs the system call more than the copy costs: over loopback, blocks of 2,500
@@ -52,11 +51,6 @@ pub const MAX_SLICES: usize = 2 * FULL_WRITE.div_ceil(CHAIN_THRESHOLD) + 1;
 /// The largest buffer that is left to others: what one that grows by doubling has, once it holds a
 /// full write and a small block.
 pub const MAX_SPARE: usize = FULL_WRITE.next_power_of_two();
-
-thread_local! {
-    /// An empty buffer that a writer on this thread has given up.
-    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
 
 /// Bytes that wait to be written: large payloads where they lie, everything else copied into one
 /// flat buffer.
@@ -303,7 +297,7 @@ impl WriteQueue {
         self.tail_start = self.tail_start.saturating_sub(self.written);
         self.written = 0;
         if self.flat.capacity() == 0 {
-            self.flat = SPARE.try_with(Cell::take).unwrap_or_default();
+            self.flat = pool::WRITE.take_if(|_| true).unwrap_or_default();
         }
         let needed = self.flat.len() + payload_len;
         if self.flat.capacity() > MAX_SPARE.max(2 * needed) {
@@ -319,7 +313,7 @@ impl WriteQueue {
         if self.is_empty() && self.flat.capacity() > INITIAL_CAPACITY {
             let spare = mem::take(&mut self.flat);
             if spare.capacity() <= MAX_SPARE {
-                let _ = SPARE.try_with(|slot| slot.set(spare));
+                pool::WRITE.put(spare);
             }
         }
     }
@@ -490,6 +484,6 @@ mod tests {
         push(&mut queue, payload(0, 2 * MAX_SPARE), false);
         queue.advance(queue.len());
         queue.release();
-        assert_eq!(SPARE.take().capacity(), 0);
+        assert!(pool::WRITE.take_if(|_| true).is_none());
     }
 }

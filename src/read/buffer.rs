@@ -1,0 +1,446 @@
+//! The read buffer: which allocation it is, and what it holds while the connection waits.
+
+use std::mem;
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::growth::{BATCH, Front, Growth, INITIAL_CAPACITY, Room};
+use crate::pool;
+
+/// The most that is moved to the front of a buffer, so that the next read has room for a whole batch, or
+/// into a small buffer and back, so that the large one can be parked.
+const MAX_MOVED: usize = INITIAL_CAPACITY / 2;
+
+/// Gives a buffer the room that [`Growth`] decides, and exchanges it with the thread's pool.
+///
+/// Invariant: unless `large`, the buffer's allocation is at most a batch, or the header of a block in
+/// progress.
+#[derive(Debug, Default)]
+pub(crate) struct ReadBuffer {
+    growth: Growth,
+    /// True if the buffer's allocation may be larger than a batch. The buffer itself cannot tell,
+    /// because its capacity is that of a view.
+    large: bool,
+    /// The block at the front when room was last reserved.
+    front: Front,
+    /// The small buffer to wait with, while a larger one is read into.
+    small: BytesMut,
+}
+
+impl ReadBuffer {
+    /// The same settings, for another stream.
+    pub(crate) fn fresh(&self) -> Self {
+        Self {
+            growth: self.growth.fresh(),
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn set_max_retained(&mut self, payload_len: usize) {
+        self.growth.set_max_retained(payload_len);
+    }
+
+    /// The largest capacity to keep between blocks.
+    #[inline]
+    pub(crate) fn max_capacity(&self) -> usize {
+        self.growth.max_capacity()
+    }
+
+    /// True if the buffer's allocation may be larger than a batch.
+    pub(crate) fn is_large(&self) -> bool {
+        self.large
+    }
+
+    /// True if each block that is whole in the buffer may be taken as a view of it.
+    pub(crate) fn is_shared(&self) -> bool {
+        !self.large && self.max_capacity() >= BATCH
+    }
+
+    /// Takes over a buffer that was made elsewhere, with an allocation of unknown size.
+    pub(crate) fn adopt(&mut self, buffer: &BytesMut) {
+        self.large |= buffer.capacity() > 0;
+    }
+
+    /// Records a read that brought bytes.
+    pub(crate) fn record_read(&mut self, buffer: &BytesMut) {
+        self.growth.record_read(buffer.len(), buffer.capacity());
+        self.large |= buffer.capacity() > BATCH;
+    }
+
+    /// Records the first block that a read completed.
+    pub(crate) fn record_block(&mut self, wire_len: usize) {
+        self.growth.record_block(wire_len);
+    }
+
+    /// Reserves capacity for the next read to bring the rest of the block at the front. Capacity that
+    /// is there already is kept if it serves as well.
+    pub(crate) fn reserve(&mut self, buffer: &mut BytesMut, front: Front) {
+        self.front = front;
+        let room = self
+            .growth
+            .next_room(front, buffer.len(), buffer.capacity());
+        if buffer.is_empty() && buffer.capacity() > self.max_capacity() {
+            *buffer = BytesMut::new();
+        }
+        let leaves_large = self.large && room.capacity <= BATCH && buffer.len() <= room.capacity;
+        if leaves_large {
+            // Small blocks that are kept would keep a larger allocation alive.
+            replace(buffer, room.capacity);
+        } else if !serves(buffer, room) {
+            reallocate(buffer, room.capacity);
+        }
+        self.large = !leaves_large && (self.large || room.capacity > BATCH);
+        if buffer.len() < room.end && room.end < buffer.capacity() {
+            // Shortens the view. The allocation stays, and `try_reclaim` makes the rest of it
+            // available again.
+            drop(buffer.split_off(room.end));
+        }
+    }
+
+    /// Removes the first `len` bytes, which were lent. An allocation that is too large to keep goes with
+    /// them.
+    pub(crate) fn remove(&self, len: usize, buffer: &mut BytesMut) {
+        let unread = buffer.len() - len;
+        if buffer.capacity() > self.max_capacity() {
+            *buffer = BytesMut::from(&buffer[len..]);
+        } else if unread <= MAX_MOVED {
+            buffer.copy_within(len.., 0);
+            buffer.truncate(unread);
+        } else {
+            buffer.advance(len);
+        }
+    }
+
+    /// Returns the batch buffer to this thread's pool before a wait. Unread bytes move to a buffer of
+    /// [`INITIAL_CAPACITY`].
+    pub(crate) fn park(&mut self, buffer: &mut BytesMut) {
+        if self.large || buffer.len() > MAX_MOVED || is_small(buffer) {
+            return;
+        }
+        let mut small = mem::take(&mut self.small);
+        small.clear();
+        small.reserve(INITIAL_CAPACITY);
+        small.extend_from_slice(buffer);
+        let mut batch = mem::replace(buffer, small);
+        batch.clear();
+        if !reclaim_exceeds(&mut batch, BATCH) {
+            pool::READ.put(batch);
+        }
+    }
+
+    /// Takes a batch buffer from the pool before the next read, if there is one and arriving bytes
+    /// have justified its size.
+    pub(crate) fn unpark(&mut self, buffer: &mut BytesMut) {
+        let most = self.growth.batch_limit();
+        if self.large || most <= INITIAL_CAPACITY || !is_small(buffer) {
+            return;
+        }
+        if let Some(mut batch) = pool::READ.take_if(|spare| spare.capacity() <= most) {
+            batch.extend_from_slice(buffer);
+            self.small = mem::replace(buffer, batch);
+            self.reserve(buffer, self.front);
+        }
+    }
+}
+
+/// True if the allocation of `buffer` is no larger than buffers begin with. The capacity would not
+/// tell, because it is that of a view, which may be short.
+fn is_small(buffer: &mut BytesMut) -> bool {
+    let larger = (INITIAL_CAPACITY + 1).saturating_sub(buffer.len());
+    !buffer.try_reclaim(larger)
+}
+
+/// True if `buffer` can be read into as it is.
+fn serves(buffer: &BytesMut, room: Room) -> bool {
+    if room.grows || room.capacity <= room.block_len {
+        return buffer.capacity() >= room.capacity;
+    }
+    // Reads of less than a quarter of a batch cost more in system calls than it costs to move the
+    // unread part of one block.
+    let spare = buffer.capacity() - buffer.len();
+    buffer.capacity() >= room.block_len && spare >= room.capacity / 4
+}
+
+/// Gives `buffer` this capacity, in its own allocation if that is free.
+fn reallocate(buffer: &mut BytesMut, capacity: usize) {
+    let additional = capacity.saturating_sub(buffer.len());
+    if buffer.try_reclaim(additional) {
+        return;
+    }
+    if buffer.len() < BATCH {
+        return replace(buffer, capacity);
+    }
+    // A large block in progress, alone in its allocation: the allocator can extend that without moving
+    // a byte. `BytesMut::reserve` would ask for twice the capacity where a little more is needed.
+    let mut vec = Vec::from(mem::take(buffer));
+    vec.reserve_exact(additional);
+    *buffer = BytesMut::from(Bytes::from(vec));
+}
+
+/// Moves `buffer` to an allocation of its own, of this capacity.
+fn replace(buffer: &mut BytesMut, capacity: usize) {
+    let mut fresh = BytesMut::with_capacity(capacity);
+    fresh.extend_from_slice(buffer);
+    *buffer = fresh;
+}
+
+/// True if `buffer` is empty and its allocation holds more than `most` bytes. Moves its view to
+/// the allocation's start to find out, because the capacity leaves out what was split off or written.
+pub(crate) fn reclaim_exceeds(buffer: &mut BytesMut, most: usize) -> bool {
+    buffer.is_empty() && buffer.try_reclaim(most.saturating_add(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{framing::MAX_HEADER_LEN, read::growth::HEADER_SLACK};
+
+    const KIB: usize = 1024;
+    const MIB: usize = 1024 * KIB;
+
+    /// As after a read that brought a byte into a buffer of `limit` bytes, or filled it; or before any.
+    fn policy(limit: usize, filled: bool) -> ReadBuffer {
+        let mut growth = Growth::default();
+        if limit > 0 {
+            growth.record_read(if filled { limit } else { 1 }, limit);
+        }
+        ReadBuffer {
+            growth,
+            ..ReadBuffer::default()
+        }
+    }
+
+    /// The allocation of `buffer`, which nothing else shares.
+    fn allocation(mut buffer: BytesMut) -> usize {
+        while buffer.try_reclaim(buffer.capacity() - buffer.len() + 1) {}
+        buffer.capacity()
+    }
+
+    #[test]
+    fn between_blocks_a_buffer_above_the_retained_capacity_is_given_up() {
+        let most = MIB + HEADER_SLACK;
+        for (capacity, left) in [(4 * MIB, 65_484), (most + 1, 65_484), (most, most)] {
+            let mut buffer = BytesMut::with_capacity(capacity);
+            policy(4 * MIB, false).reserve(&mut buffer, Front::Known(68));
+            assert_eq!(buffer.capacity(), left, "{capacity}");
+        }
+    }
+
+    #[test]
+    fn unknown_block_reserves_a_guess_that_may_be_retained_and_reads_a_batch_of_it() {
+        let most = MIB + HEADER_SLACK;
+        for (guess, allocated) in [(MIB, MIB), (most, most), (4 * MIB, BATCH)] {
+            let mut policy = policy(4 * MIB, false);
+            policy.record_block(guess);
+            let mut buffer = BytesMut::from(&b"he"[..]);
+            policy.reserve(&mut buffer, Front::Unknown);
+            assert_eq!(buffer.capacity(), BATCH, "{guess}");
+            assert_eq!(allocation(buffer), allocated, "{guess}");
+        }
+    }
+
+    #[test]
+    fn small_block_after_a_large_one_leaves_the_large_allocation() {
+        let mut policy = policy(MIB, false);
+        let mut buffer = BytesMut::new();
+        policy.reserve(&mut buffer, Front::Known(MIB));
+        assert!(policy.is_large());
+        buffer.extend_from_slice(b"small");
+        policy.record_block(68);
+        policy.reserve(&mut buffer, Front::Unknown);
+        assert!(!policy.is_large());
+        assert_eq!(buffer, "small");
+        assert!(allocation(buffer) <= BATCH);
+    }
+
+    #[test]
+    fn header_of_unknown_length_doubles_the_buffer_up_to_the_longest_header() {
+        for max_retained in [MIB, 0] {
+            let mut policy = policy(0, false);
+            policy.set_max_retained(max_retained);
+            let mut buffer = BytesMut::with_capacity(INITIAL_CAPACITY);
+            let mut capacities = Vec::new();
+            while buffer.len() < MAX_HEADER_LEN {
+                buffer.resize(buffer.capacity(), 0);
+                policy.record_read(&buffer);
+                capacities.push(buffer.capacity() / KIB);
+                policy.reserve(&mut buffer, Front::Unknown);
+            }
+            assert_eq!(capacities, [8, 16, 32, 64], "{max_retained}");
+        }
+    }
+
+    #[test]
+    fn full_buffer_of_any_size_is_given_room() {
+        for capacity in [1, 10, 4_000, 8 * KIB, 100_000] {
+            for front in [
+                Front::Known(capacity + 1),
+                Front::Known(MIB),
+                Front::Unknown,
+            ] {
+                if front == Front::Unknown && capacity >= MAX_HEADER_LEN {
+                    continue;
+                }
+                let mut buffer = BytesMut::from(&vec![0; capacity][..]);
+                let mut policy = policy(0, false);
+                policy.adopt(&buffer);
+                policy.reserve(&mut buffer, front);
+                assert!(buffer.capacity() > capacity, "{capacity}, {front:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_buffer_that_whole_blocks_do_not_fill_doubles_too() {
+        let mut policy = policy(16 * KIB, false);
+        let mut buffer = BytesMut::new();
+        policy.reserve(&mut buffer, Front::Known(8_193));
+        assert_eq!(buffer.capacity(), 8_193);
+        buffer.resize(8_193, 0);
+        policy.record_read(&buffer);
+        buffer.clear();
+        policy.reserve(&mut buffer, Front::Known(8_193));
+        assert_eq!(buffer.capacity(), 2 * 8_193);
+    }
+
+    #[test]
+    fn capacity_that_serves_is_kept_though_it_is_not_the_target() {
+        let mut policy = policy(64 * KIB, false);
+        let mut buffer = BytesMut::with_capacity(40_000);
+        buffer.extend_from_slice(&[0; 50]);
+        let at = buffer.as_ptr();
+        policy.reserve(&mut buffer, Front::Known(68));
+        assert_eq!((buffer.as_ptr(), buffer.capacity()), (at, 40_000));
+    }
+
+    #[test]
+    fn a_small_block_that_is_alone_in_its_batch_shortens_no_buffer() {
+        let mut policy = policy(8 * KIB, false);
+        let mut buffer = BytesMut::with_capacity(8 * KIB);
+        policy.reserve(&mut buffer, Front::Known(5_000));
+        assert_eq!(
+            buffer.capacity(),
+            8 * KIB,
+            "a read may bring the next one, too"
+        );
+    }
+
+    #[test]
+    fn a_large_block_in_progress_grows_to_its_length_and_keeps_its_bytes() {
+        let mut policy = policy(64 * KIB, false);
+        let mut buffer = BytesMut::with_capacity(64 * KIB);
+        let (needed, mut seen) = (MIB + 100, Vec::new());
+        while buffer.len() < needed {
+            let byte = buffer.capacity() as u8 ^ seen.len() as u8;
+            buffer.resize(buffer.capacity(), byte);
+            seen.push((buffer.len(), byte));
+            policy.record_read(&buffer);
+            policy.reserve(&mut buffer, Front::Known(needed));
+        }
+        let lens: Vec<_> = seen.iter().map(|(len, _)| *len).collect();
+        assert_eq!(
+            lens,
+            [64, 128, 256, 512, 1024]
+                .map(|k| k * KIB)
+                .into_iter()
+                .chain([needed])
+                .collect::<Vec<_>>()
+        );
+        for (len, byte) in seen {
+            assert_eq!(buffer[len - 1], byte);
+        }
+    }
+
+    #[test]
+    fn parking_hands_a_batch_buffer_to_the_next_reader_on_the_thread() {
+        let mut first = policy(64 * KIB, false);
+        let mut buffer = BytesMut::with_capacity(BATCH);
+        buffer.extend_from_slice(b"unread");
+        let at = buffer.as_ptr();
+        first.park(&mut buffer);
+        assert_eq!(
+            (&buffer[..], buffer.capacity()),
+            (&b"unread"[..], INITIAL_CAPACITY)
+        );
+
+        let mut second = policy(64 * KIB, false);
+        let mut other = BytesMut::from(&b"other"[..]);
+        second.unpark(&mut other);
+        assert_eq!((&other[..], other.as_ptr()), (&b"other"[..], at));
+        first.unpark(&mut buffer);
+        assert_eq!(buffer, "unread");
+        assert_eq!(buffer.capacity(), INITIAL_CAPACITY, "there was one buffer");
+    }
+
+    #[test]
+    fn a_buffer_is_not_parked_with_much_in_it_nor_if_it_is_no_batch() {
+        let mut buffer = BytesMut::with_capacity(BATCH);
+        buffer.extend_from_slice(&[0; MAX_MOVED]);
+        policy(64 * KIB, false).park(&mut buffer);
+        assert_eq!(
+            (buffer.len(), buffer.capacity()),
+            (MAX_MOVED, INITIAL_CAPACITY)
+        );
+
+        for (capacity, len) in [
+            (BATCH, MAX_MOVED + 1),
+            (2 * BATCH, 0),
+            (INITIAL_CAPACITY, 0),
+        ] {
+            let mut buffer = BytesMut::with_capacity(capacity);
+            buffer.extend_from_slice(&vec![0; len]);
+            let mut policy = policy(64 * KIB, false);
+            policy.record_read(&buffer);
+            policy.park(&mut buffer);
+            assert_eq!(buffer.capacity(), capacity);
+        }
+    }
+
+    #[test]
+    fn what_is_left_to_others_is_a_batch_of_allocation_at_most() {
+        let mut large = BytesMut::with_capacity(MIB);
+        drop(large.split_off(BATCH));
+        assert_eq!(large.capacity(), BATCH, "of a view");
+        policy(MIB, false).park(&mut large);
+        let mut buffer = BytesMut::new();
+        policy(MIB, false).unpark(&mut buffer);
+        assert_eq!(buffer.capacity(), 0, "there was none");
+    }
+
+    #[test]
+    fn a_short_view_of_a_batch_buffer_is_parked_too() {
+        let mut buffer = BytesMut::with_capacity(2 * INITIAL_CAPACITY);
+        buffer.extend_from_slice(&[7; INITIAL_CAPACITY + 100]);
+        drop(buffer.split_to(INITIAL_CAPACITY + 90));
+        assert!(buffer.capacity() < INITIAL_CAPACITY);
+        policy(MIB, false).park(&mut buffer);
+        assert_eq!(&buffer[..], [7; 10]);
+        assert_eq!(
+            pool::READ.take_if(|_| true).unwrap().capacity(),
+            2 * INITIAL_CAPACITY
+        );
+    }
+
+    #[test]
+    fn a_reader_without_a_limit_for_it_takes_no_batch_buffer() {
+        pool::READ.put(BytesMut::with_capacity(BATCH));
+        let mut buffer = BytesMut::new();
+        policy(8 * KIB, true).unpark(&mut buffer);
+        assert_eq!(buffer.capacity(), 0);
+        let mut low = policy(MIB, false);
+        low.set_max_retained(32 * KIB);
+        low.unpark(&mut buffer);
+        assert_eq!(buffer.capacity(), 0, "the spare one is above its bound");
+        policy(MIB, false).unpark(&mut buffer);
+        assert_eq!(buffer.capacity(), BATCH, "and is still there");
+    }
+
+    #[test]
+    fn what_was_written_out_of_a_buffer_still_counts_as_held() {
+        let mut buffer = BytesMut::from(&vec![0; MIB][..]);
+        buffer.advance(MIB);
+        assert!(buffer.capacity() < MIB);
+        assert!(reclaim_exceeds(&mut buffer, MIB - 1));
+        assert!(!reclaim_exceeds(&mut buffer, MIB));
+    }
+}

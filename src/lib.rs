@@ -162,7 +162,7 @@ pub use self::{
         LengthFieldConfig, LengthPrefix, Limit, Varint, check_framing,
     },
     helpers::{
-        AsFramedRead, AsFramedWrite, Next, RecvBlocks, SendBlocks, recv_blocks, send_blocks,
+        BlockSink, BlockStream, Next, RecvBlocks, SendBlocks, recv_blocks, send_blocks,
         try_send_blocks,
     },
     payload::Payload,

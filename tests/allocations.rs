@@ -13,7 +13,7 @@ use testing::{KIB, MIB, Scripted, Step, wire};
 use tokio::io::{AsyncWriteExt, DuplexStream, duplex, sink};
 use tokio_util::codec::{Framed, FramedParts, FramedRead, FramedWrite};
 use wholeblock::{
-    AsFramedRead, BlockCodec, BlockError, BlockTransport, Exact, Framing, LengthPrefix, Varint,
+    BlockCodec, BlockError, BlockStream, BlockTransport, Exact, Framing, LengthPrefix, Varint,
     recv_blocks, send_blocks,
 };
 
@@ -161,7 +161,7 @@ fn steady(len: usize) -> usize {
 }
 
 fn no_allocation_per_lent_block_in_steady_state() {
-    fn check_each<F: Framing, R: AsFramedRead<Error = BlockError>>(
+    fn check_each<F: Framing, R: BlockStream<Error = BlockError>>(
         framing: F,
         make: impl Fn(Scripted, BlockCodec<F>) -> R,
         len: usize,
@@ -194,7 +194,7 @@ fn no_allocation_per_lent_block_in_steady_state() {
 }
 
 fn no_allocation_per_owned_block_dropped_before_the_next_read() {
-    fn check_each<R: AsFramedRead<Error = BlockError>>(mut framed: R, len: usize, per_read: usize) {
+    fn check_each<R: BlockStream<Error = BlockError>>(mut framed: R, len: usize, per_read: usize) {
         for _ in 0..warm_up(len) {
             done(framed.next()).unwrap().unwrap();
         }
@@ -568,7 +568,7 @@ fn large_and_small() -> Vec<Vec<usize>> {
 }
 
 fn small_block_that_is_kept_holds_64_kib_at_most_whatever_came_before() {
-    fn check<R: AsFramedRead<Error = BlockError>>(
+    fn check<R: BlockStream<Error = BlockError>>(
         make: impl Fn(Scripted, BlockCodec<LengthPrefix>) -> R,
     ) {
         for lens in large_and_small() {

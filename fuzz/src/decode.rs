@@ -24,7 +24,7 @@ use testing::{
 };
 use tokio_util::codec::{Decoder, Encoder, Framed, FramedRead};
 use wholeblock::{
-    AsFramedRead, BlockCodec, BlockError, BlockTransport, Exact, Framing, recv_blocks,
+    BlockCodec, BlockError, BlockStream, BlockTransport, Exact, Framing, recv_blocks,
 };
 
 use crate::{
@@ -175,7 +175,7 @@ impl Visit for &Input {
 }
 
 /// A receiver of which the buffer and the codec can be seen.
-trait Receiver: AsFramedRead<Error = BlockError> {
+trait Receiver: BlockStream<Error = BlockError> {
     fn buffer(&self) -> &[u8];
     fn capacity(&self) -> usize;
     fn skipped(&self) -> u64;

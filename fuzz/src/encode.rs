@@ -22,7 +22,7 @@ use testing::{
 };
 use tokio_util::codec::{Encoder, Framed, FramedWrite};
 use wholeblock::{
-    AsFramedWrite, BlockCodec, BlockError, BlockTransport, Framing,
+    BlockCodec, BlockError, BlockSink, BlockTransport, Framing,
     internals::{FIRST_WRITE, FULL_WRITE},
     send_blocks, try_send_blocks,
 };
@@ -199,7 +199,7 @@ impl Sending<'_> {
     /// By transfers, each of which goes on behind the block that the one before was refused.
     fn transfer<W>(&self, mut framed: W, io: impl Fn(&W) -> &Scripted)
     where
-        W: AsFramedWrite,
+        W: BlockSink,
         BlockError: From<<W as Sink<Bytes>>::Error>,
     {
         let task = Task::new();

@@ -14,7 +14,7 @@ use arbitrary::Arbitrary;
 use bytes::BytesMut;
 use futures::{Future, Stream};
 use tokio_util::codec::Framed;
-use wholeblock::{AnyFraming, AsFramedRead, BlockCodec, BlockError, BlockTransport, recv_blocks};
+use wholeblock::{AnyFraming, BlockCodec, BlockError, BlockStream, BlockTransport, recv_blocks};
 
 use testing::{
     KIB,
@@ -260,7 +260,7 @@ impl After {
 /// Takes a block.
 pub(crate) fn poll_owned<R>(io: &mut R, cx: &mut Context<'_>) -> Received
 where
-    R: AsFramedRead<Error = BlockError>,
+    R: BlockStream<Error = BlockError>,
 {
     let (blocks, after) = match Pin::new(io).poll_next(cx) {
         Poll::Ready(Some(Ok(block))) => (vec![block], After::Unknown),

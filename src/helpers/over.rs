@@ -24,9 +24,9 @@ use crate::{
 ///
 /// ```
 /// use tokio_util::codec::FramedRead;
-/// use wholeblock::{AsFramedRead, BlockCodec, BlockError, BlockTransport, recv_blocks};
+/// use wholeblock::{BlockStream, BlockCodec, BlockError, BlockTransport, recv_blocks};
 ///
-/// async fn longest<R: AsFramedRead<Error = BlockError>>(from: &mut R) -> Result<usize, BlockError> {
+/// async fn longest<R: BlockStream<Error = BlockError>>(from: &mut R) -> Result<usize, BlockError> {
 ///     let mut longest = 0;
 ///     let mut blocks = recv_blocks(from);
 ///     while let Some(block) = blocks.next().await? {
@@ -52,7 +52,27 @@ use crate::{
             (`TcpStream::into_split`, `tokio::io::split`), and put the reading half into \
             `BlockTransport::new(half, codec)`"
 )]
-pub trait AsFramedRead: sealed::FramedRead {}
+pub trait BlockStream:
+    Stream<Item = Result<BytesMut, <Self as BlockStream>::Error>> + Unpin
+{
+    /// What receiving fails with.
+    type Error: CodecError;
+
+    /// Where the stream is, what was read, and why there is no more of it.
+    #[doc(hidden)]
+    fn decode_state(&self) -> &DecodeState;
+
+    /// Bytes that have arrived and were not taken.
+    #[doc(hidden)]
+    fn buffered(&self) -> usize;
+
+    /// As `poll_next`, for a future that [gives up](Self::pause) its wait when it is dropped.
+    #[doc(hidden)]
+    fn poll_block(&mut self, cx: &mut Context<'_>) -> Poll<Option<Self::Item>>;
+
+    #[doc(hidden)]
+    fn pause(&mut self) {}
+}
 
 /// What [`send_blocks`](crate::send_blocks) sends through:
 /// [`BlockTransport`](crate::BlockTransport), or [`Framed`] or [`FramedWrite`] with a
@@ -64,9 +84,9 @@ pub trait AsFramedRead: sealed::FramedRead {}
 /// ```
 /// use futures::{SinkExt, stream};
 /// use tokio_util::codec::FramedWrite;
-/// use wholeblock::{AsFramedWrite, BlockCodec, BlockError, BlockTransport, send_blocks};
+/// use wholeblock::{BlockSink, BlockCodec, BlockError, BlockTransport, send_blocks};
 ///
-/// async fn greet<W: AsFramedWrite<Error = BlockError>>(to: &mut W) -> Result<u64, BlockError> {
+/// async fn greet<W: BlockSink<Error = BlockError>>(to: &mut W) -> Result<u64, BlockError> {
 ///     let sent = send_blocks(to, stream::iter(["hello", "me"])).await?;
 ///     to.close().await?;
 ///     Ok(sent.wire_bytes)
@@ -89,209 +109,138 @@ pub trait AsFramedRead: sealed::FramedRead {}
             (`TcpStream::into_split`, `tokio::io::split`), and put the writing half into \
             `BlockTransport::new(half, codec)`"
 )]
-pub trait AsFramedWrite: Unpin + sealed::FramedWrite {}
+// Has no error of its own: with two by one name, a bound on the sink's would be ambiguous.
+pub trait BlockSink: Sink<Bytes, Error: CodecError> + Unpin {
+    #[doc(hidden)]
+    type Framing: Framing;
+    #[doc(hidden)]
+    type Io: AsyncWrite + Unpin;
 
-pub(crate) mod sealed {
-    use super::{
-        AsyncWrite, BlockCodec, BlockWriter, Bytes, BytesMut, CodecError, Context, DecodeState,
-        Duration, Framing, Pin, Poll, Sink, Stream,
-    };
+    /// The codec, and where blocks are queued: in `own`, unless this has a writer of its own.
+    #[doc(hidden)]
+    fn encode_parts<'a>(
+        &'a mut self,
+        own: &'a mut BlockWriter,
+    ) -> (
+        &'a mut BlockCodec<Self::Framing, Self::Error>,
+        &'a mut BlockWriter,
+    );
 
-    pub trait FramedRead: Stream<Item = Result<BytesMut, Self::Error>> + Unpin {
-        type Error: CodecError;
+    /// The transport, and where blocks are queued, as [`encode_parts`](Self::encode_parts).
+    #[doc(hidden)]
+    fn write_parts<'a>(
+        &'a mut self,
+        own: &'a mut BlockWriter,
+    ) -> (&'a mut Self::Io, &'a mut BlockWriter);
 
-        /// Where the stream is, what was read, and why there is no more of it.
-        #[expect(
-            private_interfaces,
-            reason = "sealed: nobody else calls or implements it"
-        )]
-        fn decode_state(&self) -> &DecodeState;
-
-        /// Bytes that have arrived and were not taken.
-        fn buffered(&self) -> usize;
-
-        /// As `poll_next`, for a future that [gives up](Self::pause) its wait when it is dropped.
-        fn poll_block(&mut self, cx: &mut Context<'_>) -> Poll<Option<Self::Item>>;
-
-        fn pause(&mut self) {}
+    /// The stall timeout of a transfer, unless it sets its own.
+    #[doc(hidden)]
+    fn write_timeout(&self) -> Option<Duration> {
+        None
     }
 
-    /// Has no error of its own: with two by one name, a bound on the sink's would be ambiguous.
-    pub trait FramedWrite: Sink<Bytes, Error: CodecError> {
-        type Framing: Framing;
-        type Io: AsyncWrite + Unpin;
+    /// Bytes that were queued before and go first.
+    #[doc(hidden)]
+    fn held(&self) -> usize;
 
-        /// The codec, and where blocks are queued: in `own`, unless this has a writer of its own.
-        #[expect(
-            private_interfaces,
-            reason = "sealed: nobody else calls or implements it"
-        )]
+    /// Writes these.
+    #[doc(hidden)]
+    fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Pin::new(self).poll_flush(cx)
+    }
+
+    /// Takes over what `own` still holds.
+    #[doc(hidden)]
+    fn keep(&mut self, own: &BlockWriter);
+}
+
+// The macros have no `impl` in them, because the compiler shows it where a trait is not implemented.
+
+/// The trait for a type of tokio-util that lends its `BlockCodec` by these methods.
+macro_rules! block_stream {
+    ($codec:ident, $codec_mut:ident) => {
+        type Error = E;
+
+        #[inline]
+        fn decode_state(&self) -> &DecodeState {
+            &self.$codec().decode
+        }
+
+        fn buffered(&self) -> usize {
+            self.read_buffer().len()
+        }
+
+        #[inline]
+        fn poll_block(&mut self, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+            // tokio-util's types do not yield between two blocks that are in their buffer.
+            ready!(self.$codec_mut().decode.poll_charge(cx));
+            Pin::new(self).poll_next(cx)
+        }
+    };
+}
+
+impl<T, F, E> BlockStream for Framed<T, BlockCodec<F, E>>
+where
+    T: AsyncRead + Unpin,
+    F: Framing,
+    E: CodecError,
+{
+    block_stream!(codec, codec_mut);
+}
+
+impl<T, F, E> BlockStream for FramedRead<T, BlockCodec<F, E>>
+where
+    T: AsyncRead + Unpin,
+    F: Framing,
+    E: CodecError,
+{
+    block_stream!(decoder, decoder_mut);
+}
+
+/// As [`block_stream`].
+macro_rules! block_sink {
+    ($codec_mut:ident) => {
+        type Framing = F;
+        type Io = T;
+
         fn encode_parts<'a>(
             &'a mut self,
             own: &'a mut BlockWriter,
-        ) -> (
-            &'a mut BlockCodec<Self::Framing, Self::Error>,
-            &'a mut BlockWriter,
-        );
+        ) -> (&'a mut BlockCodec<F, E>, &'a mut BlockWriter) {
+            (self.$codec_mut(), own)
+        }
 
-        /// The transport, and where blocks are queued, as [`encode_parts`](Self::encode_parts).
-        #[expect(
-            private_interfaces,
-            reason = "sealed: nobody else calls or implements it"
-        )]
         fn write_parts<'a>(
             &'a mut self,
             own: &'a mut BlockWriter,
-        ) -> (&'a mut Self::Io, &'a mut BlockWriter);
-
-        /// The stall timeout of a transfer, unless it sets its own.
-        fn write_timeout(&self) -> Option<Duration> {
-            None
+        ) -> (&'a mut T, &'a mut BlockWriter) {
+            (self.get_mut(), own)
         }
 
-        /// Bytes that were queued before and go first.
-        fn held(&self) -> usize;
-
-        /// Writes these.
-        fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>>
-        where
-            Self: Unpin,
-        {
-            Pin::new(self).poll_flush(cx)
+        fn held(&self) -> usize {
+            self.write_buffer().len()
         }
 
-        /// Takes over what `own` still holds.
-        #[expect(
-            private_interfaces,
-            reason = "sealed: nobody else calls or implements it"
-        )]
-        fn keep(&mut self, own: &BlockWriter);
-    }
-}
-
-/// Implements the trait for a type that is made of a `BlockCodec`, which it lends by these methods.
-macro_rules! framed_read {
-    ($framed:ident, $codec:ident, $codec_mut:ident) => {
-        impl<T, F, E> AsFramedRead for $framed<T, BlockCodec<F, E>>
-        where
-            T: AsyncRead + Unpin,
-            F: Framing,
-            E: CodecError,
-        {
-        }
-
-        #[expect(
-            private_interfaces,
-            reason = "sealed: nobody else calls or implements it"
-        )]
-        impl<T, F, E> sealed::FramedRead for $framed<T, BlockCodec<F, E>>
-        where
-            T: AsyncRead + Unpin,
-            F: Framing,
-            E: CodecError,
-        {
-            type Error = E;
-
-            #[inline]
-            fn decode_state(&self) -> &DecodeState {
-                &self.$codec().decode
-            }
-
-            fn buffered(&self) -> usize {
-                self.read_buffer().len()
-            }
-
-            #[inline]
-            fn poll_block(&mut self, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-                // tokio-util's types do not yield between two blocks that are in their buffer.
-                ready!(self.$codec_mut().decode.poll_charge(cx));
-                Pin::new(self).poll_next(cx)
-            }
+        fn keep(&mut self, own: &BlockWriter) {
+            own.spill(self.write_buffer_mut());
         }
     };
 }
 
-framed_read!(Framed, codec, codec_mut);
-framed_read!(FramedRead, decoder, decoder_mut);
-
-impl<T, F, E> AsFramedWrite for Framed<T, BlockCodec<F, E>>
+impl<T, F, E> BlockSink for Framed<T, BlockCodec<F, E>>
 where
     T: AsyncWrite + Unpin,
     F: Framing,
     E: CodecError,
 {
+    block_sink!(codec_mut);
 }
 
-#[expect(
-    private_interfaces,
-    reason = "sealed: nobody else calls or implements it"
-)]
-impl<T, F, E> sealed::FramedWrite for Framed<T, BlockCodec<F, E>>
+impl<T, F, E> BlockSink for FramedWrite<T, BlockCodec<F, E>>
 where
     T: AsyncWrite + Unpin,
     F: Framing,
     E: CodecError,
 {
-    type Framing = F;
-    type Io = T;
-
-    fn encode_parts<'a>(
-        &'a mut self,
-        own: &'a mut BlockWriter,
-    ) -> (&'a mut BlockCodec<F, E>, &'a mut BlockWriter) {
-        (Framed::codec_mut(self), own)
-    }
-
-    fn write_parts<'a>(&'a mut self, own: &'a mut BlockWriter) -> (&'a mut T, &'a mut BlockWriter) {
-        (Framed::get_mut(self), own)
-    }
-
-    fn held(&self) -> usize {
-        Framed::write_buffer(self).len()
-    }
-
-    fn keep(&mut self, own: &BlockWriter) {
-        own.spill(Framed::write_buffer_mut(self));
-    }
-}
-
-impl<T, F, E> AsFramedWrite for FramedWrite<T, BlockCodec<F, E>>
-where
-    T: AsyncWrite + Unpin,
-    F: Framing,
-    E: CodecError,
-{
-}
-
-#[expect(
-    private_interfaces,
-    reason = "sealed: nobody else calls or implements it"
-)]
-impl<T, F, E> sealed::FramedWrite for FramedWrite<T, BlockCodec<F, E>>
-where
-    T: AsyncWrite + Unpin,
-    F: Framing,
-    E: CodecError,
-{
-    type Framing = F;
-    type Io = T;
-
-    fn encode_parts<'a>(
-        &'a mut self,
-        own: &'a mut BlockWriter,
-    ) -> (&'a mut BlockCodec<F, E>, &'a mut BlockWriter) {
-        (FramedWrite::encoder_mut(self), own)
-    }
-
-    fn write_parts<'a>(&'a mut self, own: &'a mut BlockWriter) -> (&'a mut T, &'a mut BlockWriter) {
-        (FramedWrite::get_mut(self), own)
-    }
-
-    fn held(&self) -> usize {
-        FramedWrite::write_buffer(self).len()
-    }
-
-    fn keep(&mut self, own: &BlockWriter) {
-        own.spill(FramedWrite::write_buffer_mut(self));
-    }
+    block_sink!(encoder_mut);
 }

@@ -12,7 +12,7 @@ use std::{
 use bytes::BytesMut;
 use tracing::{Span, debug, debug_span};
 
-use super::over::AsFramedRead;
+use super::over::BlockStream;
 use crate::{
     error::BlockError,
     read::{Position, ReadStats},
@@ -23,7 +23,7 @@ use crate::{
 /// Receives blocks and counts them: with a number to stop after, a number to require, timeouts and
 /// statistics.
 ///
-/// Works on any [`AsFramedRead`]: a [`BlockTransport`](crate::BlockTransport), or `Framed` or
+/// Works on any [`BlockStream`]: a [`BlockTransport`](crate::BlockTransport), or `Framed` or
 /// `FramedRead` with a [`BlockCodec`](crate::BlockCodec). It takes blocks from their `Stream`, so this
 /// can be mixed with `framed.next()` at will. To look at blocks without an allocation for each, use
 /// [`BlockTransport::recv`](crate::BlockTransport::recv).
@@ -43,7 +43,7 @@ use crate::{
 /// # Ok(())
 /// # }
 /// ```
-pub fn recv_blocks<R: AsFramedRead>(framed: &mut R) -> RecvBlocks<'_, R> {
+pub fn recv_blocks<R: BlockStream>(framed: &mut R) -> RecvBlocks<'_, R> {
     let decoder = framed.decode_state();
     RecvBlocks {
         start: (decoder.position(), decoder.read_stats()),
@@ -68,7 +68,7 @@ pub fn recv_blocks<R: AsFramedRead>(framed: &mut R) -> RecvBlocks<'_, R> {
 /// The future of [`next`](Self::next), and this itself, can be dropped at any time. A block that was
 /// not returned stays in `framed`, whole or in part, and is the next one out of it.
 #[must_use = "nothing is received until `next` is called"]
-pub struct RecvBlocks<'a, R: AsFramedRead> {
+pub struct RecvBlocks<'a, R: BlockStream> {
     framed: &'a mut R,
     /// The block that the caller has borrowed.
     block: BytesMut,
@@ -87,7 +87,7 @@ pub struct RecvBlocks<'a, R: AsFramedRead> {
     span: Span,
 }
 
-impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
+impl<'a, R: BlockStream> RecvBlocks<'a, R> {
     /// Stops after `blocks` blocks in all and reads nothing after them: what has arrived beyond
     /// stays in `framed` for whoever reads next, or for this receiver, if the number is raised.
     ///
@@ -359,7 +359,7 @@ impl<'a, R: AsFramedRead> RecvBlocks<'a, R> {
 
 /// Polls the stream. After an error it gives `None` once, which is no end of it. `doubtful` is true if
 /// that may be so.
-fn poll_certain<R: AsFramedRead>(
+fn poll_certain<R: BlockStream>(
     framed: &mut R,
     doubtful: &mut bool,
     cx: &mut Context<'_>,
@@ -372,14 +372,14 @@ fn poll_certain<R: AsFramedRead>(
     Poll::Ready(polled)
 }
 
-impl<R: AsFramedRead> Drop for RecvBlocks<'_, R> {
+impl<R: BlockStream> Drop for RecvBlocks<'_, R> {
     fn drop(&mut self) {
         let _entered = self.span.clone().entered();
         self.finish(None);
     }
 }
 
-impl<R: AsFramedRead> fmt::Debug for RecvBlocks<'_, R> {
+impl<R: BlockStream> fmt::Debug for RecvBlocks<'_, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RecvBlocks")
             .field("stats", &self.stats())
@@ -391,12 +391,12 @@ impl<R: AsFramedRead> fmt::Debug for RecvBlocks<'_, R> {
 
 /// The future of [`RecvBlocks::next`].
 #[must_use = "nothing is received until this is awaited"]
-pub struct Next<'n, 'a, R: AsFramedRead> {
+pub struct Next<'n, 'a, R: BlockStream> {
     /// None once the block was lent.
     receiver: Option<&'n mut RecvBlocks<'a, R>>,
 }
 
-impl<'n, R: AsFramedRead> Future for Next<'n, '_, R> {
+impl<'n, R: BlockStream> Future for Next<'n, '_, R> {
     type Output = Result<Option<&'n [u8]>, R::Error>;
 
     #[inline]
@@ -414,7 +414,7 @@ impl<'n, R: AsFramedRead> Future for Next<'n, '_, R> {
     }
 }
 
-impl<R: AsFramedRead> Drop for Next<'_, '_, R> {
+impl<R: BlockStream> Drop for Next<'_, '_, R> {
     #[inline]
     fn drop(&mut self) {
         if let Some(receiver) = &mut self.receiver {
@@ -423,7 +423,7 @@ impl<R: AsFramedRead> Drop for Next<'_, '_, R> {
     }
 }
 
-impl<R: AsFramedRead> fmt::Debug for Next<'_, '_, R> {
+impl<R: BlockStream> fmt::Debug for Next<'_, '_, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Next").finish_non_exhaustive()
     }

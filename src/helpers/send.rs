@@ -16,7 +16,7 @@ use tokio::io::AsyncWrite;
 use tracing::{Span, debug, debug_span};
 
 use self::source::Source;
-use super::over::AsFramedWrite;
+use super::over::BlockSink;
 use crate::{
     error::BlockError,
     payload::Payload,
@@ -31,7 +31,7 @@ type ErrorOf<W> = <W as Sink<Bytes>>::Error;
 
 /// Sends every block of `source`, many in one system call, large payloads without a copy.
 ///
-/// Works on any [`AsFramedWrite`]: a [`BlockTransport`](crate::BlockTransport), or `Framed` or
+/// Works on any [`BlockSink`]: a [`BlockTransport`](crate::BlockTransport), or `Framed` or
 /// `FramedWrite` with a `BlockCodec`. The items of `source` are any [`Payload`]: `Bytes`,
 /// `BytesMut`, `Vec<u8>`, `String`, `&[u8]` … For a source that can fail, see [`try_send_blocks`].
 ///
@@ -87,7 +87,7 @@ type ErrorOf<W> = <W as Sink<Bytes>>::Error;
 /// with `mem::forget`, it takes what it has queued with it; a `BlockTransport` keeps even that.)
 pub fn send_blocks<W, S>(framed: &mut W, source: S) -> SendBlocks<'_, W, impl Source>
 where
-    W: AsFramedWrite,
+    W: BlockSink,
     S: Stream<Item: Payload>,
 {
     SendBlocks::new(framed, Infallible(Box::pin(source)))
@@ -113,7 +113,7 @@ where
 /// ```
 pub fn try_send_blocks<W, S, B, E>(framed: &mut W, source: S) -> SendBlocks<'_, W, impl Source>
 where
-    W: AsFramedWrite,
+    W: BlockSink,
     S: Stream<Item = Result<B, E>>,
     B: Payload,
     E: Into<Box<dyn Error + Send + Sync>>,
@@ -142,7 +142,7 @@ where
 /// # }
 /// ```
 #[must_use = "nothing is sent until this is awaited"]
-pub struct SendBlocks<'a, W: AsFramedWrite, S> {
+pub struct SendBlocks<'a, W: BlockSink, S> {
     framed: &'a mut W,
     source: S,
     state: State,
@@ -180,7 +180,7 @@ enum State {
 
 impl<'a, W, S> SendBlocks<'a, W, S>
 where
-    W: AsFramedWrite,
+    W: BlockSink,
     S: Source,
 {
     fn new(framed: &'a mut W, source: S) -> Self {
@@ -330,7 +330,7 @@ where
     }
 }
 
-impl<W: AsFramedWrite, S> SendBlocks<'_, W, S> {
+impl<W: BlockSink, S> SendBlocks<'_, W, S> {
     /// Returns [`BlockError::Stalled`] if the transport takes no bytes for `timeout`. The transfer
     /// remains usable: await it again to keep waiting. See the example [above](Self).
     ///
@@ -410,7 +410,7 @@ impl<W: AsFramedWrite, S> SendBlocks<'_, W, S> {
 
 impl<W, S> Future for SendBlocks<'_, W, S>
 where
-    W: AsFramedWrite,
+    W: BlockSink,
     S: Source,
 {
     type Output = Result<TransferStats, ErrorOf<W>>;
@@ -434,7 +434,7 @@ where
     }
 }
 
-impl<W: AsFramedWrite, S> Drop for SendBlocks<'_, W, S> {
+impl<W: BlockSink, S> Drop for SendBlocks<'_, W, S> {
     fn drop(&mut self) {
         let (codec, queue) = self.framed.encode_parts(&mut self.writer);
         codec.count_encoded(queue.take_uncounted());
@@ -442,7 +442,7 @@ impl<W: AsFramedWrite, S> Drop for SendBlocks<'_, W, S> {
     }
 }
 
-impl<W: AsFramedWrite, S> fmt::Debug for SendBlocks<'_, W, S> {
+impl<W: BlockSink, S> fmt::Debug for SendBlocks<'_, W, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SendBlocks")
             .field("stats", &self.stats())

@@ -18,7 +18,7 @@ use crate::{
     coop,
     error::{BlockError, CodecError},
     framing::Framing,
-    helpers::{AsFramedRead, sealed},
+    helpers::BlockStream,
     read::{DecodeState, FrameLen, INITIAL_CAPACITY, Position},
     timeout::Waiter,
 };
@@ -330,19 +330,11 @@ where
     }
 }
 
-impl<T, F, E> AsFramedRead for BlockTransport<T, F, E>
-where
-    T: AsyncRead + Unpin,
-    F: Framing,
-    E: CodecError,
-{
-}
-
 #[expect(
     private_interfaces,
-    reason = "sealed: nobody else calls or implements it"
+    reason = "sealed by a type that nobody else can name"
 )]
-impl<T, F, E> sealed::FramedRead for BlockTransport<T, F, E>
+impl<T, F, E> BlockStream for BlockTransport<T, F, E>
 where
     T: AsyncRead + Unpin,
     F: Framing,

@@ -17,7 +17,7 @@ use crate::{
     codec::BlockCodec,
     error::{BlockError, CodecError},
     framing::Framing,
-    helpers::{AsFramedWrite, sealed},
+    helpers::BlockSink,
     payload::Payload,
     read::Position,
     write::BlockWriter,
@@ -223,19 +223,11 @@ where
     }
 }
 
-impl<T, F, E> AsFramedWrite for BlockTransport<T, F, E>
-where
-    T: AsyncWrite + Unpin,
-    F: Framing,
-    E: CodecError,
-{
-}
-
 #[expect(
     private_interfaces,
-    reason = "sealed: nobody else calls or implements it"
+    reason = "sealed by a type that nobody else can name"
 )]
-impl<T, F, E> sealed::FramedWrite for BlockTransport<T, F, E>
+impl<T, F, E> BlockSink for BlockTransport<T, F, E>
 where
     T: AsyncWrite + Unpin,
     F: Framing,

@@ -13,7 +13,7 @@ use testing::{Magic, Scripted};
 use tokio::io::AsyncReadExt;
 use tokio_util::codec::{Decoder, Encoder, Framed, FramedWrite};
 use wholeblock::{
-    AnyFraming, AsFramedWrite, BlockCodec, BlockError, BlockTransport, ConfigError, HeaderBytes,
+    AnyFraming, BlockCodec, BlockError, BlockSink, BlockTransport, ConfigError, HeaderBytes,
     LengthField, LengthPrefix, Part, Varint, send_blocks,
 };
 
@@ -345,7 +345,7 @@ fn every_configuration_error_says_what_would_work() {
 async fn stalled_transfer_counts_from_the_start_of_the_codec() {
     async fn check<W>(mut sender: W, mut far: tokio::io::DuplexStream)
     where
-        W: AsFramedWrite<Error = BlockError> + Sink<Bytes, Error = BlockError>,
+        W: BlockSink<Error = BlockError> + Sink<Bytes, Error = BlockError>,
     {
         let text = |error: BlockError| error.to_string();
         let second = Duration::from_secs(1);
@@ -394,7 +394,7 @@ async fn stalled_transfer_counts_from_the_start_of_the_codec() {
 
 #[tokio::test(start_paused = true)]
 async fn offset_of_a_sender_goes_on_when_it_changes_its_form() {
-    async fn stalls_at<W: AsFramedWrite<Error = BlockError>>(sender: &mut W, place: &str) {
+    async fn stalls_at<W: BlockSink<Error = BlockError>>(sender: &mut W, place: &str) {
         let sending = send_blocks(sender, stream::iter([[0; 100]]));
         let error = sending.stall_timeout(Duration::from_secs(1)).await;
         let text = error.unwrap_err().to_string();

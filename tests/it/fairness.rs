@@ -25,7 +25,7 @@ use tokio::{
 use tokio_util::codec::{FramedRead, FramedWrite};
 use wholeblock::internals::{BATCH, FULL_WRITE, RECEIVED_PER_TURN, SENT_PER_TURN};
 use wholeblock::{
-    AsFramedRead, BlockCodec, BlockError, BlockTransport, LengthPrefix, recv_blocks, send_blocks,
+    BlockCodec, BlockError, BlockStream, BlockTransport, LengthPrefix, recv_blocks, send_blocks,
 };
 
 /// Blocks in each test: many times what may pass at once.
@@ -93,11 +93,11 @@ fn check<W: Future<Output = ()> + Send + 'static>(work: impl FnOnce(Passed) -> W
     assert!(most <= fair, "{most} blocks between two yields");
 }
 
-async fn owned(mut framed: impl AsFramedRead<Error = BlockError>, passed: Passed) {
+async fn owned(mut framed: impl BlockStream<Error = BlockError>, passed: Passed) {
     while framed.next().await.unwrap().is_ok() && passed.one() {}
 }
 
-async fn counted(mut framed: impl AsFramedRead<Error = BlockError>, passed: Passed) {
+async fn counted(mut framed: impl BlockStream<Error = BlockError>, passed: Passed) {
     let mut receiving = recv_blocks(&mut framed);
     while receiving.next().await.unwrap().is_some() && passed.one() {}
 }
@@ -193,7 +193,7 @@ fn timeout_around_a_flood_that_is_skipped_comes() {
 
 #[test]
 fn a_receiver_made_for_each_block_leaves_others_their_turn_too() {
-    async fn one_by_one(mut framed: impl AsFramedRead<Error = BlockError>, passed: Passed) {
+    async fn one_by_one(mut framed: impl BlockStream<Error = BlockError>, passed: Passed) {
         loop {
             let block = recv_blocks(&mut framed)
                 .next()
@@ -218,7 +218,7 @@ fn a_receiver_made_for_each_block_leaves_others_their_turn_too() {
 
 #[test]
 fn an_endless_source_of_empty_blocks_leaves_others_their_turn() {
-    async fn transfer(mut framed: impl wholeblock::AsFramedWrite, passed: Passed) {
+    async fn transfer(mut framed: impl wholeblock::BlockSink, passed: Passed) {
         let empty = stream::repeat_with(Bytes::new);
         let source = empty.take_while(|_| std::future::ready(passed.one()));
         assert!(send_blocks(&mut framed, source).await.is_ok());
@@ -335,7 +335,7 @@ fn blocks_that_were_flushed_one_by_one_are_no_debt_of_a_full_queue() {
 #[test]
 fn a_timer_goes_on_ticking_beside_a_flood_that_takes_time() {
     /// Takes a microsecond over each block.
-    async fn busy(mut framed: impl AsFramedRead<Error = BlockError>, passed: Passed) {
+    async fn busy(mut framed: impl BlockStream<Error = BlockError>, passed: Passed) {
         let mut receiving = recv_blocks(&mut framed);
         loop {
             receiving.next().await.unwrap().unwrap();

@@ -5,7 +5,7 @@ use futures::{FutureExt, StreamExt};
 use testing::{KIB, Line, MIB, Magic, Scripted, prefixed, ready, transport, wire};
 use tokio_util::codec::{Decoder, Encoder, Framed, FramedParts, FramedRead};
 use wholeblock::{
-    AsFramedRead, BlockCodec, BlockError, BlockTransport, Exact, LengthPrefix, recv_blocks,
+    BlockCodec, BlockError, BlockStream, BlockTransport, Exact, LengthPrefix, recv_blocks,
 };
 
 /// Reads that fill a connection's first buffers, of 8, 16, 32 and 64 KiB; the fourth ends sooner if
@@ -368,7 +368,7 @@ fn a_lower_limit_bounds_the_batches_of_small_blocks_too() {
 }
 
 /// The capacity that is left to a connection which has received `wire` by `next`, or by lending.
-fn left_by<R: AsFramedRead<Error = BlockError>>(
+fn left_by<R: BlockStream<Error = BlockError>>(
     mut framed: R,
     lent: bool,
     capacity: fn(&R) -> usize,

@@ -7,7 +7,7 @@ use futures::{SinkExt, StreamExt, stream};
 use testing::{Scripted, numbered, prefixed, ready, transport, wire};
 use wholeblock::internals::CHAIN_THRESHOLD as CHAIN_FROM;
 use wholeblock::{
-    AsFramedWrite, BlockCodec, BlockTransport, LengthPrefix, Payload, send_blocks, try_send_blocks,
+    BlockCodec, BlockSink, BlockTransport, LengthPrefix, Payload, send_blocks, try_send_blocks,
 };
 
 /// What `io` wrote of one block, and whether it wrote it from `address`.
@@ -138,7 +138,7 @@ fn a_users_own_type_is_taken_over_if_it_says_so_and_copied_if_not() {
 
 #[test]
 fn a_source_that_can_fail_gives_the_same_types() {
-    fn send<W: AsFramedWrite, P: Payload>(framed: &mut W, payload: P) {
+    fn send<W: BlockSink, P: Payload>(framed: &mut W, payload: P) {
         let source = stream::iter([Ok::<_, std::io::Error>(payload)]);
         let sent = ready(try_send_blocks(framed, source));
         assert_eq!(sent.map_err(drop).unwrap().blocks, 1);

@@ -13,7 +13,7 @@ use tokio::{
 };
 use tokio_util::codec::{Framed, FramedRead};
 use wholeblock::{
-    AsFramedRead, BlockCodec, BlockError, BlockTransport, Framing, LengthPrefix, recv_blocks,
+    BlockCodec, BlockError, BlockStream, BlockTransport, Framing, LengthPrefix, recv_blocks,
 };
 
 #[test]
@@ -37,7 +37,7 @@ fn mixing_next_and_recv_blocks_on_a_quiet_peer_never_hangs_loses_or_repeats() {
     }
 
     /// Receives `owned_first` blocks by `next`, `lent` by lending, and the rest by `next`.
-    fn mix<R: AsFramedRead<Error = BlockError>>(
+    fn mix<R: BlockStream<Error = BlockError>>(
         name: &str,
         mut framed: R,
         blocks: &[Bytes],

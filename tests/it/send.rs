@@ -12,7 +12,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::codec::{Framed, FramedWrite};
 use wholeblock::internals::{CHAIN_THRESHOLD as CHAIN_FROM, FULL_WRITE};
 use wholeblock::{
-    AsFramedWrite, BlockCodec, BlockError, BlockTransport, Framing, LengthPrefix, TransferStats,
+    BlockCodec, BlockError, BlockSink, BlockTransport, Framing, LengthPrefix, TransferStats,
     send_blocks, try_send_blocks,
 };
 
@@ -315,7 +315,7 @@ fn what_is_taken_from_the_source_ahead_of_the_transport_is_bounded() {
 async fn what_a_dropped_transfer_had_taken_leaves_with_the_next_flush() {
     async fn check<W>(mut framed: W, far: DuplexStream)
     where
-        W: AsFramedWrite<Error = BlockError> + Sink<Bytes, Error = BlockError> + Unpin,
+        W: BlockSink<Error = BlockError> + Sink<Bytes, Error = BlockError> + Unpin,
     {
         let blocks = stream::iter([&b"abc"[..], b"def"]);
         assert!(send_blocks(&mut framed, blocks).now_or_never().is_none());
@@ -387,7 +387,7 @@ async fn a_timeout_that_is_lowered_holds_for_the_transfer_that_has_begun() {
 
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_takes_the_write_buffer_slowly_is_not_a_stall() {
-    async fn check(mut framed: impl AsFramedWrite<Error = BlockError>, far: DuplexStream) {
+    async fn check(mut framed: impl BlockSink<Error = BlockError>, far: DuplexStream) {
         framed
             .feed(Bytes::from_static(b"from before"))
             .await
@@ -414,7 +414,7 @@ async fn a_peer_that_takes_the_write_buffer_slowly_is_not_a_stall() {
 
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_takes_nothing_of_the_write_buffer_is_a_stall() {
-    async fn check(mut framed: impl AsFramedWrite<Error = BlockError>, _far: DuplexStream) {
+    async fn check(mut framed: impl BlockSink<Error = BlockError>, _far: DuplexStream) {
         framed.feed("from before".into()).await.unwrap();
         let second = Duration::from_secs(1);
         let sending = send_blocks(&mut framed, stream::iter(["now"])).stall_timeout(5 * second);
@@ -456,7 +456,7 @@ async fn trickle_out(far: &mut DuplexStream, bytes: usize) {
 
 #[tokio::test(start_paused = true)]
 async fn block_that_leaves_a_byte_at_a_time_never_stalls_and_is_late_at_the_deadline() {
-    async fn check(mut framed: impl AsFramedWrite<Error = BlockError>, mut far: DuplexStream) {
+    async fn check(mut framed: impl BlockSink<Error = BlockError>, mut far: DuplexStream) {
         let second = Duration::from_secs(1);
         let begun = Instant::now();
         let slow = tokio::spawn(async move {
@@ -492,7 +492,7 @@ async fn block_that_leaves_a_byte_at_a_time_never_stalls_and_is_late_at_the_dead
 
 #[tokio::test(start_paused = true)]
 async fn what_was_queued_before_a_transfer_has_a_deadline_of_its_own() {
-    async fn check(mut framed: impl AsFramedWrite<Error = BlockError>, mut far: DuplexStream) {
+    async fn check(mut framed: impl BlockSink<Error = BlockError>, mut far: DuplexStream) {
         framed.feed("old".into()).await.unwrap();
         let second = Duration::from_secs(1);
         let begun = Instant::now();

@@ -22,7 +22,7 @@ use tokio::{
 };
 use tokio_util::codec::FramedRead;
 use wholeblock::{
-    AsFramedRead, BlockCodec, BlockError, BlockTransport, LengthPrefix, RecvBlocks, recv_blocks,
+    BlockCodec, BlockError, BlockStream, BlockTransport, LengthPrefix, RecvBlocks, recv_blocks,
     send_blocks,
 };
 
@@ -84,7 +84,7 @@ impl Receive for BlockTransport<DuplexStream, LengthPrefix> {
     }
 }
 
-impl<R: AsFramedRead<Error = BlockError>> Receive for RecvBlocks<'_, R> {
+impl<R: BlockStream<Error = BlockError>> Receive for RecvBlocks<'_, R> {
     async fn receive(&mut self) -> Result<Option<Bytes>, BlockError> {
         Ok(self.next().await?.map(Bytes::copy_from_slice))
     }

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt, future::BoxFuture};
 use tokio::{io::AsyncWriteExt, net::TcpStream, sync::oneshot, time::interval};
 use tokio_util::codec::Encoder;
-use wholeblock::{AnyFraming, AsFramedRead, BlockCodec, BlockError, BlockTransport, recv_blocks};
+use wholeblock::{AnyFraming, BlockCodec, BlockError, BlockStream, BlockTransport, recv_blocks};
 
 pub(crate) use self::attacks::{announcements, dribbles, floods, half_closes, resets, silences};
 use crate::crowd::{Attack, reset};
@@ -170,7 +170,7 @@ impl Sent {
     /// By `recv_blocks`, with its own timeouts.
     async fn receive_each<R>(&self, mut from: R, mut see: impl FnMut(&[u8])) -> Option<BlockError>
     where
-        R: AsFramedRead<Error = BlockError>,
+        R: BlockStream<Error = BlockError>,
     {
         let (stall, block) = self.timeouts();
         let mut blocks = recv_blocks(&mut from)

@@ -12,7 +12,7 @@ macro_rules! debug {
     )*};
 }
 
-mod batch;
+mod lend;
 mod recv;
 mod send;
 
@@ -22,8 +22,8 @@ use bytes::{Bytes, BytesMut};
 use tokio_util::codec::{Framed, FramedParts};
 
 pub use self::{
-    batch::Batch,
-    recv::{ExpectNext, NextBlock, Recv, RecvBatch},
+    lend::{Batch, Recv, RecvBatch},
+    recv::{ExpectNext, NextBlock},
     send::{Close, FeedBlock, Flush, SendBlock},
 };
 use crate::{

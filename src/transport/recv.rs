@@ -12,7 +12,7 @@ use futures::Stream;
 use tokio::io::AsyncRead;
 use tokio_util::io::poll_read_buf;
 
-use super::{Batch, BlockTransport};
+use super::{BlockTransport, Recv, RecvBatch};
 use crate::{
     codec::BlockCodec,
     coop,
@@ -219,7 +219,10 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
 
     /// Waits for the next block, and lends it: where its payload lies in the buffer.
     #[inline(never)]
-    fn poll_lend(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Range<usize>>, E>>
+    pub(super) fn poll_lend(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Range<usize>>, E>>
     where
         T: AsyncRead + Unpin,
     {
@@ -229,7 +232,10 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     }
 
     /// Waits for the next block, for a future that lends it.
-    fn poll_accepted(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<FrameLen>, E>>
+    pub(super) fn poll_accepted(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<FrameLen>, E>>
     where
         T: AsyncRead + Unpin,
     {
@@ -309,7 +315,7 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
 impl<T, F, E> BlockTransport<T, F, E> {
     /// Ends the wait of a future that was dropped, or has reported an error.
     #[inline]
-    fn pause(&mut self) {
+    pub(super) fn pause(&mut self) {
         if let Some(timeouts) = &mut self.timeouts {
             timeouts.pause();
         }
@@ -388,103 +394,6 @@ impl<T, F, E> Drop for NextBlock<'_, T, F, E> {
     }
 }
 
-/// The future of [`BlockTransport::recv`].
-// Written out, because the compiler does not inline the poll of an `async fn` into more than one
-// caller, and a call takes half as long as lending a small block.
-#[must_use = "nothing is received until this is awaited"]
-pub struct Recv<'a, T, F, E = BlockError> {
-    /// None once the block was lent.
-    transport: Option<&'a mut BlockTransport<T, F, E>>,
-}
-
-impl<'a, T, F, E> Future for Recv<'a, T, F, E>
-where
-    T: AsyncRead + Unpin,
-    F: Framing,
-    E: CodecError,
-{
-    type Output = Result<Option<&'a [u8]>, E>;
-
-    #[inline]
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let transport = self
-            .transport
-            .take()
-            .expect("not polled after it was ready");
-        let BlockCodec { parser, decode, .. } = &mut transport.codec;
-        let mut block = decode.lend_next(parser, &transport.read_buf);
-        if block.is_none() {
-            match transport.poll_lend(cx) {
-                Poll::Ready(Ok(lent)) => block = lent,
-                Poll::Ready(Err(error)) => {
-                    transport.pause();
-                    return Poll::Ready(Err(error));
-                }
-                Poll::Pending => {
-                    self.transport = Some(transport);
-                    return Poll::Pending;
-                }
-            }
-        }
-        Poll::Ready(Ok(block.map(|block| &transport.read_buf[block])))
-    }
-}
-
-impl<T, F, E> Drop for Recv<'_, T, F, E> {
-    #[inline]
-    fn drop(&mut self) {
-        if let Some(transport) = &mut self.transport {
-            transport.pause();
-        }
-    }
-}
-
-/// The future of [`BlockTransport::recv_batch`].
-#[must_use = "nothing is received until this is awaited"]
-pub struct RecvBatch<'a, T, F, E = BlockError> {
-    /// None once the blocks were lent.
-    transport: Option<&'a mut BlockTransport<T, F, E>>,
-}
-
-impl<'a, T, F, E> Future for RecvBatch<'a, T, F, E>
-where
-    T: AsyncRead + Unpin,
-    F: Framing,
-    E: CodecError,
-{
-    type Output = Result<Option<Batch<'a, F>>, E>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let transport = self
-            .transport
-            .take()
-            .expect("not polled after it was ready");
-        let accepted = match transport.poll_accepted(cx) {
-            Poll::Ready(Ok(Some(frame))) => frame,
-            Poll::Ready(Ok(None)) => return Poll::Ready(Ok(None)),
-            Poll::Ready(Err(error)) => {
-                transport.pause();
-                return Poll::Ready(Err(error));
-            }
-            Poll::Pending => {
-                self.transport = Some(transport);
-                return Poll::Pending;
-            }
-        };
-        let BlockCodec { parser, decode, .. } = &mut transport.codec;
-        let batch = Batch::new(accepted, parser, decode, &transport.read_buf);
-        Poll::Ready(Ok(Some(batch)))
-    }
-}
-
-impl<T, F, E> Drop for RecvBatch<'_, T, F, E> {
-    fn drop(&mut self) {
-        if let Some(transport) = &mut self.transport {
-            transport.pause();
-        }
-    }
-}
-
 /// The future of [`BlockTransport::expect_next`].
 #[must_use = "nothing is received until this is awaited"]
 pub struct ExpectNext<'a, T, F, E = BlockError> {
@@ -509,4 +418,4 @@ where
     }
 }
 
-debug! { NextBlock<T, F, E> Recv<T, F, E> RecvBatch<T, F, E> ExpectNext<T, F, E> }
+debug! { NextBlock<T, F, E> ExpectNext<T, F, E> }

@@ -1,11 +1,118 @@
-//! Blocks lent together.
+//! Blocks that a transport lends.
 
-use std::fmt;
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
 
+use tokio::io::AsyncRead;
+
+use super::BlockTransport;
 use crate::{
+    codec::BlockCodec,
+    error::{BlockError, CodecError},
     framing::Framing,
     read::{DecodeState, FrameLen, FrameParser},
 };
+
+/// The future of [`BlockTransport::recv`].
+// Written out, because the compiler does not inline the poll of an `async fn` into more than one
+// caller, and a call takes half as long as lending a small block.
+#[must_use = "nothing is received until this is awaited"]
+pub struct Recv<'a, T, F, E = BlockError> {
+    /// None once the block was lent.
+    pub(super) transport: Option<&'a mut BlockTransport<T, F, E>>,
+}
+
+impl<'a, T, F, E> Future for Recv<'a, T, F, E>
+where
+    T: AsyncRead + Unpin,
+    F: Framing,
+    E: CodecError,
+{
+    type Output = Result<Option<&'a [u8]>, E>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let transport = self
+            .transport
+            .take()
+            .expect("not polled after it was ready");
+        let BlockCodec { parser, decode, .. } = &mut transport.codec;
+        let mut block = decode.lend_next(parser, &transport.read_buf);
+        if block.is_none() {
+            match transport.poll_lend(cx) {
+                Poll::Ready(Ok(lent)) => block = lent,
+                Poll::Ready(Err(error)) => {
+                    transport.pause();
+                    return Poll::Ready(Err(error));
+                }
+                Poll::Pending => {
+                    self.transport = Some(transport);
+                    return Poll::Pending;
+                }
+            }
+        }
+        Poll::Ready(Ok(block.map(|block| &transport.read_buf[block])))
+    }
+}
+
+impl<T, F, E> Drop for Recv<'_, T, F, E> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(transport) = &mut self.transport {
+            transport.pause();
+        }
+    }
+}
+
+/// The future of [`BlockTransport::recv_batch`].
+#[must_use = "nothing is received until this is awaited"]
+pub struct RecvBatch<'a, T, F, E = BlockError> {
+    /// None once the blocks were lent.
+    pub(super) transport: Option<&'a mut BlockTransport<T, F, E>>,
+}
+
+impl<'a, T, F, E> Future for RecvBatch<'a, T, F, E>
+where
+    T: AsyncRead + Unpin,
+    F: Framing,
+    E: CodecError,
+{
+    type Output = Result<Option<Batch<'a, F>>, E>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let transport = self
+            .transport
+            .take()
+            .expect("not polled after it was ready");
+        let accepted = match transport.poll_accepted(cx) {
+            Poll::Ready(Ok(Some(frame))) => frame,
+            Poll::Ready(Ok(None)) => return Poll::Ready(Ok(None)),
+            Poll::Ready(Err(error)) => {
+                transport.pause();
+                return Poll::Ready(Err(error));
+            }
+            Poll::Pending => {
+                self.transport = Some(transport);
+                return Poll::Pending;
+            }
+        };
+        let BlockCodec { parser, decode, .. } = &mut transport.codec;
+        let batch = Batch::new(accepted, parser, decode, &transport.read_buf);
+        Poll::Ready(Ok(Some(batch)))
+    }
+}
+
+impl<T, F, E> Drop for RecvBatch<'_, T, F, E> {
+    fn drop(&mut self) {
+        if let Some(transport) = &mut self.transport {
+            transport.pause();
+        }
+    }
+}
 
 /// Blocks that have arrived whole, lent together; made by
 /// [`BlockTransport::recv_batch`](super::BlockTransport::recv_batch).
@@ -42,7 +149,7 @@ pub struct Batch<'b, F> {
 
 impl<'b, F: Framing> Batch<'b, F> {
     /// The blocks in `buffer`, of which the decoder has accepted the first.
-    pub(super) fn new(
+    fn new(
         accepted: FrameLen,
         parser: &FrameParser<F>,
         decode: &'b mut DecodeState,
@@ -110,3 +217,5 @@ impl<F> fmt::Debug for Batch<'_, F> {
         f.debug_struct("Batch").finish_non_exhaustive()
     }
 }
+
+debug! { Recv<T, F, E> RecvBatch<T, F, E> }

@@ -166,14 +166,14 @@ impl<F: Framing, E> BlockCodec<F, E> {
     /// use std::io;
     /// use bytes::BytesMut;
     /// use tokio_util::codec::Decoder;
-    /// use wholeblock::{BlockCodec, BlockError, Part};
+    /// use wholeblock::{BlockCodec, BlockError, BlockPart};
     ///
     /// let mut codec = BlockCodec::length_prefixed().err_into::<io::Error>();
     /// let error = codec.decode_eof(&mut BytesMut::from(&b"\0\0"[..])).unwrap_err();
     /// assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     /// assert!(matches!(
     ///     error.downcast::<BlockError>()?,
-    ///     BlockError::Truncated { part: Part::Header, expected: 4, received: 2, .. }
+    ///     BlockError::Truncated { part: BlockPart::Header, expected: 4, received: 2, .. }
     /// ));
     /// # Ok::<(), io::Error>(())
     /// ```

@@ -41,14 +41,14 @@ use std::{error::Error, fmt, io, time::Duration};
 /// ```
 /// use bytes::{Bytes, BytesMut};
 /// use tokio_util::codec::{Decoder, Encoder};
-/// use wholeblock::{BlockCodec, BlockError, LengthPrefix, Part};
+/// use wholeblock::{BlockCodec, BlockError, LengthPrefix, BlockPart};
 ///
 /// // A byte that counts itself, and a payload of at most 5.
 /// let framing = LengthPrefix::u8().including_header()?.max_block_len(5)?;
 /// let fault = |wire: &[u8]| BlockCodec::new(framing).decode_eof(&mut wire.into()).unwrap_err();
 /// assert!(matches!(
 ///     fault(b"\x06he"),
-///     BlockError::Truncated { part: Part::Payload, expected: 5, received: 2, .. }
+///     BlockError::Truncated { part: BlockPart::Payload, expected: 5, received: 2, .. }
 /// ));
 /// assert!(matches!(fault(b"\x07"), BlockError::TooLarge { announced: 6, limit: 5, .. }));
 /// assert_eq!(
@@ -70,7 +70,7 @@ pub enum BlockError {
     )]
     Truncated {
         /// Whether the header or the payload was cut short.
-        part: Part,
+        part: BlockPart,
         /// Bytes of that part; for a header, the fewest that it can have.
         expected: u64,
         /// Bytes of that part that arrived.
@@ -306,14 +306,14 @@ impl<E: From<BlockError> + From<io::Error> + fmt::Display> CodecError for E {}
 // moved unaligned, which costs a tenth of the time it takes to receive a small one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
-pub enum Part {
+pub enum BlockPart {
     /// What delimits the block.
     Header,
     /// The block itself.
     Payload,
 }
 
-impl Part {
+impl BlockPart {
     /// A header's length may show only at its end; until then its least is known.
     fn at_least(self) -> &'static str {
         match self {
@@ -323,7 +323,7 @@ impl Part {
     }
 }
 
-impl fmt::Display for Part {
+impl fmt::Display for BlockPart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Header => "header",
@@ -352,7 +352,7 @@ impl fmt::Display for Part {
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct HeaderBytes {
-    // `usize`, for the reason given at `Part`.
+    // `usize`, for the reason given at `BlockPart`.
     len: usize,
     bytes: [u8; HeaderBytes::MAX],
 }

@@ -16,7 +16,7 @@ pub use self::{
     any::AnyFraming,
     check::{ContractViolation, check_framing},
     exact::Exact,
-    length_field::{LengthField, LengthFieldConfig, Limit},
+    length_field::{LengthField, LengthFieldConfig, LengthLimit},
     length_prefix::LengthPrefix,
     varint::Varint,
 };

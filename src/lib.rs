@@ -156,10 +156,10 @@ mod write;
 
 pub use self::{
     codec::BlockCodec,
-    error::{BlockError, CodecError, ConfigError, HeaderBytes, Part},
+    error::{BlockError, BlockPart, CodecError, ConfigError, HeaderBytes},
     framing::{
         AnyFraming, ContractViolation, Exact, Framing, Header, InvalidHeader, LengthField,
-        LengthFieldConfig, LengthPrefix, Limit, Varint, check_framing,
+        LengthFieldConfig, LengthLimit, LengthPrefix, Varint, check_framing,
     },
     helpers::{
         BlockSink, BlockStream, Next, RecvBlocks, SendBlocks, recv_blocks, send_blocks,

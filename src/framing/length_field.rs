@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 
 use bytes::BufMut;
 
-pub use self::config::{LengthFieldConfig, Limit};
+pub use self::config::{LengthFieldConfig, LengthLimit};
 use super::{Framing, Header, InvalidHeader, MAX_LIMIT, Proven, uint::Uint};
 use crate::error::ConfigError;
 
@@ -76,7 +76,7 @@ const MAX_HEADER_LEN: usize = 1024;
 /// # The limit
 ///
 /// It holds for blocks, kept header included, and in both directions; 8 MiB by default, or what the
-/// length field has room for. See [`Limit`].
+/// length field has room for. See [`LengthLimit`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[doc(alias = "LengthDelimitedCodec")]
 #[doc(alias = "LengthFieldBasedFrameDecoder")]
@@ -151,15 +151,15 @@ impl LengthField {
             return Err(ConfigError::Adjustment { adjustment });
         }
         let max = match config.limit {
-            Limit::Strict(limit) if limit > max => {
+            LengthLimit::Strict(limit) if limit > max => {
                 let max = max as u64;
                 return Err(ConfigError::LimitTooLarge { limit, max });
             }
-            Limit::Strict(limit) | Limit::Clamped(limit) if limit < min => {
+            LengthLimit::Strict(limit) | LengthLimit::Clamped(limit) if limit < min => {
                 return Err(ConfigError::LimitTooSmall { limit, min });
             }
-            Limit::Strict(limit) | Limit::Clamped(limit) => limit.min(max),
-            Limit::None => max,
+            LengthLimit::Strict(limit) | LengthLimit::Clamped(limit) => limit.min(max),
+            LengthLimit::Unlimited => max,
         };
         Ok(Self {
             uint,

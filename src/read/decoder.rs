@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     coop::{Meter, RECEIVED_PER_TURN},
-    error::{BlockError, Part},
+    error::{BlockError, BlockPart},
     framing::{Framing, InvalidHeader},
 };
 
@@ -270,7 +270,7 @@ impl DecodeState {
         } = self.state
         {
             let received = skipped.saturating_sub(header_len);
-            return truncated(Part::Payload, announced, received);
+            return truncated(BlockPart::Payload, announced, received);
         }
         if rest.is_empty() {
             return None;
@@ -283,11 +283,15 @@ impl DecodeState {
         };
         match parsed {
             Parsed::PartialHeader { at_least } => {
-                truncated(Part::Header, at_least as u64, rest.len() as u64)
+                truncated(BlockPart::Header, at_least as u64, rest.len() as u64)
             }
             Parsed::PartialPayload(frame) => {
                 let received = rest.len().saturating_sub(frame.header_len);
-                truncated(Part::Payload, frame.payload_len() as u64, received as u64)
+                truncated(
+                    BlockPart::Payload,
+                    frame.payload_len() as u64,
+                    received as u64,
+                )
             }
             Parsed::Complete(_) | Parsed::TooLarge { .. } | Parsed::Invalid(_) => None,
         }

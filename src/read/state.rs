@@ -2,7 +2,7 @@
 
 use super::{decoder::Position, frame::FrameLen};
 use crate::{
-    error::{BlockError, HeaderBytes, Part},
+    error::{BlockError, BlockPart, HeaderBytes},
     framing::InvalidHeader,
 };
 
@@ -81,7 +81,7 @@ impl Default for State {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Failure {
     Truncated {
-        part: Part,
+        part: BlockPart,
         expected: u64,
         received: u64,
     },

@@ -13,8 +13,8 @@ use testing::{Magic, Scripted};
 use tokio::io::AsyncReadExt;
 use tokio_util::codec::{Decoder, Encoder, Framed, FramedWrite};
 use wholeblock::{
-    AnyFraming, BlockCodec, BlockError, BlockSink, BlockTransport, ConfigError, HeaderBytes,
-    LengthField, LengthPrefix, Part, Varint, send_blocks,
+    AnyFraming, BlockCodec, BlockError, BlockPart, BlockSink, BlockTransport, ConfigError,
+    HeaderBytes, LengthField, LengthPrefix, Varint, send_blocks,
 };
 
 #[test]
@@ -23,7 +23,7 @@ fn every_error_prints_its_numbers_and_becomes_an_io_error_of_the_right_kind() {
     let table = [
         (
             BlockError::Truncated {
-                part: Part::Payload,
+                part: BlockPart::Payload,
                 expected: 51_200,
                 received: 14_283,
                 index,
@@ -35,7 +35,7 @@ fn every_error_prints_its_numbers_and_becomes_an_io_error_of_the_right_kind() {
         ),
         (
             BlockError::Truncated {
-                part: Part::Header,
+                part: BlockPart::Header,
                 expected: 4,
                 received: 2,
                 index,

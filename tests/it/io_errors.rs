@@ -8,7 +8,7 @@ use futures::{Sink, SinkExt, Stream, StreamExt, stream};
 use testing::{Scripted, numbered, ready, wire};
 use tokio_util::codec::Framed;
 use wholeblock::{
-    BlockCodec, BlockError, BlockTransport, CodecError, LengthPrefix, Part, recv_blocks,
+    BlockCodec, BlockError, BlockPart, BlockTransport, CodecError, LengthPrefix, recv_blocks,
     send_blocks, try_send_blocks,
 };
 
@@ -70,7 +70,7 @@ fn a_truncated_block_is_an_io_error_with_its_numbers_inside() {
         assert!(matches!(
             inner(&error, io::ErrorKind::UnexpectedEof),
             BlockError::Truncated {
-                part: Part::Payload,
+                part: BlockPart::Payload,
                 expected: 7,
                 received: 2,
                 index: 1,

@@ -5,7 +5,8 @@ use testing::{Case, KIB, MIB, Scripted, WAYS, numbered, ready, wire, with_each_f
 use tokio::io::AsyncReadExt;
 use tokio_util::codec::Framed;
 use wholeblock::{
-    BlockCodec, BlockError, BlockTransport, Framing, LengthField, LengthPrefix, Part, recv_blocks,
+    BlockCodec, BlockError, BlockPart, BlockTransport, Framing, LengthField, LengthPrefix,
+    recv_blocks,
 };
 
 /// The limit in these tests.
@@ -98,8 +99,14 @@ fn an_end_inside_a_skipped_block_is_truncated_at_every_byte() {
             let seen = (part, expected, received, i, o);
             let offset = offset as u64;
             let wanted = match arrived {
-                1 => (Part::Header, 2, 1, index, offset),
-                _ => (Part::Payload, announced, arrived as u64 - 2, index, offset),
+                1 => (BlockPart::Header, 2, 1, index, offset),
+                _ => (
+                    BlockPart::Payload,
+                    announced,
+                    arrived as u64 - 2,
+                    index,
+                    offset,
+                ),
             };
             assert_eq!(seen, wanted, "{way:?}, cut at {len}");
         }
@@ -174,7 +181,7 @@ fn the_longest_announcement_there_is_can_be_skipped_for_ever() {
         let (blocks, error) = way.receive(io, skipping(framing));
         assert!(blocks.is_empty());
         let cut = BlockError::Truncated {
-            part: Part::Payload,
+            part: BlockPart::Payload,
             expected: u64::MAX,
             received: 100_000,
             index: 0,

@@ -23,7 +23,7 @@ use tokio::{
 };
 use tokio_util::codec::{FramedRead, FramedWrite};
 use wholeblock::internals::FULL_WRITE;
-use wholeblock::{BlockCodec, BlockError, Framing, Part, recv_blocks, send_blocks};
+use wholeblock::{BlockCodec, BlockError, BlockPart, Framing, recv_blocks, send_blocks};
 
 const BLOCKS: usize = 100;
 
@@ -103,7 +103,7 @@ async fn a_named_pipe_closed_within_a_block_truncates_it() {
             matches!(
                 error,
                 BlockError::Truncated {
-                    part: Part::Payload,
+                    part: BlockPart::Payload,
                     expected: 5,
                     received: 3,
                     index: 1,

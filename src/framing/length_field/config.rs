@@ -11,11 +11,11 @@ use crate::{ConfigError, framing::DEFAULT_MAX_BLOCK_LEN};
 /// ```
 /// use bytes::BytesMut;
 /// use tokio_util::codec::Decoder;
-/// use wholeblock::{BlockCodec, LengthField, Limit};
+/// use wholeblock::{BlockCodec, LengthField, LengthLimit};
 ///
 /// // HTTP/2: a length of 3 bytes, then 6 more bytes of header, all of it kept.
 /// let mut http2 = LengthField::config().width(3).adjustment(6).header_len(9).keep_header();
-/// http2.limit = Limit::None; // a peer may announce any, so it is the codec's to set
+/// http2.limit = LengthLimit::Unlimited; // a peer may announce any, so it is the codec's to set
 /// let framing = http2.build()?;
 /// assert_eq!(framing.to_config().width, 3);
 /// let mut codec = BlockCodec::new(framing);
@@ -49,29 +49,30 @@ pub struct LengthFieldConfig {
     /// How many bytes of the header's front are no part of a block; all of it by default.
     pub strip: Option<usize>,
     /// The longest block; at most 8 MiB by default, or what the length field has room for.
-    pub limit: Limit,
+    pub limit: LengthLimit,
 }
 
 /// The longest block, in bytes: what is stripped does not count, what is kept of a header does.
 ///
 /// ```
-/// use wholeblock::{Framing, LengthField, Limit};
+/// use wholeblock::{Framing, LengthField, LengthLimit};
 ///
 /// let one_byte = LengthField::config().width(1); // has room for 255
 /// let longest = |limit| one_byte.limit(limit).build().map(|it| *it.block_lens().end());
-/// assert!(longest(Limit::Strict(1_000)).is_err());
-/// assert_eq!(longest(Limit::Strict(100)), Ok(100));
-/// assert_eq!(longest(Limit::Clamped(1_000)), Ok(255));
-/// assert_eq!(longest(Limit::None), Ok(255));
+/// assert!(longest(LengthLimit::Strict(1_000)).is_err());
+/// assert_eq!(longest(LengthLimit::Strict(100)), Ok(100));
+/// assert_eq!(longest(LengthLimit::Clamped(1_000)), Ok(255));
+/// assert_eq!(longest(LengthLimit::Unlimited), Ok(255));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limit {
+#[non_exhaustive]
+pub enum LengthLimit {
     /// This many bytes; it is a [`ConfigError`] if the length field has no room for it.
     Strict(usize),
     /// This many bytes, or as many as the length field has room for, if these are less.
     Clamped(usize),
     /// As many as the length field has room for, and an allocation can hold.
-    None,
+    Unlimited,
 }
 
 impl Default for LengthFieldConfig {
@@ -83,7 +84,7 @@ impl Default for LengthFieldConfig {
             header_len: None,
             adjustment: 0,
             strip: None,
-            limit: Limit::Clamped(DEFAULT_MAX_BLOCK_LEN),
+            limit: LengthLimit::Clamped(DEFAULT_MAX_BLOCK_LEN),
         }
     }
 }
@@ -138,16 +139,16 @@ impl LengthFieldConfig {
         self.strip(0)
     }
 
-    /// Sets the longest block, in bytes: [`Limit::Strict`].
+    /// Sets the longest block, in bytes: [`LengthLimit::Strict`].
     #[must_use]
     pub fn max_block_len(mut self, bytes: usize) -> Self {
-        self.limit = Limit::Strict(bytes);
+        self.limit = LengthLimit::Strict(bytes);
         self
     }
 
     /// Sets the [`limit`](Self#structfield.limit) on a block's length.
     #[must_use]
-    pub fn limit(mut self, limit: Limit) -> Self {
+    pub fn limit(mut self, limit: LengthLimit) -> Self {
         self.limit = limit;
         self
     }

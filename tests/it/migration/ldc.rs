@@ -8,8 +8,8 @@ use tokio_util::codec::{
     Decoder, Encoder, FramedRead, LengthDelimitedCodec, length_delimited::Builder,
 };
 use wholeblock::{
-    BlockCodec, BlockError, BlockTransport, Framing, LengthField, LengthFieldConfig, LengthPrefix,
-    Limit,
+    BlockCodec, BlockError, BlockTransport, Framing, LengthField, LengthFieldConfig, LengthLimit,
+    LengthPrefix,
 };
 
 use super::Row;
@@ -290,7 +290,7 @@ fn a_limit_beyond_the_length_field_is_clipped_or_an_error() {
     assert_eq!(theirs.max_frame_length(), 255);
     let config = LengthField::config().width(1);
     assert!(config.max_block_len(300).build().is_err());
-    let clamped = config.limit(Limit::Clamped(300)).build().unwrap();
+    let clamped = config.limit(LengthLimit::Clamped(300)).build().unwrap();
     assert_eq!(clamped.block_lens(), 0..=255);
 }
 

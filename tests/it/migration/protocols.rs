@@ -5,7 +5,8 @@ use std::error::Error;
 use bytes::{Bytes, BytesMut};
 use tokio_util::codec::{Decoder, LengthDelimitedCodec};
 use wholeblock::{
-    BlockCodec, BlockError, BlockTransport, ConfigError, Exact, LengthField, LengthPrefix, Limit,
+    BlockCodec, BlockError, BlockTransport, ConfigError, Exact, LengthField, LengthLimit,
+    LengthPrefix,
 };
 
 use super::Row;
@@ -152,7 +153,7 @@ fn http2() -> Result<(BlockCodec<LengthField>, LengthDelimitedCodec), ConfigErro
         .adjustment(6)
         .header_len(9)
         .keep_header()
-        .limit(Limit::None)
+        .limit(LengthLimit::Unlimited)
         .build()?;
     let mut codec = BlockCodec::new(frames);
     codec.set_max_block_len(16_384 + 9)?;

@@ -4,8 +4,8 @@
 #[cfg(feature = "arbitrary")]
 use arbitrary::Arbitrary;
 use wholeblock::{
-    AnyFraming, BlockCodec, ConfigError, Exact, Framing, LengthField, LengthPrefix, Limit, Varint,
-    internals::DEFAULT_MAX_RETAINED,
+    AnyFraming, BlockCodec, ConfigError, Exact, Framing, LengthField, LengthLimit, LengthPrefix,
+    Varint, internals::DEFAULT_MAX_RETAINED,
 };
 
 use crate::{
@@ -202,8 +202,8 @@ impl Config {
         config.strip = strip.map(|strip| strip.0);
         if let Some(max) = self.max() {
             config.limit = match clamped {
-                true => Limit::Clamped(max),
-                false => Limit::Strict(max),
+                true => LengthLimit::Clamped(max),
+                false => LengthLimit::Strict(max),
             };
         }
         config.build()

@@ -1,6 +1,6 @@
 //! What a receiver must find in a stream, by the reference.
 
-use wholeblock::{BlockError, Part};
+use wholeblock::{BlockError, BlockPart};
 
 use crate::reference::{Front, Reference};
 
@@ -30,7 +30,7 @@ pub enum Event<'w> {
     },
     /// It ends inside of a block.
     Truncated {
-        part: Part,
+        part: BlockPart,
         expected: u64,
         received: u64,
     },
@@ -64,7 +64,7 @@ impl<'w> Reader<'w> {
                 Front::Header { .. } if rest.is_empty() => return Event::End,
                 Front::Header { at_least } => {
                     return Event::Truncated {
-                        part: Part::Header,
+                        part: BlockPart::Header,
                         expected: at_least as u64,
                         received: rest.len() as u64,
                     };
@@ -85,7 +85,7 @@ impl<'w> Reader<'w> {
             let arrived = (rest.len() - header_len) as u64;
             if announced > arrived {
                 return Event::Truncated {
-                    part: Part::Payload,
+                    part: BlockPart::Payload,
                     expected: announced,
                     received: arrived,
                 };

@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::codec::Framed;
 use turmoil::net::TcpStream;
 use wholeblock::{
-    AnyFraming, BlockCodec, BlockError, BlockTransport, Part, recv_blocks, send_blocks,
+    AnyFraming, BlockCodec, BlockError, BlockPart, BlockTransport, recv_blocks, send_blocks,
 };
 
 use crate::{block, run::Run, wire::Wire};
@@ -280,13 +280,13 @@ impl Connection {
                 offset,
             } => {
                 self.run.count(match part {
-                    Part::Header => "header cut",
-                    Part::Payload => "block cut",
+                    BlockPart::Header => "header cut",
+                    BlockPart::Payload => "block cut",
                 });
                 assert_eq!((index, offset), (self.taken, self.taken_wire));
                 let header_len = match part {
-                    Part::Header => 0,
-                    Part::Payload => self.run.header_len(expected as usize) as u64,
+                    BlockPart::Header => 0,
+                    BlockPart::Payload => self.run.header_len(expected as usize) as u64,
                 };
                 assert!(received < expected, "all of it is there");
                 assert_eq!(offset + header_len + received, self.arrived.get());

@@ -4,7 +4,8 @@ use std::{io, sync::Arc};
 
 use bytes::Bytes;
 use wholeblock::{
-    AnyFraming, BlockError, Exact, HeaderBytes, LengthField, LengthPrefix, Limit, Part, Varint,
+    AnyFraming, BlockError, BlockPart, Exact, HeaderBytes, LengthField, LengthLimit, LengthPrefix,
+    Varint,
 };
 
 use super::{SHORT, Sent, Then, wire};
@@ -51,8 +52,8 @@ pub(crate) fn announcements() -> Vec<Arc<dyn Attack>> {
         let prefix = LengthPrefix::bytes(width).unwrap();
         let raised = prefix.max_block_len(may as usize).unwrap();
         let field = LengthField::config().offset(2).width(width).little_endian();
-        let limited = field.limit(Limit::Clamped(DEFAULT_LIMIT as usize));
-        let unlimited = field.limit(Limit::None).build().unwrap();
+        let limited = field.limit(LengthLimit::Clamped(DEFAULT_LIMIT as usize));
+        let unlimited = field.limit(LengthLimit::Unlimited).build().unwrap();
         let limited = limited.build().unwrap();
 
         let can = most.to_be_bytes()[8 - width..].to_vec();
@@ -128,7 +129,12 @@ pub(crate) fn announcements() -> Vec<Arc<dyn Attack>> {
 }
 
 /// A place in the stream, what was sent up to there, and what an end there is.
-type Stage = (&'static str, AnyFraming, Vec<u8>, Option<(Part, u64, u64)>);
+type Stage = (
+    &'static str,
+    AnyFraming,
+    Vec<u8>,
+    Option<(BlockPart, u64, u64)>,
+);
 
 /// Between two blocks, in a header, right after it, in a payload.
 fn stages() -> Vec<Stage> {
@@ -143,17 +149,17 @@ fn stages() -> Vec<Stage> {
     let mut stages: Vec<Stage> = Vec::new();
     for (framing, header) in framings {
         let len = header.len() as u64;
-        let payload = |received| Some((Part::Payload, 300, received));
+        let payload = |received| Some((BlockPart::Payload, 300, received));
         let some = [header, b"abc"].concat();
         let all_but_one = [header, &[7; 299]].concat();
         stages.push(("between blocks", framing, vec![], None));
-        let in_header = Some((Part::Header, len, 1));
+        let in_header = Some((BlockPart::Header, len, 1));
         stages.push(("in the header", framing, header[..1].to_vec(), in_header));
         stages.push(("after the header", framing, header.to_vec(), payload(0)));
         stages.push(("in the payload", framing, some, payload(3)));
         stages.push(("before its last byte", framing, all_but_one, payload(299)));
     }
-    let in_payload = Some((Part::Payload, 10, 1));
+    let in_payload = Some((BlockPart::Payload, 10, 1));
     stages.push(("between blocks", exact.into(), vec![], None));
     stages.push(("in the payload", exact.into(), vec![1], in_payload));
     stages
@@ -161,7 +167,7 @@ fn stages() -> Vec<Stage> {
 
 fn at_each_stage(
     then: Then,
-    error: impl Fn(Option<(Part, u64, u64)>, u64, u64) -> Option<BlockError>,
+    error: impl Fn(Option<(BlockPart, u64, u64)>, u64, u64) -> Option<BlockError>,
 ) -> Vec<Arc<dyn Attack>> {
     attacks(stages().into_iter().map(|(stage, framing, front, cut)| {
         let name = format!("{then:?} {stage}, {framing:?}");

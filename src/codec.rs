@@ -12,7 +12,7 @@ use tokio_util::codec::{Decoder, Encoder};
 use crate::{
     coop::{Meter, SENT_PER_TURN},
     error::{BlockError, CodecError, ConfigError},
-    framing::{Exact, Framing, Header, InvalidHeader, LengthPrefix, Proven},
+    framing::{Exact, Framing, Header, InvalidHeader, LengthPrefix},
     read::{
         DecodeState, FrameParser, HEADER_SLACK, INITIAL_CAPACITY, Position, longest,
         reclaim_exceeds,
@@ -398,7 +398,7 @@ impl<F: Framing, E> BlockCodec<F, E> {
         if len > self.encode_max || len < *framing.block_lens().start() {
             return Err(self.wrong_size(len));
         }
-        if framing.is_proven(Proven) {
+        if framing.proven().encoded {
             framing.encode_header(len, dst);
         } else {
             self.encode_unproven(payload, dst)?;

@@ -249,6 +249,45 @@ impl BlockError {
     pub fn is_timeout(&self) -> bool {
         matches!(self, Self::Stalled { .. } | Self::Late { .. })
     }
+
+    /// True for what the peer did wrong: [`Truncated`](Self::Truncated), [`TooLarge`](Self::TooLarge),
+    /// [`InvalidHeader`](Self::InvalidHeader) and [`TooFew`](Self::TooFew).
+    ///
+    /// ```
+    /// # use wholeblock::{BlockCodec, BlockTransport};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let mut blocks = BlockTransport::new(&b"\0\0"[..], BlockCodec::length_prefixed());
+    /// let cut = blocks.expect_next().await.unwrap_err();
+    /// assert!(cut.is_peer_fault() && !cut.is_caller_fault());
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn is_peer_fault(&self) -> bool {
+        use BlockError::{InvalidHeader, TooFew, TooLarge, Truncated};
+        matches!(
+            self,
+            Truncated { .. } | TooLarge { .. } | InvalidHeader { .. } | TooFew { .. }
+        )
+    }
+
+    /// True for a block that cannot be sent: [`WrongSize`](Self::WrongSize) and
+    /// [`WrongHeader`](Self::WrongHeader). Nothing of it was sent, and the transport remains usable.
+    ///
+    /// ```
+    /// # use wholeblock::{BlockCodec, BlockTransport};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut blocks = BlockTransport::new(vec![], BlockCodec::exact(5)?);
+    /// assert!(blocks.send("not five").await.unwrap_err().is_caller_fault());
+    /// blocks.send("hello").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn is_caller_fault(&self) -> bool {
+        matches!(self, Self::WrongSize { .. } | Self::WrongHeader { .. })
+    }
 }
 
 impl From<BlockError> for io::Error {

@@ -8,7 +8,7 @@ mod length_prefix;
 mod uint;
 mod varint;
 
-use std::ops::RangeInclusive;
+use std::{error::Error, fmt, ops::RangeInclusive};
 
 use bytes::BufMut;
 
@@ -184,36 +184,31 @@ pub trait Framing: Clone {
     /// `payload_len` is within [`block_lens`](Self::block_lens).
     fn encode_header(&self, payload_len: usize, dst: &mut impl BufMut);
 
-    /// Whether every header it writes is known to read back as the length it was written for, so
-    /// that this need not be looked at for each block. Only this crate can say so: [`Proven`] is
-    /// private.
+    /// What need not be looked at for each block, because it is known to hold. Only this crate can say
+    /// so: [`Proven`] is private.
     #[doc(hidden)]
-    #[expect(
-        private_interfaces,
-        reason = "sealed: nobody else calls or implements it"
-    )]
     #[inline]
-    fn is_proven(&self, _: Proven) -> bool {
-        false
-    }
-
-    /// Whether the lengths of a header that it calls complete are known to be possible: at most a
-    /// header of 64 KiB, at least the shortest block, and a byte on the wire. Sealed, as
-    /// [`is_proven`](Self::is_proven).
-    #[doc(hidden)]
-    #[expect(
-        private_interfaces,
-        reason = "sealed: nobody else calls or implements it"
-    )]
-    #[inline]
-    fn is_sound(&self, _: Proven) -> bool {
-        false
+    fn proven(&self) -> Proven {
+        Proven::default()
     }
 }
 
-/// What only this crate can give to [`Framing::is_proven`] and [`Framing::is_sound`].
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Proven;
+/// What is known of a framing's headers.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Proven {
+    /// Every header that it writes reads back as the length that it was written for.
+    pub(crate) encoded: bool,
+    /// The lengths of a header that it calls complete are possible: at most a header of 64 KiB, at
+    /// least the shortest block, and a byte on the wire.
+    pub(crate) decoded: bool,
+}
+
+impl Proven {
+    pub(crate) const ALL: Self = Self {
+        encoded: true,
+        decoded: true,
+    };
+}
 
 /// What [`Framing::decode_header`] found at the front; [`Framing`] shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -236,3 +231,11 @@ pub enum Header {
 /// the header, as in "invalid header in block 3: *its varint overflows 64 bits*".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidHeader(pub &'static str);
+
+impl fmt::Display for InvalidHeader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "invalid header: {}", self.0)
+    }
+}
+
+impl Error for InvalidHeader {}

@@ -142,6 +142,10 @@
 mod codec;
 mod coop;
 mod error;
+#[expect(
+    private_interfaces,
+    reason = "a hidden method is sealed by a type that nobody else can name"
+)]
 mod framing;
 mod helpers;
 mod payload;

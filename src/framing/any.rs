@@ -110,20 +110,11 @@ impl Framing for AnyFraming {
         }
     }
 
-    #[expect(private_interfaces, reason = "sealed, as in the trait")]
     #[inline]
-    fn is_proven(&self, proven: Proven) -> bool {
+    fn proven(&self) -> Proven {
         match self {
-            Self::Exact(framing) => framing.is_proven(proven),
-            Self::LengthPrefix(framing) => framing.is_proven(proven),
-            Self::Varint(framing) => framing.is_proven(proven),
-            Self::LengthField(framing) => framing.is_proven(proven),
+            Self::LengthField(framing) => framing.proven(),
+            Self::Exact(_) | Self::LengthPrefix(_) | Self::Varint(_) => Proven::ALL,
         }
-    }
-
-    #[expect(private_interfaces, reason = "sealed, as in the trait")]
-    #[inline]
-    fn is_sound(&self, _: Proven) -> bool {
-        true
     }
 }

@@ -76,15 +76,8 @@ impl Framing for Exact {
     #[inline]
     fn encode_header(&self, _payload_len: usize, _dst: &mut impl BufMut) {}
 
-    #[expect(private_interfaces, reason = "sealed, as in the trait")]
     #[inline]
-    fn is_proven(&self, _: Proven) -> bool {
-        true
-    }
-
-    #[expect(private_interfaces, reason = "sealed, as in the trait")]
-    #[inline]
-    fn is_sound(&self, _: Proven) -> bool {
-        true
+    fn proven(&self) -> Proven {
+        Proven::ALL
     }
 }

@@ -225,16 +225,12 @@ impl Framing for LengthField {
         self.encode_part(value, dst);
     }
 
-    #[expect(private_interfaces, reason = "sealed, as in the trait")]
     #[inline]
-    fn is_proven(&self, _: Proven) -> bool {
-        self.strip >= self.field_end
-    }
-
-    #[expect(private_interfaces, reason = "sealed, as in the trait")]
-    #[inline]
-    fn is_sound(&self, _: Proven) -> bool {
-        true
+    fn proven(&self) -> Proven {
+        Proven {
+            encoded: self.strip >= self.field_end,
+            decoded: true,
+        }
     }
 }
 

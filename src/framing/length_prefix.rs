@@ -232,15 +232,8 @@ impl Framing for LengthPrefix {
         self.uint.store(raw_len, dst);
     }
 
-    #[expect(private_interfaces, reason = "sealed, as in the trait")]
     #[inline]
-    fn is_proven(&self, _: Proven) -> bool {
-        true
-    }
-
-    #[expect(private_interfaces, reason = "sealed, as in the trait")]
-    #[inline]
-    fn is_sound(&self, _: Proven) -> bool {
-        true
+    fn proven(&self) -> Proven {
+        Proven::ALL
     }
 }

@@ -116,15 +116,8 @@ impl Framing for Varint {
         dst.put_u8(left as u8);
     }
 
-    #[expect(private_interfaces, reason = "sealed, as in the trait")]
     #[inline]
-    fn is_proven(&self, _: Proven) -> bool {
-        true
-    }
-
-    #[expect(private_interfaces, reason = "sealed, as in the trait")]
-    #[inline]
-    fn is_sound(&self, _: Proven) -> bool {
-        true
+    fn proven(&self) -> Proven {
+        Proven::ALL
     }
 }

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use crate::framing::{Framing, Header, InvalidHeader, MAX_HEADER_LEN, MAX_LIMIT, Proven};
+use crate::framing::{Framing, Header, InvalidHeader, MAX_HEADER_LEN, MAX_LIMIT};
 
 const HEADER_TOO_LONG: InvalidHeader = InvalidHeader("it is longer than its framing allows");
 
@@ -99,7 +99,7 @@ impl<F: Framing> FrameParser<F> {
             Ok(Header::Incomplete { at_least }) => return self.partial_header(at_least, front),
             Err(invalid) => return Parsed::Invalid(invalid),
         };
-        let sound = self.framing.is_sound(Proven);
+        let sound = self.framing.proven().decoded;
         if !sound && header_len > self.max_header_len() {
             return Parsed::Invalid(HEADER_TOO_LONG);
         }

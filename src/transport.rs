@@ -122,13 +122,33 @@ pub struct BlockTransport<T, F, E = BlockError> {
     io: T,
     codec: BlockCodec<F, E>,
     read_buf: BytesMut,
-    /// Whether the stream has just returned an error.
-    errored: bool,
+    end: StreamEnd,
     /// How long receiving may wait, if that is limited. Boxed, because most transports set no timeout.
     timeouts: Option<Box<Timeouts>>,
     /// How long sending may wait.
     write_timeouts: Option<Box<Timeouts>>,
     writer: BlockWriter,
+}
+
+/// How near its end the stream of a transport is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum StreamEnd {
+    #[default]
+    NotReached,
+    /// The stream has returned an error. `None` follows once, so that a loop that skips errors ends.
+    Due,
+    /// The stream has returned `None`.
+    Reached,
+}
+
+impl StreamEnd {
+    /// The same, after a change of the codec. A codec that can go on does so at once.
+    fn after(self, had_failed: bool, has_failed: bool) -> Self {
+        match had_failed && !has_failed {
+            true => Self::NotReached,
+            false => self,
+        }
+    }
 }
 
 impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
@@ -139,7 +159,7 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
             io,
             codec,
             read_buf: BytesMut::new(),
-            errored: false,
+            end: StreamEnd::default(),
             timeouts: None,
             write_timeouts: None,
             writer: BlockWriter::default(),
@@ -280,7 +300,7 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
         self.codec.decode.remove_lent(&mut self.read_buf);
         let had_failed = self.codec.has_failed();
         self.codec.set_framing(framing);
-        self.errored &= self.codec.has_failed() == had_failed;
+        self.end = self.end.after(had_failed, self.codec.has_failed());
     }
 
     /// Replaces the transport below, and returns the former one. Everything else stays: what has been
@@ -315,7 +335,7 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
             io,
             codec: self.codec,
             read_buf: self.read_buf,
-            errored: self.errored,
+            end: self.end,
             timeouts: self.timeouts,
             write_timeouts: self.write_timeouts,
             writer: self.writer,
@@ -434,8 +454,7 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
         let codec = map(self.codec);
         BlockTransport {
             io: self.io,
-            // A codec that can go on does so at once, without the `None` after an error.
-            errored: self.errored && codec.has_failed() == had_failed,
+            end: self.end.after(had_failed, codec.has_failed()),
             codec,
             read_buf: self.read_buf,
             timeouts: self.timeouts,

@@ -8,11 +8,11 @@ use std::{
 };
 
 use bytes::BytesMut;
-use futures::Stream;
+use futures::{Stream, stream::FusedStream};
 use tokio::io::AsyncRead;
 use tokio_util::io::poll_read_buf;
 
-use super::{BlockTransport, Recv, RecvBatch};
+use super::{BlockTransport, Recv, RecvBatch, StreamEnd};
 use crate::{
     codec::BlockCodec,
     coop,
@@ -206,12 +206,18 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     where
         T: AsyncRead + Unpin,
     {
-        if self.errored {
-            // A loop that skips errors ends here, instead of meeting the same one for ever.
-            self.errored = self.codec.decode.failure().is_some();
-            return Poll::Ready(None);
+        match self.end {
+            StreamEnd::Due => {
+                self.end = StreamEnd::Reached;
+                return Poll::Ready(None);
+            }
+            StreamEnd::Reached if self.codec.has_failed() => return Poll::Ready(None),
+            StreamEnd::NotReached | StreamEnd::Reached => self.end = StreamEnd::NotReached,
         }
         let accepted = ready!(self.poll_front_in_time(waiter, cx))?;
+        if accepted.is_none() {
+            self.end = StreamEnd::Reached;
+        }
         let block =
             accepted.map(|frame| self.codec.decode.take_accepted(frame, &mut self.read_buf));
         Poll::Ready(block.map(Ok))
@@ -245,10 +251,13 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     /// Polls for a caller to whom no error is followed by an end. To the stream, an end follows only an
     /// error about the blocks that it has returned itself.
     fn without_end_after_error<P>(&mut self, poll: impl FnOnce(&mut Self) -> P) -> P {
-        let errored = self.errored && self.codec.has_failed();
-        self.errored = false;
+        let end = match self.codec.has_failed() {
+            true => self.end,
+            false => StreamEnd::NotReached,
+        };
+        self.end = StreamEnd::NotReached;
         let polled = poll(self);
-        self.errored = errored;
+        self.end = end;
         polled
     }
 
@@ -295,7 +304,9 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
         ready!(self.codec.decode.poll_charge(cx));
         let reads = self.codec.decode.read_stats().reads;
         let polled = self.poll_front(cx);
-        self.errored = matches!(polled, Poll::Ready(Err(_)));
+        if matches!(polled, Poll::Ready(Err(_))) {
+            self.end = StreamEnd::Due;
+        }
         let decoder = &self.codec.decode;
         let Some(timeouts) = &mut self.timeouts else {
             return polled;
@@ -309,6 +320,19 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
         let expired = timeouts.poll_expired(cx, decoder.partial(self.read_buf.len()), moved);
         let Position { index, offset } = decoder.position();
         expired.map(|expired| Err(expired.at(index, offset).into()))
+    }
+}
+
+/// Terminated where the stream has ended, so that `futures::select!` polls it no more. If it is polled
+/// all the same, it reads on, unless its blocks have failed.
+impl<T, F, E> FusedStream for BlockTransport<T, F, E>
+where
+    T: AsyncRead + Unpin,
+    F: Framing,
+    E: CodecError,
+{
+    fn is_terminated(&self) -> bool {
+        self.end == StreamEnd::Reached
     }
 }
 

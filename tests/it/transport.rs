@@ -804,3 +804,71 @@ fn stats_count_both_directions() {
         (3, 9, 3)
     );
 }
+
+#[test]
+fn stream_is_terminated_where_it_has_ended_and_nowhere_else() {
+    use futures::stream::FusedStream;
+
+    let blocks = numbered(&[5]);
+    let bytes = wire(LengthPrefix::u32(), &blocks);
+    let io = Scripted::default()
+        .send(&bytes)
+        .fail(io::ErrorKind::ConnectionReset)
+        .send(&bytes);
+    let mut transport = transport(io);
+    assert!(!transport.is_terminated());
+    assert!(ready(transport.next()).unwrap().is_ok());
+    assert!(ready(transport.next()).unwrap().is_err());
+    assert!(!transport.is_terminated(), "an end follows");
+    assert!(ready(transport.next()).is_none());
+    assert!(transport.is_terminated());
+    assert!(ready(transport.next()).unwrap().is_ok(), "it reads on");
+    assert!(!transport.is_terminated());
+    assert!(ready(transport.recv()).unwrap().is_none());
+    assert!(!transport.is_terminated(), "the stream has not said so");
+    assert!(ready(transport.next()).is_none());
+    assert!(transport.is_terminated());
+
+    let io = Scripted::default().send(b"BAD");
+    let mut transport = BlockTransport::new(io, BlockCodec::new(Magic));
+    assert!(ready(transport.next()).unwrap().is_err());
+    assert!(!transport.is_terminated());
+    for _ in 0..3 {
+        assert!(ready(transport.next()).is_none());
+        assert!(transport.is_terminated());
+        assert!(ready(transport.recv()).is_err());
+    }
+    transport.set_framing(Magic);
+    assert!(!transport.is_terminated(), "it reads what was refused");
+}
+
+/// Fails to compile if a public type loses `Send` or `Sync`.
+#[test]
+fn all_that_waits_can_be_sent_to_another_thread() {
+    use wholeblock::{
+        Batch, BlockError, Close, ConfigError, ExpectNext, FeedBlock, Flush, Next, NextBlock, Recv,
+        RecvBatch, RecvBlocks, SendBlock,
+    };
+
+    fn check<T: Send + Sync + Unpin>() {}
+    type Io = tokio::net::TcpStream;
+    type Transport = BlockTransport<Io, LengthPrefix>;
+    check::<Transport>();
+    check::<BlockCodec<LengthPrefix>>();
+    check::<(BlockError, ConfigError)>();
+    check::<(
+        NextBlock<'_, Io, LengthPrefix>,
+        ExpectNext<'_, Io, LengthPrefix>,
+    )>();
+    check::<(Recv<'_, Io, LengthPrefix>, RecvBatch<'_, Io, LengthPrefix>)>();
+    check::<(Flush<'_, Io, LengthPrefix>, Close<'_, Io, LengthPrefix>)>();
+    check::<(
+        SendBlock<'_, Io, LengthPrefix, Bytes>,
+        FeedBlock<'_, Io, LengthPrefix, Bytes>,
+    )>();
+    check::<(
+        Batch<'_, LengthPrefix>,
+        RecvBlocks<'_, Transport>,
+        Next<'_, '_, Transport>,
+    )>();
+}

@@ -118,7 +118,8 @@
 //! # Tracing
 //!
 //! A transfer is a span (`recv_blocks`, `send_blocks`) with an event at its start and its end, at
-//! debug level. Each read and write is an event at trace level. A read that brings blocks to skip is
+//! debug level. It is a child of the span in which it was made, so make it in a span of your own to tell
+//! connections apart. Each read and write is an event at trace level. A read that brings blocks to skip is
 //! an event at debug level. No event is made for each block, and none holds payload bytes.
 //!
 //! # Questions

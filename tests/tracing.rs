@@ -132,3 +132,18 @@ async fn a_transfer_that_fails_logs_why() {
     let last = lines.await.pop().unwrap();
     assert!(last.contains("3 of 5 payload bytes arrived"), "{last}");
 }
+
+#[tokio::test]
+async fn transfer_is_within_the_span_in_which_it_was_made() {
+    let lines = logged(async {
+        let span = tracing::info_span!("connection", peer = 7);
+        let mut half = FramedRead::new(&b"\0\0\0\x02me"[..], BlockCodec::length_prefixed());
+        let mut blocks = span.in_scope(|| recv_blocks(&mut half));
+        while blocks.next().await.unwrap().is_some() {}
+    })
+    .await;
+    assert!(!lines.is_empty());
+    for line in &lines {
+        assert!(line.contains("connection{peer=7}:recv_blocks"), "{line}");
+    }
+}

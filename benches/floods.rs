@@ -189,7 +189,7 @@ fn runtime() -> anyhow::Result<Runtime> {
 
 fn serve(contender: Contender, socket: TcpStream) -> anyhow::Result<()> {
     let framing = LengthPrefix::u32().max_block_len(LONGEST)?;
-    let codec = BlockCodec::new(framing).max_retained(LONGEST);
+    let codec = BlockCodec::new(framing).with_max_retained(LONGEST);
     match contender {
         Contender::Ld => {
             let codec = LengthDelimitedCodec::builder()

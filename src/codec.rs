@@ -53,7 +53,7 @@ use crate::{
 /// batches of small blocks, up to its own length for a large block. Only a connection that has
 /// filled a buffer of n bytes before, or completed a block of n bytes, is given room for the next n
 /// at once. Until the next block's length is known, a read brings 64 KiB at most. Between blocks no
-/// more than [`max_retained`](Self::max_retained) is kept. A block of up to 64 KiB that you keep
+/// more than [`with_max_retained`](Self::with_max_retained) is kept. A block of up to 64 KiB that you keep
 /// holds at most 64 KiB of memory, whatever came before it. A
 /// [`BlockTransport`](crate::BlockTransport) that waits leaves its 64 KiB to the next one to read on its
 /// thread, and holds 8 KiB.
@@ -66,6 +66,11 @@ use crate::{
 /// The read buffer still holds everything from the refused block on. Bytes that arrive after the
 /// error are dropped: a [`BlockTransport`](crate::BlockTransport) reads none, a `Framed` does if it is
 /// polled on.
+///
+/// # Names
+///
+/// A method that begins with `with_` sets something and returns the codec, one that begins with `set_`
+/// changes the codec where it is, and a noun returns what is set.
 ///
 /// # Clone
 ///
@@ -276,7 +281,7 @@ impl<F: Framing, E> BlockCodec<F, E> {
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let wire = vec![7; 100_000];
     /// let codec = BlockCodec::exact(100_000)?;
-    /// for (codec, kept) in [(codec.clone(), 100_000..200_000), (codec.max_retained(0), 0..9_000)] {
+    /// for (codec, kept) in [(codec.clone(), 100_000..200_000), (codec.with_max_retained(0), 0..9_000)] {
     ///     let mut blocks = BlockTransport::new(&wire[..], codec);
     ///     assert_eq!(blocks.recv().await?.map(<[u8]>::len), Some(100_000));
     ///     assert_eq!(blocks.recv().await?, None);
@@ -286,7 +291,7 @@ impl<F: Framing, E> BlockCodec<F, E> {
     /// # }
     /// ```
     #[must_use]
-    pub fn max_retained(mut self, bytes: usize) -> Self {
+    pub fn with_max_retained(mut self, bytes: usize) -> Self {
         self.decode.set_max_retained(bytes);
         self
     }

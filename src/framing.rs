@@ -49,7 +49,7 @@ pub(crate) const MAX_HEADER_LEN: usize = 64 * 1024;
 /// * `Header::Incomplete` asks for more bytes than are there, and never for more than it takes;
 ///   `Header::Complete` waits for the whole header.
 /// * A header has at most [`max_header_len`](Self::max_header_len) bytes. (Beyond 64 bytes, a block of exactly
-///   [`max_retained`](crate::BlockCodec::max_retained) bytes costs an allocation.)
+///   [`with_max_retained`](crate::BlockCodec::with_max_retained) bytes costs an allocation.)
 ///
 /// [`check_framing`] checks one for a test. A framing that breaks the contract does no harm: what
 /// it makes of a peer's bytes is then

@@ -25,7 +25,7 @@ use crate::{
 ///
 /// Works on any [`BlockStream`]: a [`BlockTransport`](crate::BlockTransport), or `Framed` or
 /// `FramedRead` with a [`BlockCodec`](crate::BlockCodec). It takes blocks from their `Stream`, so this
-/// can be mixed with `framed.next()` at will. To look at blocks without an allocation for each, use
+/// can be mixed with `stream.next()` at will. To look at blocks without an allocation for each, use
 /// [`BlockTransport::recv`](crate::BlockTransport::recv).
 ///
 /// ```
@@ -43,11 +43,11 @@ use crate::{
 /// # Ok(())
 /// # }
 /// ```
-pub fn recv_blocks<R: BlockStream>(framed: &mut R) -> RecvBlocks<'_, R> {
-    let decoder = framed.decode_state();
+pub fn recv_blocks<R: BlockStream>(stream: &mut R) -> RecvBlocks<'_, R> {
+    let decoder = stream.decode_state();
     RecvBlocks {
         start: (decoder.position(), decoder.read_stats()),
-        framed,
+        stream,
         block: BytesMut::new(),
         blocks: 0,
         payload_bytes: 0,
@@ -66,10 +66,10 @@ pub fn recv_blocks<R: BlockStream>(framed: &mut R) -> RecvBlocks<'_, R> {
 /// # Cancel safety
 ///
 /// The future of [`next`](Self::next), and this itself, can be dropped at any time. A block that was
-/// not returned stays in `framed`, whole or in part, and is the next one out of it.
+/// not returned stays in `stream`, whole or in part, and is the next one out of it.
 #[must_use = "nothing is received until `next` is called"]
 pub struct RecvBlocks<'a, R: BlockStream> {
-    framed: &'a mut R,
+    stream: &'a mut R,
     /// The block that the caller has borrowed.
     block: BytesMut,
     blocks: u64,
@@ -89,7 +89,7 @@ pub struct RecvBlocks<'a, R: BlockStream> {
 
 impl<'a, R: BlockStream> RecvBlocks<'a, R> {
     /// Stops after `blocks` blocks in all and reads nothing after them: what has arrived beyond
-    /// stays in `framed` for whoever reads next, or for this receiver, if the number is raised.
+    /// stays in `stream` for whoever reads next, or for this receiver, if the number is raised.
     ///
     /// ```
     /// # use futures::{StreamExt, stream};
@@ -246,7 +246,7 @@ impl<'a, R: BlockStream> RecvBlocks<'a, R> {
     /// Returns what has been received so far.
     #[must_use]
     pub fn stats(&self) -> TransferStats {
-        let decoder = self.framed.decode_state();
+        let decoder = self.stream.decode_state();
         let (position, reads) = (decoder.position(), decoder.read_stats());
         let (first_position, first_reads) = self.start;
         let running = self.started.map_or(Duration::ZERO, |since| since.elapsed());
@@ -272,7 +272,7 @@ impl<'a, R: BlockStream> RecvBlocks<'a, R> {
         }
         let _entered = self.span.clone().entered();
         self.start();
-        if let Some(error) = self.framed.decode_state().failure() {
+        if let Some(error) = self.stream.decode_state().failure() {
             // A `Framed` would read on, and wait for what nobody wants.
             return Poll::Ready(Err(self.failed(error.into())));
         }
@@ -299,19 +299,19 @@ impl<'a, R: BlockStream> RecvBlocks<'a, R> {
     /// The stream's answer, within the time allowed.
     fn poll_stream(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<BytesMut, R::Error>>> {
         let Some(timeouts) = &mut self.timeouts else {
-            return poll_certain(self.framed, &mut self.end_is_doubtful, cx);
+            return poll_certain(self.stream, &mut self.end_is_doubtful, cx);
         };
-        let arrived = |framed: &R| (framed.decode_state().read_stats().reads, framed.buffered());
-        let before = arrived(self.framed);
-        let polled = poll_certain(self.framed, &mut self.end_is_doubtful, cx);
+        let arrived = |stream: &R| (stream.decode_state().read_stats().reads, stream.buffered());
+        let before = arrived(self.stream);
+        let polled = poll_certain(self.stream, &mut self.end_is_doubtful, cx);
         if polled.is_ready() {
             timeouts.reset();
             return polled;
         }
         // A `Framed` that was made of parts reads once before it asks the decoder, which counts no read.
-        let moved = arrived(self.framed) != before;
-        let decoder = self.framed.decode_state();
-        let partial = decoder.partial(self.framed.buffered());
+        let moved = arrived(self.stream) != before;
+        let decoder = self.stream.decode_state();
+        let partial = decoder.partial(self.stream.buffered());
         let expired = ready!(timeouts.poll_expired(cx, partial, moved));
         let Position { index, offset } = decoder.position();
         self.pause(); // this wait is over, and a block that is late is no end of silence
@@ -350,7 +350,7 @@ impl<'a, R: BlockStream> RecvBlocks<'a, R> {
 
     /// Ends the wait of a future that was dropped.
     fn pause(&mut self) {
-        self.framed.pause();
+        self.stream.pause();
         if let Some(timeouts) = &mut self.timeouts {
             timeouts.pause();
         }
@@ -360,13 +360,13 @@ impl<'a, R: BlockStream> RecvBlocks<'a, R> {
 /// Polls the stream. After an error it gives `None` once, which is no end of it. `doubtful` is true if
 /// that may be so.
 fn poll_certain<R: BlockStream>(
-    framed: &mut R,
+    stream: &mut R,
     doubtful: &mut bool,
     cx: &mut Context<'_>,
 ) -> Poll<Option<Result<BytesMut, R::Error>>> {
-    let polled = ready!(framed.poll_block(cx));
+    let polled = ready!(stream.poll_block(cx));
     if polled.is_none() && mem::take(doubtful) {
-        return framed.poll_block(cx);
+        return stream.poll_block(cx);
     }
     *doubtful = false;
     Poll::Ready(polled)

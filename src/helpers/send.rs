@@ -45,8 +45,8 @@ type ErrorOf<W> = <W as Sink<Bytes>>::Error;
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), BlockError> {
 /// # let (near, far) = tokio::io::duplex(4096);
-/// # let mut framed = Framed::new(near, BlockCodec::length_prefixed());
-/// let sent = send_blocks(&mut framed, stream::iter([vec![1; 500], vec![2; 700]])).await?;
+/// # let mut sink = Framed::new(near, BlockCodec::length_prefixed());
+/// let sent = send_blocks(&mut sink, stream::iter([vec![1; 500], vec![2; 700]])).await?;
 /// assert_eq!((sent.blocks, sent.payload_bytes), (2, 1_200));
 /// # Ok(())
 /// # }
@@ -83,14 +83,14 @@ type ErrorOf<W> = <W as Sink<Bytes>>::Error;
 /// # Cancel safety
 ///
 /// If the future is dropped, every block taken from `source` is on the wire or, whole or its
-/// unsent rest, queued in `framed`, and the next flush completes it. (Leaked instead of dropped,
+/// unsent rest, queued in `sink`, and the next flush completes it. (Leaked instead of dropped,
 /// with `mem::forget`, it takes what it has queued with it; a `BlockTransport` keeps even that.)
-pub fn send_blocks<W, S>(framed: &mut W, source: S) -> SendBlocks<'_, W, impl Source>
+pub fn send_blocks<W, S>(sink: &mut W, source: S) -> SendBlocks<'_, W, impl Source>
 where
     W: BlockSink,
     S: Stream<Item: Payload>,
 {
-    SendBlocks::new(framed, Infallible(Box::pin(source)))
+    SendBlocks::new(sink, Infallible(Box::pin(source)))
 }
 
 /// [`send_blocks`] from a source that can fail: its first error ends the transfer, after the
@@ -111,14 +111,14 @@ where
 /// assert_eq!(sending.stats().blocks, 2);
 /// # }
 /// ```
-pub fn try_send_blocks<W, S, B, E>(framed: &mut W, source: S) -> SendBlocks<'_, W, impl Source>
+pub fn try_send_blocks<W, S, B, E>(sink: &mut W, source: S) -> SendBlocks<'_, W, impl Source>
 where
     W: BlockSink,
     S: Stream<Item = Result<B, E>>,
     B: Payload,
     E: Into<Box<dyn Error + Send + Sync>>,
 {
-    SendBlocks::new(framed, Fallible(Box::pin(source)))
+    SendBlocks::new(sink, Fallible(Box::pin(source)))
 }
 
 /// A transfer; made by [`send_blocks`] and [`try_send_blocks`], and run by awaiting it.
@@ -143,10 +143,10 @@ where
 /// ```
 #[must_use = "nothing is sent until this is awaited"]
 pub struct SendBlocks<'a, W: BlockSink, S> {
-    framed: &'a mut W,
+    sink: &'a mut W,
     source: S,
     state: State,
-    /// Where blocks are queued, unless `framed` has a writer of its own.
+    /// Where blocks are queued, unless `sink` has a writer of its own.
     writer: BlockWriter,
     /// What is queued of this transfer: all that is, once it is first.
     lengths: BlockLengths,
@@ -183,17 +183,17 @@ where
     W: BlockSink,
     S: Source,
 {
-    fn new(framed: &'a mut W, source: S) -> Self {
+    fn new(sink: &'a mut W, source: S) -> Self {
         let mut writer = BlockWriter::default();
-        let (codec, queue) = framed.encode_parts(&mut writer);
+        let (codec, queue) = sink.encode_parts(&mut writer);
         codec.count_encoded(queue.take_uncounted());
         let start = codec.encoded();
         let mut timeouts = Timeouts::default();
-        if let Some(timeout) = framed.write_timeout() {
+        if let Some(timeout) = sink.write_timeout() {
             timeouts.set_stall(timeout);
         }
         Self {
-            framed,
+            sink,
             source,
             state: State::Ready,
             start,
@@ -220,7 +220,7 @@ where
         }
         loop {
             self.fill(cx);
-            if !self.framed.write_parts(&mut self.writer).1.is_empty() {
+            if !self.sink.write_parts(&mut self.writer).1.is_empty() {
                 ready!(self.poll_write(cx))?;
                 continue;
             }
@@ -239,23 +239,23 @@ where
 
     /// Writes what was queued before this transfer: it goes first, and does not count.
     fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ErrorOf<W>>> {
-        let held = self.framed.held();
+        let held = self.sink.held();
         if held == 0 {
             return Poll::Ready(Ok(()));
         }
-        let flushed = self.framed.poll_held(cx);
-        let moved = self.framed.held() < held;
+        let flushed = self.sink.poll_held(cx);
+        let moved = self.sink.held() < held;
         self.or_expired(flushed, Some(self.stats.blocks), moved, cx)
     }
 
     /// Takes what the source has ready, as far as there is room for it.
     fn fill(&mut self, cx: &mut Context<'_>) {
         let vectored = self
-            .framed
+            .sink
             .write_parts(&mut self.writer)
             .0
             .is_write_vectored();
-        let (codec, writer) = self.framed.encode_parts(&mut self.writer);
+        let (codec, writer) = self.sink.encode_parts(&mut self.writer);
         let lengths = &mut self.lengths;
         while let State::Ready | State::Pending = self.state {
             if !writer.has_capacity() || lengths.is_full() {
@@ -279,8 +279,8 @@ where
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ErrorOf<W>>> {
-        ready!(self.framed.encode_parts(&mut self.writer).0.poll_charge(cx));
-        let (io, writer) = self.framed.write_parts(&mut self.writer);
+        ready!(self.sink.encode_parts(&mut self.writer).0.poll_charge(cx));
+        let (io, writer) = self.sink.write_parts(&mut self.writer);
         let (lengths, stats) = (&mut self.lengths, &mut self.stats);
         let polled = writer.poll_write_and(io, cx, |bytes| {
             let written = lengths.complete(bytes);
@@ -291,7 +291,7 @@ where
         });
         let first = Some(self.stats.blocks);
         ready!(self.or_expired(polled.map_err(From::from), first, false, cx))?;
-        let is_empty = self.framed.write_parts(&mut self.writer).1.is_empty();
+        let is_empty = self.sink.write_parts(&mut self.writer).1.is_empty();
         let first = (!is_empty).then_some(self.stats.blocks);
         if self.timeouts.block_is_late(first) {
             return self.or_expired(Poll::Pending, first, true, cx);
@@ -300,7 +300,7 @@ where
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ErrorOf<W>>> {
-        let (io, writer) = self.framed.write_parts(&mut self.writer);
+        let (io, writer) = self.sink.write_parts(&mut self.writer);
         let polled = writer.poll_flush(io, cx).map_err(From::from);
         self.or_expired(polled, None, false, cx)
     }
@@ -436,9 +436,9 @@ where
 
 impl<W: BlockSink, S> Drop for SendBlocks<'_, W, S> {
     fn drop(&mut self) {
-        let (codec, queue) = self.framed.encode_parts(&mut self.writer);
+        let (codec, queue) = self.sink.encode_parts(&mut self.writer);
         codec.count_encoded(queue.take_uncounted());
-        self.framed.keep(&self.writer);
+        self.sink.keep(&self.writer);
     }
 }
 

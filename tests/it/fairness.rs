@@ -149,8 +149,12 @@ fn a_flood_of_empty_blocks_leaves_others_their_turn_on_a_framed() {
 #[test]
 fn a_flood_after_a_buffer_of_8_mib_leaves_others_their_turn() {
     let first = vec![Bytes::from(vec![1; 8 * MIB]); 2];
-    let transport =
-        || BlockTransport::new(empty_blocks_after(&first), codec().max_retained(8 * MIB));
+    let transport = || {
+        BlockTransport::new(
+            empty_blocks_after(&first),
+            codec().with_max_retained(8 * MIB),
+        )
+    };
     check(|passed| owned(transport(), passed), TURN);
     check(|passed| batched(transport(), passed), TURN_OF_A_BATCH);
 }

@@ -95,7 +95,7 @@ fn a_clone_has_the_same_limits_even_one_that_waits_for_the_next_block() {
 fn a_clone_retains_as_much() {
     for (limit, most) in [(0, 8 * KIB), (20 * KIB, 20 * KIB)] {
         let bytes = wire(LengthPrefix::u32(), &vec![vec![1; 100].into(); 10_000]);
-        let codec = Codec::length_prefixed().max_retained(limit).clone();
+        let codec = Codec::length_prefixed().with_max_retained(limit).clone();
         let mut transport = BlockTransport::new(Scripted::default().send(&bytes), codec);
         while ready(transport.next()).is_some() {}
         let rooms = transport.get_ref().rooms.iter().map(|(room, _)| *room);

@@ -226,7 +226,7 @@ fn what_a_connection_leaves_to_others_is_a_batch_at_most() {
 fn a_connection_that_may_keep_less_does_not_take_what_others_leave() {
     let small = wire(LengthPrefix::u32(), &vec![vec![1; 64].into(); MIB / 64]);
     let io = Scripted::default().send(&small).pause().send(&small);
-    let codec = BlockCodec::length_prefixed().max_retained(32 * KIB);
+    let codec = BlockCodec::length_prefixed().with_max_retained(32 * KIB);
     let rooms = rooms_beside(&small, io, codec);
     assert!(rooms.iter().all(|room| *room <= 32 * KIB), "{rooms:?}");
 }
@@ -250,7 +250,7 @@ fn a_small_buffer_that_is_filled_after_a_wait_earns_no_more_than_it_held() {
     let bytes = wire(LengthPrefix::u32(), &blocks);
     let io = Scripted::default().send(&bytes[..8 * KIB]);
     let io = io.pause().send(&bytes[8 * KIB..]);
-    let codec = BlockCodec::length_prefixed().max_retained(0);
+    let codec = BlockCodec::length_prefixed().with_max_retained(0);
     let rooms = rooms_beside(&bytes, io, codec);
     let rest = 2 * 8 * KIB - 8 * KIB;
     assert_eq!(rooms[..3], [8 * KIB, 6_004, rest], "{rooms:?}");
@@ -347,7 +347,7 @@ fn the_largest_retained_buffer_is_configurable() {
     let framing = Exact::new(4 * MIB).unwrap();
     for (limit, kept) in [(MIB, false), (4 * MIB, true)] {
         let wire = wire(framing, &vec![vec![1; 4 * MIB].into(); 3]);
-        let codec = BlockCodec::new(framing).max_retained(limit);
+        let codec = BlockCodec::new(framing).with_max_retained(limit);
         let mut framed = BlockTransport::new(Scripted::default().send(&wire), codec);
         while ready(framed.recv()).unwrap().is_some() {}
         assert_eq!(framed.read_capacity() >= 4 * MIB, kept);
@@ -358,7 +358,7 @@ fn the_largest_retained_buffer_is_configurable() {
 fn a_lower_limit_bounds_the_batches_of_small_blocks_too() {
     for (limit, most) in [(0, 8 * KIB), (20 * KIB, 20 * KIB), (MIB, 64 * KIB)] {
         let wire = wire(LengthPrefix::u32(), &vec![vec![1; 100].into(); 10_000]);
-        let codec = BlockCodec::length_prefixed().max_retained(limit);
+        let codec = BlockCodec::length_prefixed().with_max_retained(limit);
         let mut framed = BlockTransport::new(Scripted::default().send(&wire), codec);
         while ready(framed.recv()).unwrap().is_some() {}
         let rooms = &framed.get_ref().rooms;
@@ -455,7 +455,7 @@ fn a_large_block_is_not_moved_while_it_arrives() {
 #[test]
 fn a_large_block_takes_its_allocation_along_whatever_came_with_it() {
     let bytes = wire(LengthPrefix::u32(), &vec![vec![1; 100 * KIB].into(); 3]);
-    let mut codec = BlockCodec::length_prefixed().max_retained(64 * KIB);
+    let mut codec = BlockCodec::length_prefixed().with_max_retained(64 * KIB);
     let mut buffer = BytesMut::from(&bytes[..]);
     for left in [2, 1, 0] {
         let block = codec.decode(&mut buffer).unwrap().unwrap();
@@ -518,7 +518,7 @@ fn what_is_gathered_for_a_write_is_not_moved() {
 fn a_receiver_that_is_given_up_inside_of_a_large_block_leaves_the_room_made_for_it() {
     let wire = wire(LengthPrefix::u32(), &[vec![1; 2 * MIB].into()]);
     let io = Scripted::default().send(&wire[..MIB]).then_silent();
-    let codec = BlockCodec::length_prefixed().max_retained(64 * KIB);
+    let codec = BlockCodec::length_prefixed().with_max_retained(64 * KIB);
     let mut framed = Framed::new(io, codec);
     assert!(recv_blocks(&mut framed).next().now_or_never().is_none());
     let buffer = framed.read_buffer();
@@ -566,13 +566,13 @@ fn header_of_unknown_length_is_read_in_large_reads() {
     let line = [&[b'x'; 59_999][..], b"\n"].concat();
     for max_retained in [MIB, 0] {
         let io = Scripted::default().send(&line.repeat(20));
-        let codec = BlockCodec::new(Line::up_to(64 * KIB)).max_retained(max_retained);
+        let codec = BlockCodec::new(Line::up_to(64 * KIB)).with_max_retained(max_retained);
         let mut framed = Framed::new(io, codec);
         for _ in 0..20 {
             assert_eq!(ready(framed.next()).unwrap().unwrap(), line);
         }
         let reads = framed.get_ref().rooms.len();
-        // With `max_retained(0)` each line begins with 8 KiB again.
+        // With `with_max_retained(0)` each line begins with 8 KiB again.
         let most = if max_retained == 0 { 5 * 20 } else { 24 };
         assert!(reads <= most, "{max_retained}: {reads} reads");
     }

@@ -277,7 +277,7 @@ impl Settings {
     ) -> (BlockCodec<F>, usize, usize) {
         let mut codec = BlockCodec::new(framing).skip_too_large(self.skip_too_large);
         if let Some(Len(bytes)) = self.max_retained {
-            codec = codec.max_retained(bytes);
+            codec = codec.with_max_retained(bytes);
         }
         let lens = reference.lens.clone();
         let (least, most) = (*lens.start() as u64, *lens.end() as u64);

@@ -13,10 +13,8 @@ use crate::{
     coop::{Meter, SENT_PER_TURN},
     error::{BlockError, CodecError, ConfigError},
     framing::{Exact, Framing, Header, InvalidHeader, LengthPrefix},
-    read::{
-        DecodeState, FrameParser, HEADER_SLACK, INITIAL_CAPACITY, Position, longest,
-        reclaim_exceeds,
-    },
+    pool::INITIAL_CAPACITY,
+    read::{DecodeState, FrameParser, HEADER_SLACK, Position, longest, reclaim_exceeds},
 };
 
 /// Turns bytes into whole blocks and back, for

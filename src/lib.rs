@@ -183,7 +183,8 @@ pub use self::{
 pub mod internals {
     pub use crate::{
         coop::{RECEIVED_PER_TURN, SENT_PER_TURN},
-        read::{BATCH, DEFAULT_MAX_RETAINED, HEADER_SLACK, INITIAL_CAPACITY},
+        pool::INITIAL_CAPACITY,
+        read::{BATCH, DEFAULT_MAX_RETAINED, HEADER_SLACK},
         write::{CHAIN_THRESHOLD, FIRST_WRITE, FULL_WRITE, MAX_SLICES, MAX_SPARE},
     };
 }

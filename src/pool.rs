@@ -8,6 +8,9 @@ use std::{cell::Cell, thread::LocalKey};
 
 use bytes::BytesMut;
 
+/// Capacity with which a buffer begins, and the smallest worth keeping: what `Framed` begins with.
+pub const INITIAL_CAPACITY: usize = 8 * 1024;
+
 thread_local! {
     /// To read a batch of small blocks into.
     static FOR_READING: Cell<Option<BytesMut>> = const { Cell::new(None) };

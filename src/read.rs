@@ -16,7 +16,7 @@ mod front;
 mod growth;
 mod state;
 
-pub use self::growth::{BATCH, DEFAULT_MAX_RETAINED, HEADER_SLACK, INITIAL_CAPACITY};
+pub use self::growth::{BATCH, DEFAULT_MAX_RETAINED, HEADER_SLACK};
 pub(crate) use self::{
     buffer::reclaim_exceeds,
     decoder::{DecodeState, Position, ReadStats},

@@ -4,8 +4,8 @@ use std::mem;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::growth::{BATCH, Front, Growth, INITIAL_CAPACITY, Room};
-use crate::pool;
+use super::growth::{BATCH, Front, Growth, Room};
+use crate::pool::{self, INITIAL_CAPACITY};
 
 /// The most that is moved to the front of a buffer, so that the next read has room for a whole batch, or
 /// into a small buffer and back, so that the large one can be parked.

@@ -1,9 +1,6 @@
 //! How much the next read may bring: numbers only, so a table of them is the test.
 
-use crate::framing::MAX_HEADER_LEN;
-
-/// Capacity with which a buffer begins, and the smallest worth keeping: what `Framed` begins with.
-pub const INITIAL_CAPACITY: usize = 8 * 1024;
+use crate::{framing::MAX_HEADER_LEN, pool::INITIAL_CAPACITY};
 
 /// Small blocks are read in batches of up to this many bytes. Larger reads save no further time on
 /// system calls, and two such buffers still fit a core's second-level cache.

@@ -19,11 +19,17 @@ use crate::{
     error::{BlockError, CodecError},
     framing::Framing,
     helpers::BlockStream,
-    read::{DecodeState, FrameLen, INITIAL_CAPACITY, Position},
+    pool::INITIAL_CAPACITY,
+    read::{DecodeState, FrameLen, Position},
     timeout::Waiter,
 };
 
-impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
+impl<T, F, E> BlockTransport<T, F, E>
+where
+    T: AsyncRead + Unpin,
+    F: Framing,
+    E: CodecError,
+{
     /// Returns the next block; `None` if the stream has ended between two blocks.
     ///
     /// As the `Stream` of the transport, and with no trait to import. The future knows when a wait is
@@ -54,10 +60,7 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
         reason = "it waits, which an `Iterator` does not"
     )]
     #[inline]
-    pub fn next(&mut self) -> NextBlock<'_, T, F, E>
-    where
-        T: AsyncRead + Unpin,
-    {
+    pub fn next(&mut self) -> NextBlock<'_, T, F, E> {
         NextBlock { transport: self }
     }
 
@@ -88,10 +91,7 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     ///
     /// Nothing is lost if the future is dropped.
     #[inline]
-    pub fn recv(&mut self) -> Recv<'_, T, F, E>
-    where
-        T: AsyncRead + Unpin,
-    {
+    pub fn recv(&mut self) -> Recv<'_, T, F, E> {
         Recv {
             transport: Some(self),
         }
@@ -128,10 +128,7 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     ///
     /// Nothing is lost if the future is dropped.
     #[inline]
-    pub fn recv_batch(&mut self) -> RecvBatch<'_, T, F, E>
-    where
-        T: AsyncRead + Unpin,
-    {
+    pub fn recv_batch(&mut self) -> RecvBatch<'_, T, F, E> {
         RecvBatch {
             transport: Some(self),
         }
@@ -159,17 +156,11 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     /// # Cancel safety
     ///
     /// Nothing is lost if the future is dropped.
-    pub fn expect_next(&mut self) -> ExpectNext<'_, T, F, E>
-    where
-        T: AsyncRead + Unpin,
-    {
+    pub fn expect_next(&mut self) -> ExpectNext<'_, T, F, E> {
         ExpectNext { next: self.next() }
     }
 
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, E>>
-    where
-        T: AsyncRead + Unpin,
-    {
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, E>> {
         if self.read_buf.len() == self.read_buf.capacity() {
             self.read_buf.reserve(INITIAL_CAPACITY);
         }
@@ -187,10 +178,7 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
         &mut self,
         waiter: Waiter,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<BytesMut, E>>>
-    where
-        T: AsyncRead + Unpin,
-    {
+    ) -> Poll<Option<Result<BytesMut, E>>> {
         let BlockCodec { parser, decode, .. } = &mut self.codec;
         if let Some(frame) = decode.next_small(parser, &self.read_buf) {
             return Poll::Ready(Some(Ok(decode.take(frame, &mut self.read_buf))));
@@ -202,10 +190,7 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
         &mut self,
         waiter: Waiter,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<BytesMut, E>>>
-    where
-        T: AsyncRead + Unpin,
-    {
+    ) -> Poll<Option<Result<BytesMut, E>>> {
         match self.end {
             StreamEnd::Due => {
                 self.end = StreamEnd::Reached;
@@ -228,10 +213,7 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     pub(super) fn poll_lend(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<Range<usize>>, E>>
-    where
-        T: AsyncRead + Unpin,
-    {
+    ) -> Poll<Result<Option<Range<usize>>, E>> {
         let accepted = ready!(self.poll_accepted(cx))?;
         let lent = accepted.map(|frame| self.codec.decode.lend_accepted(frame));
         Poll::Ready(Ok(lent))
@@ -241,10 +223,7 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     pub(super) fn poll_accepted(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<FrameLen>, E>>
-    where
-        T: AsyncRead + Unpin,
-    {
+    ) -> Poll<Result<Option<FrameLen>, E>> {
         self.without_end_after_error(|this| this.poll_front_in_time(Waiter::Future, cx))
     }
 
@@ -262,10 +241,7 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     }
 
     /// Waits until a whole block is at the front, and accepts it; none at the end.
-    fn poll_front(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<FrameLen>, E>>
-    where
-        T: AsyncRead + Unpin,
-    {
+    fn poll_front(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<FrameLen>, E>> {
         let decode = &mut self.codec.decode;
         decode.remove_lent(&mut self.read_buf);
         decode.unpark(&mut self.read_buf);
@@ -296,10 +272,7 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
         &mut self,
         waiter: Waiter,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<FrameLen>, E>>
-    where
-        T: AsyncRead + Unpin,
-    {
+    ) -> Poll<Result<Option<FrameLen>, E>> {
         // Not within `poll_front`, because a yield is no wait.
         ready!(self.codec.decode.poll_charge(cx));
         let reads = self.codec.decode.read_stats().reads;

@@ -23,7 +23,12 @@ use crate::{
     write::BlockWriter,
 };
 
-impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
+impl<T, F, E> BlockTransport<T, F, E>
+where
+    T: AsyncWrite + Unpin,
+    F: Framing,
+    E: CodecError,
+{
     /// Queues a block of any [`Payload`], and flushes.
     ///
     /// # Errors
@@ -60,7 +65,6 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     #[inline]
     pub fn send<P>(&mut self, payload: P) -> SendBlock<'_, T, F, P, E>
     where
-        T: AsyncWrite + Unpin,
         P: Payload,
     {
         SendBlock {
@@ -81,7 +85,6 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     #[inline]
     pub fn feed<P>(&mut self, payload: P) -> FeedBlock<'_, T, F, P, E>
     where
-        T: AsyncWrite + Unpin,
         P: Payload,
     {
         FeedBlock {
@@ -99,10 +102,7 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     /// # Cancel safety
     ///
     /// What was not written stays queued if the future is dropped.
-    pub fn flush(&mut self) -> Flush<'_, T, F, E>
-    where
-        T: AsyncWrite + Unpin,
-    {
+    pub fn flush(&mut self) -> Flush<'_, T, F, E> {
         Flush { transport: self }
     }
 
@@ -115,19 +115,13 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     /// # Cancel safety
     ///
     /// As [`flush`](Self::flush). Close it again to go on.
-    pub fn close(&mut self) -> Close<'_, T, F, E>
-    where
-        T: AsyncWrite + Unpin,
-    {
+    pub fn close(&mut self) -> Close<'_, T, F, E> {
         Close { transport: self }
     }
 
     /// Waits until there is room for another block.
     #[inline]
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), E>>
-    where
-        T: AsyncWrite + Unpin,
-    {
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), E>> {
         if self.writer.has_capacity() {
             return Poll::Ready(Ok(()));
         }
@@ -135,10 +129,7 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     }
 
     #[inline]
-    fn queue(&mut self, block: impl Payload) -> Result<(), E>
-    where
-        T: AsyncWrite + Unpin,
-    {
+    fn queue(&mut self, block: impl Payload) -> Result<(), E> {
         let vectored = self.io.is_write_vectored();
         let Self { codec, writer, .. } = self;
         writer.push(block, vectored, |payload, dst| {
@@ -149,20 +140,14 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
 
     /// Writes until there is room for another block.
     #[cold]
-    fn poll_capacity(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), E>>
-    where
-        T: AsyncWrite + Unpin,
-    {
+    fn poll_capacity(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), E>> {
         while !self.writer.has_capacity() {
             ready!(self.poll_write(cx))?;
         }
         Poll::Ready(Ok(()))
     }
 
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), E>>
-    where
-        T: AsyncWrite + Unpin,
-    {
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), E>> {
         ready!(self.codec.poll_charge(cx));
         let polled = self.writer.poll_write(&mut self.io, cx);
         self.poll_in_time(polled, cx)

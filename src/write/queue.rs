@@ -11,7 +11,10 @@ use std::{
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::AsyncWrite;
 
-use crate::{payload::Payload, pool, read::INITIAL_CAPACITY};
+use crate::{
+    payload::Payload,
+    pool::{self, INITIAL_CAPACITY},
+};
 
 /// Payload bytes from which on a payload is referred to instead of copied. Below about 4 KiB a
 /// slice of its own costs the system call more than the copy costs: over loopback, blocks of 2,500

@@ -1,7 +1,7 @@
 //! What a [`LengthField`] is built from.
 
 use super::LengthField;
-use crate::{ConfigError, framing::DEFAULT_MAX_BLOCK_LEN};
+use crate::{error::ConfigError, framing::DEFAULT_MAX_BLOCK_LEN};
 
 /// Where the length is in a header, what it counts, and what of the header is stripped.
 ///

@@ -42,7 +42,7 @@ const BLOCKS_PER_UNIT: u64 = 64;
 pub(crate) struct Meter {
     /// Blocks at the last yield.
     yielded: u64,
-    /// Blocks that were charged to the budget since.
+    /// Blocks at the last yield or charge to the budget.
     charged: u64,
 }
 

@@ -32,10 +32,9 @@ where
 {
     /// Returns the next block; `None` if the stream has ended between two blocks.
     ///
-    /// As the `Stream` of the transport, and with no trait to import. The future knows when a wait is
-    /// given up, because it is dropped then. So a [`stall_timeout`](Self::stall_timeout) is never
-    /// forgiven, and the time between two waits counts as with
-    /// [`RecvBlocks::stall_timeout`](crate::RecvBlocks::stall_timeout).
+    /// Does what the `Stream` does, without a trait to import. Dropping the future ends the wait, so a
+    /// [`stall_timeout`](Self::stall_timeout) is reported at once, and the time between two waits counts
+    /// as with [`RecvBlocks::stall_timeout`](crate::RecvBlocks::stall_timeout).
     ///
     /// ```
     /// # use wholeblock::{BlockCodec, BlockError, BlockTransport};
@@ -51,6 +50,11 @@ where
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`recv`](Self::recv). After one, `None` follows, because a loop that skips errors is to end.
+    /// After a timeout none does.
     ///
     /// # Cancel safety
     ///
@@ -150,7 +154,7 @@ where
     ///
     /// # Errors
     ///
-    /// As [`next`](Self::next), and [`BlockError::TooFew`]. Its numbers count from the start of the
+    /// As [`recv`](Self::recv), and [`BlockError::TooFew`]. Its numbers count from the start of the
     /// codec.
     ///
     /// # Cancel safety
@@ -162,6 +166,7 @@ where
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, E>> {
         if self.read_buf.len() == self.read_buf.capacity() {
+            // Before the first read nothing has justified any room, so the decoder has reserved none.
             self.read_buf.reserve(INITIAL_CAPACITY);
         }
         let polled = coop::poll_operation(cx, |cx| {
@@ -227,8 +232,8 @@ where
         self.without_end_after_error(|this| this.poll_front_in_time(Waiter::Future, cx))
     }
 
-    /// Polls for a caller to whom no error is followed by an end. To the stream, an end follows only an
-    /// error about the blocks that it has returned itself.
+    /// Polls for a caller that gets no `None` because of an error. The stream gets one only after an
+    /// error that the stream has returned.
     fn without_end_after_error<P>(&mut self, poll: impl FnOnce(&mut Self) -> P) -> P {
         let end = match self.codec.has_failed() {
             true => self.end,
@@ -257,6 +262,7 @@ where
                 }
             }
             has_read = true;
+            // `accept` may have skipped many blocks.
             ready!(decode.poll_charge(cx));
             if ready!(self.poll_read(cx))? == 0 {
                 let BlockCodec { parser, decode, .. } = &mut self.codec;
@@ -273,7 +279,7 @@ where
         waiter: Waiter,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<FrameLen>, E>> {
-        // Not within `poll_front`, because a yield is no wait.
+        // Before the wait begins, because a yield between two blocks is no wait.
         ready!(self.codec.decode.poll_charge(cx));
         let reads = self.codec.decode.read_stats().reads;
         let polled = self.poll_front(cx);
@@ -367,7 +373,7 @@ where
 /// The future of [`BlockTransport::next`].
 #[must_use = "nothing is received until this is awaited"]
 pub struct NextBlock<'a, T, F, E = BlockError> {
-    pub(super) transport: &'a mut BlockTransport<T, F, E>,
+    transport: &'a mut BlockTransport<T, F, E>,
 }
 
 impl<T, F, E> Future for NextBlock<'_, T, F, E>
@@ -394,7 +400,7 @@ impl<T, F, E> Drop for NextBlock<'_, T, F, E> {
 /// The future of [`BlockTransport::expect_next`].
 #[must_use = "nothing is received until this is awaited"]
 pub struct ExpectNext<'a, T, F, E = BlockError> {
-    pub(super) next: NextBlock<'a, T, F, E>,
+    next: NextBlock<'a, T, F, E>,
 }
 
 impl<T, F, E> Future for ExpectNext<'_, T, F, E>
@@ -406,10 +412,14 @@ where
     type Output = Result<BytesMut, E>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Some(block) = ready!(Pin::new(&mut self.next).poll(cx)) {
+        let transport = &mut *self.next.transport;
+        // With the end that follows an error, it would seem that blocks were missing.
+        let next = transport
+            .without_end_after_error(|transport| transport.poll_next_for(Waiter::Future, cx));
+        if let Some(block) = ready!(next) {
             return Poll::Ready(block);
         }
-        let received = self.next.transport.codec.decode.position().index;
+        let received = transport.codec.decode.position().index;
         let expected = received + 1;
         Poll::Ready(Err(BlockError::TooFew { expected, received }.into()))
     }

@@ -872,3 +872,20 @@ fn all_that_waits_can_be_sent_to_another_thread() {
         Next<'_, '_, Transport>,
     )>();
 }
+
+#[test]
+fn block_that_is_expected_after_an_error_is_not_said_to_be_missing() {
+    let blocks = numbered(&[5, 7]);
+    for cut in 0..9 {
+        let mut transport = failing_after(cut, &blocks);
+        ready(transport.next()).unwrap().unwrap_err();
+        assert_eq!(ready(transport.expect_next()).unwrap(), blocks[0], "{cut}");
+        assert_eq!(ready(transport.expect_next()).unwrap(), blocks[1], "{cut}");
+    }
+    let io = Scripted::default().send(b"BAD");
+    let mut transport = BlockTransport::new(io, BlockCodec::new(Magic));
+    for _ in 0..3 {
+        let error = ready(transport.expect_next()).unwrap_err();
+        assert!(matches!(error, BlockError::InvalidHeader { .. }), "{error}");
+    }
+}

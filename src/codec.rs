@@ -91,7 +91,7 @@ pub struct BlockCodec<F, E = BlockError> {
 struct EncodeState {
     /// Blocks encoded so far.
     blocks: u64,
-    /// Bytes of these, except those that are [counted](crate::write::BlockWriter::count) later.
+    /// Bytes of these, except those that are [counted](crate::write::BlockWriter::take_uncounted) later.
     bytes: u64,
     /// Blocks encoded, against the task's budget.
     meter: Meter,
@@ -268,8 +268,9 @@ impl<F: Framing, E> BlockCodec<F, E> {
 
     /// Sets the largest buffer, in payload bytes, that is kept between blocks; 1 MiB by default.
     ///
-    /// A longer block is given away together with its buffer. Raise it where most blocks are
-    /// longer, and each would otherwise cost an allocation. Lower it where there are many
+    /// A longer block is returned together with its allocation, or, if it was lent, the buffer is freed
+    /// at its next use. Raise it where most blocks are longer, and each would otherwise cost an
+    /// allocation. Lower it where there are many
     /// connections and memory counts for more than speed: below 64 KiB, it bounds the batches of
     /// small blocks too. Less than 8 KiB counts as 8 KiB, with which `Framed` begins.
     ///

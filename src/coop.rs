@@ -9,8 +9,8 @@
 //! - A task yields after so many blocks: [`RECEIVED_PER_TURN`], [`SENT_PER_TURN`]. That is looked at
 //!   before each read and write, and within a buffer of received blocks. A yield leaves no debt.
 //!
-//! tokio-util's `Framed` cannot be made to yield between two blocks. There, blocks are charged to the
-//! budget, and the socket's next read or write yields when it is spent.
+//! tokio-util's `Framed` does not yield between two blocks by itself, though `recv_blocks` makes it. There,
+//! blocks are charged to the budget, and the socket's next read or write yields when it is spent.
 //!
 //! Outside tokio nothing of this has any effect.
 

@@ -118,7 +118,8 @@ pub enum BlockError {
     },
 
     /// The stream ended cleanly, but before the number of blocks that
-    /// [`RecvBlocks::at_least`](crate::RecvBlocks::at_least) required.
+    /// [`RecvBlocks::at_least`](crate::RecvBlocks::at_least) or
+    /// [`BlockTransport::expect_next`](crate::BlockTransport::expect_next) required.
     #[error("stream ended after {received} of {expected} blocks")]
     TooFew {
         /// Blocks required.

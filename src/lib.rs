@@ -106,7 +106,7 @@
 //! [`RecvBlocks::block_deadline`], [`SendBlocks::stall_timeout`], [`SendBlocks::block_deadline`]), and have
 //! none otherwise over a `Framed`. Of a receiver's timeout and the transport's, the shorter one applies.
 //!
-//! On a thread that is busy with other tasks, both come late, as `tokio::time::timeout` does. All that
+//! On a thread that is busy with other tasks, a timeout comes late, as that of `tokio::time::timeout` does. All that
 //! has arrived is read before a stall is reported.
 //!
 //! # Cancel safety

@@ -1,7 +1,7 @@
 //! Spare buffers: one of each kind a thread, for connections that take turns on it.
 //!
-//! They work in memory that is still in the processor's cache, and hold little while they wait. A
-//! connection that reads and one that writes each leave their own kind. With a single one, an end that
+//! Such connections work in memory that is still in the processor's cache, and hold little while they
+//! wait. A connection that reads and one that writes each leave their own kind. With a single one, an end that
 //! answers would exchange it at each turn for a buffer of another size.
 
 use std::{cell::Cell, thread::LocalKey};

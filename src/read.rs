@@ -1,4 +1,4 @@
-//! The read side: takes whole blocks out of a buffer. It knows neither a transport nor a framing's type.
+//! The read side: takes whole blocks out of a buffer. It knows no transport, and the caller brings the parser.
 //!
 //! ```text
 //! decoder   takes and lends blocks, and counts them

@@ -8,8 +8,8 @@
 //!
 //! | who waits | can the caller give up unnoticed? | what counts |
 //! |---|---|---|
-//! | `SendBlocks` | it does not matter: the peer can read whether or not the transfer is polled | all time |
-//! | a future of `RecvBlocks` or `BlockTransport` | no, it is dropped | all time until the drop, and a part of the gap before the next future: [`longest_gap`] |
+//! | `SendBlocks`, and `BlockTransport` when it sends | it does not matter: the peer can read whether or not anybody polls | all time |
+//! | a future of `RecvBlocks` or `BlockTransport` that receives | no, it is dropped | all time until the drop, and a part of the gap before the next future: [`longest_gap`] |
 //! | the stream of `BlockTransport` | yes | all time, but the first timeout that is found over late is forgiven: [`latest`] |
 //!
 //! A future that is kept and not polled waits all the same, as with `tokio::time::timeout`.

@@ -95,10 +95,14 @@ use crate::{
 ///
 /// You can use all of them on one connection, in any order.
 ///
-/// The stream ends (`None`) where the peer's stream ends between two blocks. After an error of the
-/// transport it gives `None` once, and then reads on; after an error about the blocks themselves it
-/// stays at its end. It waits without a limit, unless a [`stall_timeout`](Self::stall_timeout) or a
-/// [`block_deadline`](Self::block_deadline) is set; after an error of these it goes on.
+/// All give `None` where the peer's stream ends between two blocks. They wait without a limit, unless a
+/// [`stall_timeout`](Self::stall_timeout) or a [`block_deadline`](Self::block_deadline) is set, and go on
+/// after an error of these.
+///
+/// After any other error, [`next`](Self::next) and the `Stream` give `None`, so that a loop that skips
+/// errors ends: once after an error of the transport below, and from then on after one about the blocks
+/// themselves. [`recv`](Self::recv) and [`recv_batch`](Self::recv_batch) return an error about the blocks
+/// again, and go on after any other.
 ///
 /// # Blocking
 ///
@@ -112,8 +116,9 @@ use crate::{
 ///
 /// Everything is kept in the transport itself, so any future over it can be dropped, or leaked, at
 /// any time: a block that was not returned is returned by the next call, one that was queued stays
-/// queued. [`send`](Self::send) and [`feed`](Self::feed) hold a block before it is queued, and give it
-/// back if they are asked. (Those of futures' `SinkExt` drop it with themselves.)
+/// queued. A [`send`](Self::send) or [`feed`](Self::feed) that is dropped before it has queued its block
+/// drops the block, too, as those of futures' `SinkExt` do. [`into_payload`](SendBlock::into_payload)
+/// returns it instead.
 ///
 /// [`Handle::block_on`]: tokio::runtime::Handle::block_on
 #[doc(alias = "Framed")]
@@ -169,9 +174,9 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     /// Returns [`BlockError::Stalled`] if no bytes arrive for `timeout` while a block is waited for. The
     /// transport remains usable, and the stream has not ended: ask again to keep waiting.
     ///
-    /// The timeout applies to every way of receiving: [`next`](Self::next), the `Stream`, and
-    /// [`recv_blocks`](crate::recv_blocks), which may set its own. For sending, set a
-    /// [`write_timeout`](Self::write_timeout).
+    /// The timeout applies to every way of receiving: [`next`](Self::next), [`recv`](Self::recv), the
+    /// `Stream` and the others. If [`recv_blocks`](crate::recv_blocks) sets its own, the shorter one
+    /// applies. For sending, set a [`write_timeout`](Self::write_timeout).
     ///
     /// A wait begins at the first poll that must wait, and ends when bytes arrive. Everything that
     /// has arrived is read before the error is returned.
@@ -244,7 +249,7 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     ///
     /// The timeout applies to every way of sending: [`send`](Self::send), [`feed`](Self::feed),
     /// [`flush`](Self::flush), [`close`](Self::close), the `Sink`, and
-    /// [`send_blocks`](crate::send_blocks), which may set its own.
+    /// [`send_blocks`](crate::send_blocks), unless that sets its own instead.
     ///
     /// The time begins when a write or a flush must wait, and ends when the transport below takes bytes.
     /// It includes time in which nobody asks, because the peer can read all the same. The transport is
@@ -528,7 +533,8 @@ impl<T, F, E> BlockTransport<T, F, E> {
         self.read_buf.capacity()
     }
 
-    /// Tells the codec of all that was lent and queued, before somebody else uses it.
+    /// Removes the blocks that were lent and counts the bytes that were queued, so that the codec can be
+    /// used without the transport.
     fn settle(&mut self) {
         self.codec.decode.remove_lent(&mut self.read_buf);
         self.codec.count_encoded(self.writer.take_uncounted());
@@ -569,7 +575,7 @@ impl<T: fmt::Debug, F: fmt::Debug, E> fmt::Debug for BlockTransport<T, F, E> {
         f.debug_struct("BlockTransport")
             .field("io", &self.io)
             .field("codec", &self.codec)
-            .field("read", &self.read_buf.len())
+            .field("read", &self.read_buffer().len())
             .field("queued", &self.writer.len())
             .finish_non_exhaustive()
     }

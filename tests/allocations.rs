@@ -25,8 +25,9 @@ macro_rules! rules {
     ($($rule:ident,)*) => { [$((stringify!($rule), $rule as fn())),*] };
 }
 
-const RULES: [(&str, fn()); 19] = rules![
+const RULES: [(&str, fn()); 20] = rules![
     no_allocation_per_lent_block_in_steady_state,
+    no_allocation_per_block_of_recv_blocks_in_steady_state,
     no_allocation_per_owned_block_dropped_before_the_next_read,
     no_allocation_where_a_transport_waits_for_each_read,
     no_allocation_where_a_wait_is_polled_in_vain,
@@ -161,6 +162,38 @@ fn steady(len: usize) -> usize {
 }
 
 fn no_allocation_per_lent_block_in_steady_state() {
+    fn check<F: Framing>(framing: F, len: usize, per_read: usize) {
+        for (batched, pausing) in [(false, false), (false, true), (true, false), (true, true)] {
+            let count = warm_up(len) + steady(len);
+            let peer = repeating(framing.clone(), len, count, per_read, pausing);
+            let mut transport = BlockTransport::new(peer, BlockCodec::new(framing.clone()));
+            let mut receive = |blocks: usize| {
+                let mut left = blocks;
+                while left > 0 && !batched {
+                    if let Some(block) = transport.recv().now_or_never() {
+                        assert_eq!(block.unwrap().unwrap().len(), len);
+                        left -= 1;
+                    }
+                }
+                while left > 0 {
+                    if let Some(batch) = transport.recv_batch().now_or_never() {
+                        let batch = batch.unwrap().unwrap().take(left);
+                        left -= batch.inspect(|block| assert_eq!(block.len(), len)).count();
+                    }
+                }
+            };
+            receive(warm_up(len));
+            let allocations = allocations(|| receive(steady(len)));
+            assert_eq!(
+                allocations, 0,
+                "{len} bytes, {per_read} a read, {batched}, {pausing}"
+            );
+        }
+    }
+    with_each_steady_stream!(check);
+}
+
+fn no_allocation_per_block_of_recv_blocks_in_steady_state() {
     fn check_each<F: Framing, R: BlockStream<Error = BlockError>>(
         framing: F,
         make: impl Fn(Scripted, BlockCodec<F>) -> R,

@@ -204,10 +204,10 @@ pub fn micros_since(started: Instant) -> f64 {
     started.elapsed().as_secs_f64() * 1e6
 }
 
-/// What the helpers run over.
+/// What lends.
 type Ours<T, F> = BlockTransport<T, F>;
 
-/// `send_blocks` and `recv_blocks`; received by batches, or one by one. A block that is alone is
+/// `send_blocks`, and blocks lent by the transport, one by one or in batches. A block that is alone is
 /// left to the sink and the stream: a second caller of `recv` would keep it from being inlined into
 /// the loop that is measured.
 fn lent<F: Form>(task: Task, transport: Ours<impl Io, F>, batches: bool) -> Running {

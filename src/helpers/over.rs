@@ -1,5 +1,5 @@
-//! What `recv_blocks` and `send_blocks` use of `Framed`, its halves and `BlockTransport`: what these
-//! offer to everybody, under one name.
+//! Sealed traits: what `recv_blocks` and `send_blocks` need of `Framed`, its halves and
+//! `BlockTransport`.
 
 use std::{
     pin::Pin,
@@ -66,10 +66,12 @@ pub trait BlockStream:
     #[doc(hidden)]
     fn buffered(&self) -> usize;
 
-    /// As `poll_next`, for a future that [gives up](Self::pause) its wait when it is dropped.
+    /// As `poll_next`, for a future that [gives up](Self::pause) its wait when it is dropped. Yields
+    /// between two blocks if the task's turn is over. After an error, a `Framed` returns `None` once.
     #[doc(hidden)]
     fn poll_block(&mut self, cx: &mut Context<'_>) -> Poll<Option<Self::Item>>;
 
+    /// Ends the wait of a future that was dropped.
     #[doc(hidden)]
     fn pause(&mut self) {}
 }
@@ -109,7 +111,7 @@ pub trait BlockStream:
             (`TcpStream::into_split`, `tokio::io::split`), and put the writing half into \
             `BlockTransport::new(half, codec)`"
 )]
-// Has no error of its own: with two by one name, a bound on the sink's would be ambiguous.
+// No `Error` here, because `Sink` has one, and `W::Error` would be ambiguous.
 pub trait BlockSink: Sink<Bytes, Error: CodecError> + Unpin {
     #[doc(hidden)]
     type Framing: Framing;

@@ -25,8 +25,8 @@ use crate::{
 ///
 /// Works on any [`BlockStream`]: a [`BlockTransport`](crate::BlockTransport), or `Framed` or
 /// `FramedRead` with a [`BlockCodec`](crate::BlockCodec). It takes blocks from their `Stream`, so this
-/// can be mixed with `stream.next()` at will. To look at blocks without an allocation for each, use
-/// [`BlockTransport::recv`](crate::BlockTransport::recv).
+/// can be mixed with `stream.next()` at will. For many small blocks,
+/// [`BlockTransport::recv`](crate::BlockTransport::recv) is faster.
 ///
 /// ```
 /// # use wholeblock::{BlockCodec, BlockError, BlockTransport, recv_blocks};
@@ -76,7 +76,7 @@ pub struct RecvBlocks<'a, R: BlockStream> {
     payload_bytes: u64,
     stop_after: u64,
     at_least: u64,
-    /// True if an end that the stream gives may be the one that follows an error.
+    /// True if the next `None` may only follow an error.
     end_is_doubtful: bool,
     timeouts: Option<Box<Timeouts>>,
     /// Where the codec stood when this was made.
@@ -203,10 +203,10 @@ impl<'a, R: BlockStream> RecvBlocks<'a, R> {
     /// limits the time between two blocks: [`stall_timeout`](Self::stall_timeout) does.
     ///
     /// The stream may read many times before it answers. The deadline is looked at only when a read
-    /// must wait, or when the task's budget is spent: after 128 reads of a socket. A transport that
-    /// spends no budget and always has bytes ready is never late here. The
-    /// [deadline of a `BlockTransport`](crate::BlockTransport::block_deadline) has no such gap. If both
-    /// are set, the shorter one applies.
+    /// must wait, or when the task's budget is spent, which takes up to 128 reads. Over a `Framed` whose
+    /// transport spends no budget and always has bytes ready, no block is ever late. The
+    /// [deadline of a `BlockTransport`](crate::BlockTransport::block_deadline) is looked at after each
+    /// read. If both are set, the shorter one applies.
     ///
     /// # Panics
     ///
@@ -314,7 +314,7 @@ impl<'a, R: BlockStream> RecvBlocks<'a, R> {
         let partial = decoder.partial(self.stream.buffered());
         let expired = ready!(timeouts.poll_expired(cx, partial, moved));
         let Position { index, offset } = decoder.position();
-        self.pause(); // this wait is over, and a block that is late is no end of silence
+        self.pause(); // the wait is over, and its time counts towards the stall timeout
         Poll::Ready(Some(Err(expired.at(index, offset).into())))
     }
 
@@ -357,8 +357,8 @@ impl<'a, R: BlockStream> RecvBlocks<'a, R> {
     }
 }
 
-/// Polls the stream. After an error it gives `None` once, which is no end of it. `doubtful` is true if
-/// that may be so.
+/// Polls the stream. After an error, a `Framed` yields `None` once although it has not ended. If
+/// `doubtful`, a `None` is polled again.
 fn poll_certain<R: BlockStream>(
     stream: &mut R,
     doubtful: &mut bool,
@@ -392,7 +392,7 @@ impl<R: BlockStream> fmt::Debug for RecvBlocks<'_, R> {
 /// The future of [`RecvBlocks::next`].
 #[must_use = "nothing is received until this is awaited"]
 pub struct Next<'n, 'a, R: BlockStream> {
-    /// None once the block was lent.
+    /// None once the future is ready.
     receiver: Option<&'n mut RecvBlocks<'a, R>>,
 }
 

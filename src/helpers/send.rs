@@ -124,7 +124,8 @@ where
 /// A transfer; made by [`send_blocks`] and [`try_send_blocks`], and run by awaiting it.
 ///
 /// To know after a failure how much was sent, await `&mut sending` and then look at
-/// [`stats`](Self::stats).
+/// [`stats`](Self::stats). A transfer that has failed cannot go on: awaited again, it returns an
+/// [`Io`](BlockError::Io) error that says so.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -148,9 +149,9 @@ pub struct SendBlocks<'a, W: BlockSink, S> {
     state: State,
     /// Where blocks are queued, unless `sink` has a writer of its own.
     writer: BlockWriter,
-    /// What is queued of this transfer: all that is, once it is first.
+    /// Lengths of this transfer's queued blocks.
     lengths: BlockLengths,
-    /// Whether what was queued before this transfer has been written.
+    /// True once everything that was queued before this transfer is written.
     is_first: bool,
     /// Where the first block of this transfer begins, on the connection.
     start: Position,
@@ -446,7 +447,7 @@ impl<W: BlockSink, S> fmt::Debug for SendBlocks<'_, W, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SendBlocks")
             .field("stats", &self.stats())
-            .field("source", &self.state)
+            .field("state", &self.state)
             .finish_non_exhaustive()
     }
 }

@@ -20,7 +20,7 @@ use crate::{
 
 /// Takes whole blocks out of the read buffer, and says where in the stream they are.
 ///
-/// It does not know the framing: who calls brings the parser.
+/// It does not store the parser, which the caller brings, so that most of it is compiled once.
 #[derive(Debug, Default)]
 pub(crate) struct DecodeState {
     pub(super) state: State,
@@ -123,13 +123,12 @@ impl DecodeState {
         self.position.offset += wire_len as u64;
     }
 
-    /// Hands the buffer's large allocation to others on this thread, before a wait for the rest of
-    /// an unfinished block.
+    /// Returns the batch buffer to this thread's pool before a wait.
     pub(crate) fn park(&mut self, buffer: &mut BytesMut) {
         self.read_buf.park(buffer);
     }
 
-    /// Takes a large allocation again, after such a wait and before the next read.
+    /// Takes a batch buffer from the pool after such a wait, and before the next read.
     pub(crate) fn unpark(&mut self, buffer: &mut BytesMut) {
         self.read_buf.unpark(buffer);
     }
@@ -231,7 +230,7 @@ impl DecodeState {
         }
     }
 
-    /// Removes the blocks that were lent from the buffer. For every use of the buffer but by
+    /// Removes the blocks that were lent from the buffer. Call this before any use of the buffer except
     /// [`lend_next`](Self::lend_next).
     #[inline]
     pub(crate) fn remove_lent(&mut self, src: &mut BytesMut) {

@@ -18,8 +18,7 @@ use crate::error::{BlockError, HeaderBytes};
 type Parse<'p> = &'p dyn Fn(&[u8]) -> Parsed;
 
 impl DecodeState {
-    /// The decoder's step in every case but one: that the next small block is whole and is to be
-    /// taken.
+    /// The decoder's step for everything except a small whole block.
     ///
     /// Not inlined, so that the common case has a single place that moves a block: a second one
     /// would have the compiler merge the two through memory, and a load of what was stored a moment
@@ -209,7 +208,7 @@ impl DecodeState {
         Some(())
     }
 
-    /// Takes note of a read, if it brought `bytes`.
+    /// Records a read of `bytes` bytes, if there are any.
     fn count_read(&mut self, bytes: usize, src: &BytesMut) {
         if bytes > 0 {
             trace!(bytes, "read");
@@ -218,7 +217,7 @@ impl DecodeState {
         }
     }
 
-    /// Takes note of what a read has brought, once it has.
+    /// Records a read, and the block that it completed.
     fn record_read(&mut self, buffered: usize, parsed: Parsed, src: &BytesMut) {
         self.count_read(src.len().saturating_sub(buffered), src);
         if let Some(frame) = parsed.complete() {

@@ -12,7 +12,7 @@ use crate::{
 /// |---|---|---|---|
 /// | `Partial` | record the read; `Whole` | record the read; reserve; stay | record the read; `Failed` |
 /// | `Draining` | `Whole` | reserve; `Partial` | `Failed` |
-/// | `Whole` | take it; `Draining`. Or lend it; `Lending` | | |
+/// | `Whole` | take it; `Draining`. Or lend it; `Lending` | | `Failed`, if it reads otherwise now |
 /// | `Lending` | lend it; stay | remove what was lent; as `Draining` | as before |
 /// | `Failed` | the error again | the error again | the error again |
 ///
@@ -34,7 +34,7 @@ use crate::{
 ///         inside the block
 /// ```
 ///
-/// With another framing, `Failed` goes on as `Draining`, unless bytes were dropped since.
+/// With another framing, `Failed` goes on as `Draining`, unless bytes of the block were dropped.
 #[derive(Debug)]
 pub(super) enum State {
     /// A read has been asked for. The buffer then held `buffered` bytes, all of an unfinished block.
@@ -44,8 +44,8 @@ pub(super) enum State {
         /// does not refuse it.
         frame: Option<FrameLen>,
     },
-    /// Blocks of the last read are being taken. Small ones with an index below `until` are taken as
-    /// they are; the next one waits for its turn, or its buffer is too large to be shared.
+    /// Blocks of the last read are being taken. Small ones with an index below `until` are taken at once.
+    /// At `until` the task's turn ends. It is 0 if the buffer may not be shared.
     Draining { until: u64 },
     /// As `Draining`, and the blocks are borrowed: the first `lent` bytes in the buffer are those of
     /// blocks that were lent, and belong to the caller until the buffer is used otherwise.
@@ -63,7 +63,7 @@ pub(super) enum State {
     Failed {
         failure: Failure,
         buffered: usize,
-        /// True if bytes after those were dropped, so that no framing can go on.
+        /// True if bytes were dropped, after those or before, so that no framing can go on.
         gap: bool,
     },
 }

@@ -22,7 +22,7 @@ use crate::{
 // caller, and a call takes half as long as lending a small block.
 #[must_use = "nothing is received until this is awaited"]
 pub struct Recv<'a, T, F, E = BlockError> {
-    /// None once the block was lent.
+    /// None once the future is ready.
     pub(super) transport: Option<&'a mut BlockTransport<T, F, E>>,
 }
 
@@ -71,7 +71,7 @@ impl<T, F, E> Drop for Recv<'_, T, F, E> {
 /// The future of [`BlockTransport::recv_batch`].
 #[must_use = "nothing is received until this is awaited"]
 pub struct RecvBatch<'a, T, F, E = BlockError> {
-    /// None once the blocks were lent.
+    /// None once the future is ready.
     pub(super) transport: Option<&'a mut BlockTransport<T, F, E>>,
 }
 
@@ -117,7 +117,8 @@ impl<T, F, E> Drop for RecvBatch<'_, T, F, E> {
 /// Blocks that have arrived whole, lent together; made by
 /// [`BlockTransport::recv_batch`](super::BlockTransport::recv_batch).
 ///
-/// A block is taken when the iterator yields it. The rest stay for the next call.
+/// A block is taken when the iterator yields it. The rest stay for the next call. (A batch that is leaked,
+/// with `mem::forget`, has taken none.)
 ///
 /// ```
 /// # use wholeblock::{BlockCodec, BlockTransport, LengthPrefix};
@@ -183,7 +184,8 @@ impl<'b, F: Framing> Iterator for Batch<'b, F> {
         }
         let Some(frame) = self.parser.parse(self.unread).complete() else {
             if self.remaining == self.most {
-                contradicted(self.decode, self.unread);
+                // By its parts, because `self` would then be in memory, and stored to for each block.
+                self.decode.fail_contradicted(self.unread);
             }
             return None;
         };
@@ -193,13 +195,6 @@ impl<'b, F: Framing> Iterator for Batch<'b, F> {
         self.remaining -= 1;
         Some(payload)
     }
-}
-
-/// Ends the stream of blocks, because the framing called the first one whole, and now does not.
-// Takes no `Batch`: the compiler would then keep it in memory, and store to it for each block.
-#[cold]
-fn contradicted(decode: &mut DecodeState, unread: &[u8]) {
-    decode.fail_contradicted(unread);
 }
 
 impl<F> Drop for Batch<'_, F> {

@@ -258,9 +258,9 @@ where
 /// The future of [`BlockTransport::feed`].
 #[must_use = "nothing is sent until this is awaited"]
 pub struct FeedBlock<'a, T, F, P, E = BlockError> {
-    pub(super) transport: &'a mut BlockTransport<T, F, E>,
+    transport: &'a mut BlockTransport<T, F, E>,
     /// None once the transport has taken it.
-    pub(super) payload: Option<P>,
+    payload: Option<P>,
 }
 
 impl<T, F, P, E> FeedBlock<'_, T, F, P, E> {
@@ -309,7 +309,7 @@ where
 /// The future of [`BlockTransport::send`].
 #[must_use = "nothing is sent until this is awaited"]
 pub struct SendBlock<'a, T, F, P, E = BlockError> {
-    pub(super) feed: FeedBlock<'a, T, F, P, E>,
+    feed: FeedBlock<'a, T, F, P, E>,
 }
 
 impl<T, F, P, E> SendBlock<'_, T, F, P, E> {
@@ -341,7 +341,7 @@ where
 /// The future of [`BlockTransport::flush`].
 #[must_use = "nothing is flushed until this is awaited"]
 pub struct Flush<'a, T, F, E = BlockError> {
-    pub(super) transport: &'a mut BlockTransport<T, F, E>,
+    transport: &'a mut BlockTransport<T, F, E>,
 }
 
 impl<T, F, E> Future for Flush<'_, T, F, E>
@@ -360,7 +360,7 @@ where
 /// The future of [`BlockTransport::close`].
 #[must_use = "nothing is closed until this is awaited"]
 pub struct Close<'a, T, F, E = BlockError> {
-    pub(super) transport: &'a mut BlockTransport<T, F, E>,
+    transport: &'a mut BlockTransport<T, F, E>,
 }
 
 impl<T, F, E> Future for Close<'_, T, F, E>

@@ -38,7 +38,7 @@ async fn a_sender_says_how_far_it_is() {
     let mut sending = pin!(send_blocks(&mut framed, stream::iter(["hello", "world"])));
     (&mut sending).await.unwrap();
     let debug = format!("{sending:?}");
-    for part in ["SendBlocks {", "blocks: 2,", "source: "] {
+    for part in ["SendBlocks {", "blocks: 2,", "state: "] {
         assert!(debug.contains(part), "{part:?} is not in {debug}");
     }
 }

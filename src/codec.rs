@@ -498,7 +498,10 @@ impl<F: Framing, E> BlockCodec<F, E> {
     /// Yields, by being pending once, if the task has encoded enough blocks for a turn.
     pub(crate) fn poll_charge(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let EncodeState { blocks, meter, .. } = &mut self.encode;
-        meter.poll_charge(cx, *blocks, SENT_PER_TURN)
+        match meter.is_due(*blocks, SENT_PER_TURN) {
+            true => meter.poll_yield(cx, *blocks),
+            false => Poll::Ready(()),
+        }
     }
 }
 

@@ -47,19 +47,10 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    /// Yields, by being pending once, if `per_turn` of all `blocks` have been moved since the last
-    /// yield.
+    /// True if `per_turn` of all `blocks` have been moved since the last yield.
     #[inline]
-    pub(crate) fn poll_charge(
-        &mut self,
-        cx: &mut Context<'_>,
-        blocks: u64,
-        per_turn: u64,
-    ) -> Poll<()> {
-        match blocks < self.yielded + per_turn {
-            true => Poll::Ready(()),
-            false => self.poll_yield(cx, blocks),
-        }
+    pub(crate) fn is_due(&self, blocks: u64, per_turn: u64) -> bool {
+        blocks >= self.yielded + per_turn
     }
 
     /// All blocks at which a yield or a charge is due next, if it is due after `per_turn`.
@@ -67,8 +58,9 @@ impl Meter {
         self.charged + per_turn
     }
 
+    /// Yields, by being pending once, after `blocks` in all.
     #[cold]
-    fn poll_yield(&mut self, cx: &mut Context<'_>, blocks: u64) -> Poll<()> {
+    pub(crate) fn poll_yield(&mut self, cx: &mut Context<'_>, blocks: u64) -> Poll<()> {
         (self.yielded, self.charged) = (blocks, blocks);
         match Handle::try_current() {
             // Tokio looks for input and output before it polls a task again that has yielded so.
@@ -121,7 +113,8 @@ mod tests {
         std::future::poll_fn(|cx| {
             while charged < charges {
                 charged += 1;
-                if meter.poll_charge(cx, charged * step, 256).is_pending() {
+                let blocks = charged * step;
+                if meter.is_due(blocks, 256) && meter.poll_yield(cx, blocks).is_pending() {
                     yields += 1;
                     return Poll::Pending;
                 }

@@ -107,13 +107,14 @@ impl DecodeState {
         self.update_until();
     }
 
-    /// Sets how many blocks may be taken as they are, after something that it depends on has changed.
+    /// Sets how many blocks may be taken or lent as they are, after something that it depends on has
+    /// changed.
     pub(super) fn update_until(&mut self) {
-        if let State::Draining { until } = &mut self.state {
-            *until = match self.read_buf.is_shared() {
-                true => self.meter.due(RECEIVED_PER_TURN),
-                false => 0,
-            };
+        let due = self.meter.due(RECEIVED_PER_TURN);
+        match &mut self.state {
+            State::Draining { until } if !self.read_buf.is_shared() => *until = 0,
+            State::Draining { until } | State::Lending { until, .. } => *until = due,
+            _ => {}
         }
     }
 
@@ -305,12 +306,16 @@ impl DecodeState {
     /// Yields, by being pending once, if the task has received enough blocks for a turn.
     #[inline]
     pub(crate) fn poll_charge(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let polled = self
-            .meter
-            .poll_charge(cx, self.position.index, RECEIVED_PER_TURN);
-        if polled.is_pending() {
-            self.update_until();
+        match self.meter.is_due(self.position.index, RECEIVED_PER_TURN) {
+            true => self.poll_turn(cx),
+            false => Poll::Ready(()),
         }
+    }
+
+    #[cold]
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let polled = self.meter.poll_yield(cx, self.position.index);
+        self.update_until();
         polled
     }
 

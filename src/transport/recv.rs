@@ -219,6 +219,11 @@ where
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<Range<usize>>, E>> {
+        ready!(self.codec.decode.poll_charge(cx));
+        let BlockCodec { parser, decode, .. } = &mut self.codec;
+        if let Some(block) = decode.lend_next(parser, &self.read_buf) {
+            return Poll::Ready(Ok(Some(block))); // in a new turn
+        }
         let accepted = ready!(self.poll_accepted(cx))?;
         let lent = accepted.map(|frame| self.codec.decode.lend_accepted(frame));
         Poll::Ready(Ok(lent))

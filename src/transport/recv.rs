@@ -107,6 +107,9 @@ where
     /// The quickest way through many small blocks: one wait for each read, and a plain iterator
     /// between. A block that the iterator was not asked for stays for the next call.
     ///
+    /// In a loop that also sends on the transport, write `let Some(batch) = … else { break };`. The
+    /// future of a `while let` borrows the transport until the end of the loop's body.
+    ///
     /// ```
     /// # use wholeblock::{BlockCodec, BlockError, BlockTransport};
     /// # #[tokio::main(flavor = "current_thread")]

@@ -209,6 +209,18 @@ fn every_error_prints_its_numbers_and_becomes_an_io_error_of_the_right_kind() {
     for (error, text, kind) in table {
         assert_eq!(error.to_string(), text);
         assert_eq!(error.kind(), kind, "{text}");
+        let whose = (
+            error.is_peer_fault(),
+            error.is_caller_fault(),
+            error.is_timeout(),
+        );
+        let expected = match kind {
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => (true, false, false),
+            io::ErrorKind::InvalidInput => (false, true, false),
+            io::ErrorKind::TimedOut => (false, false, true),
+            _ => (false, false, false),
+        };
+        assert_eq!(whose, expected, "{text}");
         let error = io::Error::from(error);
         assert_eq!(error.kind(), kind, "{text}");
         assert_eq!(error.to_string(), text);

@@ -229,6 +229,18 @@ pub enum Header {
 
 /// A header that the framing does not allow, and what is wrong with it: a clause whose subject is
 /// the header, as in "invalid header in block 3: *its varint overflows 64 bits*".
+///
+/// ```
+/// use wholeblock::{Framing, InvalidHeader, LengthPrefix};
+///
+/// let framing = LengthPrefix::u8().including_header()?;
+/// let invalid: InvalidHeader = framing.decode_header(b"\0").unwrap_err();
+/// assert_eq!(
+///     invalid.to_string(),
+///     "invalid header: its length is less than the prefix it includes",
+/// );
+/// # Ok::<(), wholeblock::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidHeader(pub &'static str);
 

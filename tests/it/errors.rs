@@ -486,6 +486,10 @@ fn refused_header_is_shown_as_bytes_and_as_text() {
     assert_eq!(shown(u32s, http), "header: 47 45 54 20 \"GET \")");
     assert_eq!(shown(u32s, ssh), "header: 53 53 48 2d \"SSH-\")");
     assert_eq!(shown(u32s, tls), "header: 16 03 01 02)");
+    let mut codec = BlockCodec::new(u32s);
+    let error = codec.decode(&mut BytesMut::from(&tls[..])).unwrap_err();
+    let debug = format!("{error:?}");
+    assert!(debug.contains("HeaderBytes(16 03 01 02)"), "{debug}");
 
     // As much as the framing looked at, whatever is stripped of it, and at most 16 bytes.
     let kept = LengthField::config()

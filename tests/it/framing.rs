@@ -836,3 +836,9 @@ fn default_codec_has_a_big_endian_u32_as_length_delimited_codec_has() {
     let mut codec = BlockCodec::from(LengthPrefix::default());
     assert_eq!(codec.decode(&mut wire).unwrap().unwrap(), "hello");
 }
+
+#[test]
+fn invalid_header_says_what_is_wrong_with_it() {
+    let text = InvalidHeader("it is upside down").to_string();
+    assert_eq!(text, "invalid header: it is upside down");
+}

@@ -249,3 +249,14 @@ async fn block_that_is_late_does_not_end_the_silence() {
         }
     }
 }
+
+#[test]
+fn block_that_was_found_is_looked_for_again_in_a_buffer_that_somebody_has_emptied() {
+    let bytes = wire(LengthPrefix::u32(), &numbered(&[7, 5]));
+    let mut transport = transport(Scripted::default().send(&bytes[..11]).send(&bytes[11..]));
+    drop(ready(transport.recv_batch()).unwrap().unwrap()); // found, and not taken
+    let mut framed = transport.into_framed();
+    framed.read_buffer_mut().clear();
+    let next = ready(futures::StreamExt::next(&mut framed));
+    assert_eq!(next.unwrap().unwrap(), &bytes[15..]);
+}

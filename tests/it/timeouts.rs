@@ -652,3 +652,17 @@ async fn write_timeout_applies_to_every_way_of_sending() {
     assert_stalled(&own.await.unwrap_err());
     assert_eq!(begun.elapsed(), 7 * SECOND);
 }
+
+#[tokio::test(start_paused = true)]
+async fn stream_goes_on_with_the_wait_of_a_future_and_forgives_nothing_of_it() {
+    let (_near, far) = duplex(64);
+    let mut blocks = transport(far).stall_timeout(10 * SECOND);
+    {
+        let mut waiting = std::pin::pin!(blocks.next());
+        assert!(waiting.as_mut().now_or_never().is_none());
+        sleep(10 * SECOND + SECOND / 2).await;
+    }
+    let begun = Instant::now();
+    assert_stalled(&StreamExt::next(&mut blocks).await.unwrap().unwrap_err());
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+}

@@ -5,7 +5,7 @@ use std::{io, mem, time::Duration};
 use bytes::Bytes;
 use futures::FutureExt;
 use testing::{
-    Case, KIB, Scripted, blocks_for, numbered, ready, transport, wire, with_each_framing,
+    Case, KIB, Scripted, blocks_for, numbered, prefixed, ready, transport, wire, with_each_framing,
 };
 use tokio::{
     io::AsyncWriteExt,
@@ -259,4 +259,16 @@ fn block_that_was_found_is_looked_for_again_in_a_buffer_that_somebody_has_emptie
     framed.read_buffer_mut().clear();
     let next = ready(futures::StreamExt::next(&mut framed));
     assert_eq!(next.unwrap().unwrap(), &bytes[15..]);
+
+    // The same where a part of it was there, and less than that comes.
+    let io = Scripted::default().send(&bytes[..9]).pause();
+    let mut framed = prefixed(io.send(b"\0\0\0\x01a"));
+    assert!(
+        futures::StreamExt::next(&mut framed)
+            .now_or_never()
+            .is_none()
+    );
+    framed.read_buffer_mut().clear();
+    let next = ready(futures::StreamExt::next(&mut framed));
+    assert_eq!(next.unwrap().unwrap(), "a");
 }

@@ -194,6 +194,8 @@ where
         self.poll_next_slow(waiter, cx)
     }
 
+    /// Everything except a small whole block. Out of line, so that the loop over such blocks is short.
+    #[cold]
     fn poll_next_slow(
         &mut self,
         waiter: Waiter,

@@ -22,7 +22,7 @@ use std::{env, hint::black_box, time::Duration};
 use anyhow::{bail, ensure};
 use futures::{executor::block_on, sink};
 use support::{
-    contenders::{feed, receive, receive_batches, receive_lent, send_all},
+    contenders::{feed, receive, receive_batches, receive_counted, receive_lent, send_all},
     load::{Blocks, Load, Source},
 };
 use testing::Scripted;
@@ -36,6 +36,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const AT_ONCE: usize = 1_000;
 
 const MODES: &str = "memory, lent-next, lent-batch, transport-stream, framed-stream, \
+                     framed-recv-blocks, \
                      lengthdelimited-stream, source, empty-sink, send-blocks, transport-sink, \
                      framed-sink, lengthdelimited-sink, timed-next, timed-batch, timed-stream, \
                      timed-sink, timed-send-blocks, field-next, field-batch, field-stream, \
@@ -76,6 +77,7 @@ fn main() -> anyhow::Result<()> {
         "lent-batch" => block_on(receive_batches(ours())),
         "transport-stream" => block_on(receive(ours())),
         "framed-stream" => block_on(receive(framed())),
+        "framed-recv-blocks" => block_on(receive_counted(framed())),
         "lengthdelimited-stream" => block_on(receive(theirs())),
         "source" => Ok(look_at(source)),
         "empty-sink" => block_on(feed(sink::drain(), source)),

@@ -227,17 +227,19 @@ fn helpers<F: Form>(task: Task, mut framed: Framed<impl Io, BlockCodec<F>>) -> R
             framed.close().await?;
             Ok(sent.blocks)
         }),
-        Task::Receive => Box::pin(async move {
-            let mut blocks = recv_blocks(&mut framed);
-            let mut seen = 0;
-            while let Some(block) = blocks.next().await? {
-                black_box(block);
-                seen += 1;
-            }
-            Ok(seen)
-        }),
+        Task::Receive => Box::pin(receive_counted(framed)),
         task => sink_stream(task, framed),
     }
+}
+
+pub async fn receive_counted<F: Form>(mut framed: Framed<impl Io, BlockCodec<F>>) -> Moved {
+    let mut blocks = recv_blocks(&mut framed);
+    let mut seen = 0;
+    while let Some(block) = blocks.next().await? {
+        black_box(block);
+        seen += 1;
+    }
+    Ok(seen)
 }
 
 pub async fn send_all<F: Form>(mut transport: Ours<impl Io, F>, source: Blocks) -> Moved {

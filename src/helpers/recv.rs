@@ -48,13 +48,15 @@ pub fn recv_blocks<R: BlockStream>(stream: &mut R) -> RecvBlocks<'_, R> {
     RecvBlocks {
         start: (decoder.position(), decoder.read_stats()),
         stream,
-        block: BytesMut::new(),
+        block: None,
         blocks: 0,
         payload_bytes: 0,
         stop_after: u64::MAX,
         at_least: 0,
         end_is_doubtful: true,
         timeouts: None,
+        receives: false,
+        plain_until: 0,
         started: None,
         took: None,
         span: debug_span!("recv_blocks"),
@@ -71,7 +73,7 @@ pub fn recv_blocks<R: BlockStream>(stream: &mut R) -> RecvBlocks<'_, R> {
 pub struct RecvBlocks<'a, R: BlockStream> {
     stream: &'a mut R,
     /// The block that the caller has borrowed.
-    block: BytesMut,
+    block: Option<BytesMut>,
     blocks: u64,
     payload_bytes: u64,
     stop_after: u64,
@@ -81,6 +83,11 @@ pub struct RecvBlocks<'a, R: BlockStream> {
     timeouts: Option<Box<Timeouts>>,
     /// Where the codec stood when this was made.
     start: (Position, ReadStats),
+    /// False before the first wait, and after an end, an error or a stop.
+    receives: bool,
+    /// Blocks up to which nothing is to be done for one but to count it: there are neither timeouts nor a
+    /// span, and nothing is doubtful.
+    plain_until: u64,
     started: Option<Instant>,
     /// From the first wait to the end. Set while nothing is received.
     took: Option<Duration>,
@@ -113,6 +120,7 @@ impl<'a, R: BlockStream> RecvBlocks<'a, R> {
     /// ```
     pub fn stop_after(mut self, blocks: u64) -> Self {
         self.stop_after = blocks;
+        self.plain_until = 0;
         self
     }
 
@@ -217,6 +225,7 @@ impl<'a, R: BlockStream> RecvBlocks<'a, R> {
     }
 
     fn timeouts_mut(&mut self) -> &mut Timeouts {
+        self.plain_until = 0;
         self.timeouts.get_or_insert_with(Box::default)
     }
 
@@ -262,38 +271,81 @@ impl<'a, R: BlockStream> RecvBlocks<'a, R> {
         }
     }
 
-    /// Receives a block into `self.block`; false if there is none.
-    fn poll_block(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, R::Error>> {
-        // The stream can then use its memory again.
-        self.block = BytesMut::new();
-        if self.blocks >= self.stop_after {
-            self.finish(None);
-            return Poll::Ready(Ok(false));
+    /// Receives a block into `self.block`, if there is one.
+    #[inline]
+    fn poll_block(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), R::Error>> {
+        self.block = None; // the stream can then use its memory again
+        if self.blocks >= self.plain_until {
+            return self.poll_slow(cx);
         }
-        let _entered = self.span.clone().entered();
-        self.start();
-        if let Some(error) = self.stream.decode_state().failure() {
-            // A `Framed` would read on, and wait for what nobody wants.
-            return Poll::Ready(Err(self.failed(error.into())));
-        }
-        match ready!(self.poll_stream(cx)) {
-            Some(Ok(block)) => {
-                self.blocks += 1;
-                self.payload_bytes += block.len() as u64;
-                self.block = block;
-                Poll::Ready(Ok(true))
+        match self.stream.poll_block(cx) {
+            Poll::Ready(Some(Ok(block))) => {
+                self.keep(block);
+                Poll::Ready(Ok(()))
             }
-            Some(Err(error)) => Poll::Ready(Err(self.failed(error))),
-            None => Poll::Ready(self.end().map(|()| false)),
+            Poll::Ready(end) => Poll::Ready(self.ended(end.and_then(Result::err))),
+            Poll::Pending => Poll::Pending,
         }
     }
 
-    fn start(&mut self) {
-        self.took = None;
+    #[inline]
+    fn keep(&mut self, block: BytesMut) {
+        self.blocks += 1;
+        self.payload_bytes += block.len() as u64;
+        self.block = Some(block);
+    }
+
+    /// As [`poll_block`](Self::poll_block), with all that may have to be done besides.
+    #[cold]
+    fn poll_slow(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), R::Error>> {
+        if !self.receives || self.blocks >= self.stop_after {
+            if let Some(end) = self.start() {
+                return Poll::Ready(end);
+            }
+        }
+        let span = (!self.span.is_disabled()).then(|| self.span.clone().entered());
+        let polled = ready!(self.poll_stream(cx));
+        drop(span);
+        match polled {
+            Some(Ok(block)) => {
+                self.keep(block);
+                if self.timeouts.is_none() && self.span.is_disabled() {
+                    self.plain_until = self.stop_after;
+                }
+                Poll::Ready(Ok(()))
+            }
+            end => Poll::Ready(self.ended(end.and_then(Result::err))),
+        }
+    }
+
+    #[cold]
+    fn ended(&mut self, error: Option<R::Error>) -> Result<(), R::Error> {
+        match error {
+            Some(error) => Err(self.failed(error)),
+            None => self.end(),
+        }
+    }
+
+    /// Begins to receive, or goes on after an end, an error or a stop. Returns what there is instead of
+    /// a block.
+    #[cold]
+    fn start(&mut self) -> Option<Result<(), R::Error>> {
+        if self.blocks >= self.stop_after {
+            self.finish(None);
+            return Some(Ok(()));
+        }
         if self.started.is_none() {
+            let _entered = self.span.clone().entered();
             self.started = Some(Instant::now());
             debug!("receiving");
         }
+        self.took = None;
+        if let Some(error) = self.stream.decode_state().failure() {
+            // A `Framed` would read on, and wait for what nobody wants.
+            return Some(Err(self.failed(error.into())));
+        }
+        self.receives = true;
+        None
     }
 
     /// The stream's answer, within the time allowed.
@@ -338,6 +390,8 @@ impl<'a, R: BlockStream> RecvBlocks<'a, R> {
     }
 
     fn finish(&mut self, error: Option<&R::Error>) {
+        (self.receives, self.plain_until) = (false, 0);
+        let _entered = self.span.clone().entered();
         if let (Some(since), None) = (self.started, self.took) {
             self.took = Some(since.elapsed());
             let stats = self.stats();
@@ -374,7 +428,6 @@ fn poll_certain<R: BlockStream>(
 
 impl<R: BlockStream> Drop for RecvBlocks<'_, R> {
     fn drop(&mut self) {
-        let _entered = self.span.clone().entered();
         self.finish(None);
     }
 }
@@ -403,8 +456,7 @@ impl<'n, R: BlockStream> Future for Next<'n, '_, R> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let receiver = self.receiver.take().expect("not polled after it was ready");
         match receiver.poll_block(cx) {
-            Poll::Ready(Ok(true)) => Poll::Ready(Ok(Some(&receiver.block))),
-            Poll::Ready(Ok(false)) => Poll::Ready(Ok(None)),
+            Poll::Ready(Ok(())) => Poll::Ready(Ok(receiver.block.as_deref())),
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => {
                 self.receiver = Some(receiver);

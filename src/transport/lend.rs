@@ -45,10 +45,7 @@ where
         if block.is_none() {
             match transport.poll_lend(cx) {
                 Poll::Ready(Ok(lent)) => block = lent,
-                Poll::Ready(Err(error)) => {
-                    transport.pause();
-                    return Poll::Ready(Err(error));
-                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
                     self.transport = Some(transport);
                     return Poll::Pending;
@@ -91,10 +88,7 @@ where
         let accepted = match transport.poll_accepted(cx) {
             Poll::Ready(Ok(Some(frame))) => frame,
             Poll::Ready(Ok(None)) => return Poll::Ready(Ok(None)),
-            Poll::Ready(Err(error)) => {
-                transport.pause();
-                return Poll::Ready(Err(error));
-            }
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
             Poll::Pending => {
                 self.transport = Some(transport);
                 return Poll::Pending;

@@ -234,12 +234,17 @@ where
         Poll::Ready(Ok(lent))
     }
 
-    /// Waits for the next block, for a future that lends it.
+    /// Waits for the next block, for a future that lends it. An error ends the wait.
     pub(super) fn poll_accepted(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<FrameLen>, E>> {
-        self.without_end_after_error(|this| this.poll_front_in_time(Waiter::Future, cx))
+        let polled =
+            self.without_end_after_error(|this| this.poll_front_in_time(Waiter::Future, cx));
+        if matches!(polled, Poll::Ready(Err(_))) {
+            self.pause();
+        }
+        polled
     }
 
     /// Polls for a caller that gets no `None` because of an error. The stream gets one only after an
@@ -423,10 +428,8 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let transport = &mut *self.next.transport;
-        // With the end that follows an error, it would seem that blocks were missing.
-        let next = transport
-            .without_end_after_error(|transport| transport.poll_next_for(Waiter::Future, cx));
-        if let Some(block) = ready!(next) {
+        // Not `poll_next_for`: by the `None` after an error, blocks would seem to be missing.
+        if let Some(block) = ready!(transport.poll_block(cx)) {
             return Poll::Ready(block);
         }
         let received = transport.codec.decode.position().index;

@@ -77,6 +77,10 @@ async fn a_receiver_logs_its_start_its_reads_and_its_end_and_nothing_per_block()
             let mut framed = FramedRead::new(far, BlockCodec::length_prefixed());
             let mut receiving = recv_blocks(&mut framed);
             while receiving.next().await.unwrap().is_some() {}
+            let stats = receiving.stats();
+            // The end is told once, and stands still however often it is asked for.
+            assert!(receiving.next().await.unwrap().is_none());
+            assert_eq!(receiving.stats(), stats);
         };
         future::join(sending, receiving).await;
     });

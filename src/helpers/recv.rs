@@ -85,11 +85,10 @@ pub struct RecvBlocks<'a, R: BlockStream> {
     start: (Position, ReadStats),
     /// False before the first wait, and after an end, an error or a stop.
     receives: bool,
-    /// Blocks up to which nothing is to be done for one but to count it: there are neither timeouts nor a
-    /// span, and nothing is doubtful.
+    /// Blocks with a lower index need only be counted, because there are no timeouts and no span.
     plain_until: u64,
     started: Option<Instant>,
-    /// From the first wait to the end. Set while nothing is received.
+    /// From the first wait to the end, an error or a stop. Set until more is received.
     took: Option<Duration>,
     span: Span,
 }
@@ -309,6 +308,7 @@ impl<'a, R: BlockStream> RecvBlocks<'a, R> {
         match polled {
             Some(Ok(block)) => {
                 self.keep(block);
+                self.took = None; // there was more after an end or a stop
                 if self.timeouts.is_none() && self.span.is_disabled() {
                     self.plain_until = self.stop_after;
                 }
@@ -339,10 +339,12 @@ impl<'a, R: BlockStream> RecvBlocks<'a, R> {
             self.started = Some(Instant::now());
             debug!("receiving");
         }
-        self.took = None;
         if let Some(error) = self.stream.decode_state().failure() {
             // A `Framed` would read on, and wait for what nobody wants.
             return Some(Err(self.failed(error.into())));
+        }
+        if self.end_is_doubtful {
+            self.took = None; // an error, or nothing, came before
         }
         self.receives = true;
         None

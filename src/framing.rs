@@ -184,8 +184,8 @@ pub trait Framing: Clone {
     /// `payload_len` is within [`block_lens`](Self::block_lens).
     fn encode_header(&self, payload_len: usize, dst: &mut impl BufMut);
 
-    /// What need not be looked at for each block, because it is known to hold. Only this crate can say
-    /// so: [`Proven`] is private.
+    /// Checks that this framing needs no longer for each block. [`Proven`] is private, so only this crate
+    /// can return it.
     #[doc(hidden)]
     #[inline]
     fn proven(&self) -> Proven {

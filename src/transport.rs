@@ -2,7 +2,7 @@
 //! `Framed` between them and the socket.
 
 /// Implements `Debug` for futures, which show nothing.
-macro_rules! debug {
+macro_rules! opaque_debug {
     ($($future:ident<$($of:ident),*>)*) => {$(
         impl<$($of),*> std::fmt::Debug for $future<'_, $($of),*> {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -204,7 +204,7 @@ pub fn micros_since(started: Instant) -> f64 {
     started.elapsed().as_secs_f64() * 1e6
 }
 
-/// What lends.
+/// The transport whose blocks are lent.
 type Ours<T, F> = BlockTransport<T, F>;
 
 /// `send_blocks`, and blocks lent by the transport, one by one or in batches. A block that is alone is

@@ -203,7 +203,7 @@ receiver!(Framed<Scripted, BlockCodec<F>>, read_buffer.capacity, codec);
 receiver!(FramedRead<Scripted, BlockCodec<F>>, read_buffer.capacity, decoder);
 receiver!(BlockTransport<Scripted, F>, read_capacity, codec);
 
-/// What came of a wait.
+/// The result of a wait.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     Blocks,
@@ -227,7 +227,7 @@ struct Checks<'w> {
 }
 
 impl Checks<'_> {
-    /// Takes note of a block, and panics if it is not the next one.
+    /// Records a block. Panics if it is not the next one.
     fn block(&mut self, payload: &[u8]) {
         self.failed = false;
         self.begun();
@@ -257,7 +257,7 @@ impl Checks<'_> {
         }
     }
 
-    /// Takes note of what has begun, and is in the buffer.
+    /// Records what has begun and is in the buffer.
     fn begun(&mut self) {
         let arrived = self.arrived.load(Relaxed);
         self.bounds
@@ -265,7 +265,7 @@ impl Checks<'_> {
         self.longest = self.longest.max(self.reader.announced(arrived));
     }
 
-    /// Takes note of an end or an error; panics if neither is due.
+    /// Records an end or an error. Panics if it is not due.
     fn end(&mut self, error: Option<&BlockError>) -> Outcome {
         match error {
             Some(BlockError::Io(_)) => {
@@ -380,7 +380,7 @@ impl Checks<'_> {
         self.take(batch, fickle)
     }
 
-    /// Takes note of what `future` gives, or that it is given up since it does not do so at once.
+    /// Checks what `future` returns. If `fickle`, polls it once only.
     fn take<'b, B>(
         &mut self,
         future: impl Future<Output = Result<Option<B>, BlockError>>,

@@ -102,7 +102,7 @@ impl ReceiverBounds {
         }
     }
 
-    /// Takes note of a block that the user keeps.
+    /// Records a block that the user keeps.
     pub(crate) fn keep(&mut self, wire_len: usize) {
         self.kept += self.kept_by(wire_len);
     }
@@ -118,7 +118,7 @@ impl ReceiverBounds {
         );
     }
 
-    /// Takes note of bytes that are in the buffer together: `kept` of them for certain, and not more
+    /// Records bytes that are in the buffer together: `kept` of them for certain, and not more
     /// than `ahead`, some of which may have been skipped and dropped before they were that many.
     pub(crate) fn buffered(&mut self, kept: usize, ahead: usize) {
         let together = kept.max(ahead.min(self.most_allowed));

@@ -255,7 +255,7 @@ impl Session {
             .write(block, side.max_encode, &mut Vec::new())
     }
 
-    /// Takes note of a block that an end has taken to send.
+    /// Records a block that an end has taken to send.
     fn taken(&mut self, at: usize, block: Vec<u8>) {
         let epoch = self.sides[at].epoch;
         let mut wire = Vec::new();
@@ -509,7 +509,7 @@ impl Session {
             After::Error(BlockError::Io(error)) => {
                 let (reads, _) = side.end.take_failures();
                 assert!(reads, "{error}, though the transport has not failed");
-                // What lends the blocks of a transport leaves no end behind an error.
+                // After an error, `recv` and `recv_batch` yield no end.
                 side.failed = form == Form::Owned || matches!(side.io, Io::Framed(_));
             }
             After::Error(error) => side.refused(&error),

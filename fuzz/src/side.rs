@@ -269,7 +269,7 @@ where
     Received { blocks, after }
 }
 
-/// Has as many blocks lent as are there, up to `most`.
+/// Borrows the blocks that are there, up to `most`.
 pub(crate) fn poll_lent(io: &mut Io, form: Form, most: usize, cx: &mut Context<'_>) -> Received {
     let mut received = Received {
         blocks: Vec::new(),
@@ -299,7 +299,7 @@ pub(crate) fn poll_lent(io: &mut Io, form: Form, most: usize, cx: &mut Context<'
 }
 
 impl Received {
-    /// Has a block or a batch lent. False if no more is to come now.
+    /// Borrows a block or a batch. Returns false if no more comes now.
     fn lend(
         &mut self,
         transport: &mut BlockTransport<End, AnyFraming>,
@@ -326,7 +326,7 @@ impl Received {
                 let of = of.min(most - so_far);
                 match pin!(transport.recv_batch()).poll(cx) {
                     Poll::Ready(Ok(Some(mut batch))) if leaked => {
-                        // What it has lent has not left the buffer, and comes again.
+                        // A leaked batch has taken nothing, so its blocks come again.
                         batch.by_ref().take(of).for_each(drop);
                         mem::forget(batch);
                         false
@@ -338,7 +338,7 @@ impl Received {
         }
     }
 
-    /// Takes note of what was polled. False if no more is to come now.
+    /// Records what a poll returned. Returns false if no more comes now.
     fn take<'b, B>(&mut self, polled: Poll<Result<Option<B>, BlockError>>) -> bool
     where
         B: Iterator<Item = &'b [u8]>,

@@ -207,4 +207,4 @@ impl<F> fmt::Debug for Batch<'_, F> {
     }
 }
 
-debug! { Recv<T, F, E> RecvBatch<T, F, E> }
+opaque_debug! { Recv<T, F, E> RecvBatch<T, F, E> }

@@ -438,4 +438,4 @@ where
     }
 }
 
-debug! { NextBlock<T, F, E> ExpectNext<T, F, E> }
+opaque_debug! { NextBlock<T, F, E> ExpectNext<T, F, E> }

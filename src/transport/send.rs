@@ -380,4 +380,4 @@ where
 impl<T, F, P, E> Unpin for FeedBlock<'_, T, F, P, E> {}
 impl<T, F, P, E> Unpin for SendBlock<'_, T, F, P, E> {}
 
-debug! { FeedBlock<T, F, P, E> SendBlock<T, F, P, E> Flush<T, F, E> Close<T, F, E> }
+opaque_debug! { FeedBlock<T, F, P, E> SendBlock<T, F, P, E> Flush<T, F, E> Close<T, F, E> }

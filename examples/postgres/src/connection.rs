@@ -115,7 +115,7 @@ impl Connection {
         let before = self.transport.stats().received_bytes;
         let mut failed = None;
         loop {
-            // A row is only looked at, so it is lent and not given away.
+            // A row is only read here, so it is lent, which costs no allocation.
             let message = self.transport.recv().await?;
             let message = message.context("the server ended the connection")?;
             let body = &message[HEADER_LEN..];

@@ -25,8 +25,8 @@ impl Framing for Marked {
     fn decode_header(&self, front: &[u8]) -> Result<Header, InvalidHeader> {
         match *front {
             [b'#', high, low, ..] => Ok(Header::Complete {
-                header_len: 3,
-                payload_len: u16::from_be_bytes([high, low]).into(),
+                stripped: 3,
+                block_len: u16::from_be_bytes([high, low]).into(),
             }),
             [] | [b'#', ..] => Ok(Header::Incomplete { at_least: 3 }),
             _ => Err(InvalidHeader("it does not begin with the mark")),

@@ -441,8 +441,8 @@ impl<F: Framing, E> BlockCodec<F, E> {
         };
         let (announced, reason) = match read {
             Ok(Header::Complete {
-                header_len,
-                payload_len,
+                stripped: header_len,
+                block_len: payload_len,
             }) if header_len == header.len() => (Some(payload_len), None),
             Err(InvalidHeader(reason)) => (None, Some(reason)),
             Ok(_) => (None, None),

@@ -59,9 +59,9 @@ pub(crate) const MAX_HEADER_LEN: usize = 64 * 1024;
 ///
 /// # Headers with content
 ///
-/// The `header_len` bytes of [`Header::Complete`] are stripped from a received block. A framing
-/// that counts none of its header, or only the front of it, in `header_len`, and the rest in
-/// `payload_len`, keeps it as a part of the block; [`encode_header`](Self::encode_header) then
+/// The `stripped` bytes of [`Header::Complete`] are no part of a received block. A framing
+/// that counts none of its header, or only the front of it, in `stripped`, and the rest in
+/// `block_len`, keeps it as a part of the block; [`encode_header`](Self::encode_header) then
 /// writes what is stripped, and the rest comes with the block to send. [`LengthField`] does this.
 ///
 /// # Asked again
@@ -89,8 +89,8 @@ pub(crate) const MAX_HEADER_LEN: usize = 64 * 1024;
 ///     fn decode_header(&self, front: &[u8]) -> Result<Header, InvalidHeader> {
 ///         match *front {
 ///             [b'W', b'B', hi, lo, ..] => Ok(Header::Complete {
-///                 header_len: 4,
-///                 payload_len: u64::from(u16::from_be_bytes([hi, lo])),
+///                 stripped: 4,
+///                 block_len: u64::from(u16::from_be_bytes([hi, lo])),
 ///             }),
 ///             [] | [b'W'] | [b'W', b'B', ..] => Ok(Header::Incomplete { at_least: 4 }),
 ///             _ => Err(InvalidHeader("it does not start with WB")),
@@ -104,7 +104,7 @@ pub(crate) const MAX_HEADER_LEN: usize = 64 * 1024;
 /// }
 ///
 /// check_framing(&Tagged)?;
-/// let complete = Header::Complete { header_len: 4, payload_len: 5 };
+/// let complete = Header::Complete { stripped: 4, block_len: 5 };
 /// assert_eq!(Tagged.decode_header(b"WB\0\x05hello"), Ok(complete));
 /// assert_eq!(Tagged.decode_header(b"WB\0"), Ok(Header::Incomplete { at_least: 4 }));
 /// assert_eq!(Tagged.decode_header(b"H"), Err(InvalidHeader("it does not start with WB")));
@@ -158,7 +158,7 @@ pub trait Framing: Clone {
     ///
     ///     fn decode_header(&self, front: &[u8]) -> Result<Header, InvalidHeader> {
     ///         Ok(match front.iter().position(|byte| *byte == b'\n') {
-    ///             Some(at) => Header::Complete { header_len: 0, payload_len: at as u64 + 1 },
+    ///             Some(at) => Header::Complete { stripped: 0, block_len: at as u64 + 1 },
     ///             None => Header::Incomplete { at_least: front.len() + 1 },
     ///         })
     ///     }
@@ -220,10 +220,10 @@ pub enum Header {
     },
     /// The header is all there, and the payload follows it.
     Complete {
-        /// Length of the header, in bytes.
-        header_len: usize,
-        /// Length of the payload after the header, in bytes, as announced.
-        payload_len: u64,
+        /// How many bytes in front are no part of the block, and are stripped.
+        stripped: usize,
+        /// How many bytes after these are the block, as announced. Where a header is kept, it counts.
+        block_len: u64,
     },
 }
 

@@ -41,7 +41,7 @@ pub struct ContractViolation {
 ///
 ///     fn decode_header(&self, front: &[u8]) -> Result<Header, InvalidHeader> {
 ///         Ok(match front.first() {
-///             Some(&len) => Header::Complete { header_len: 1, payload_len: len.into() },
+///             Some(&len) => Header::Complete { stripped: 1, block_len: len.into() },
 ///             None => Header::Incomplete { at_least: 1 },
 ///         })
 ///     }
@@ -54,7 +54,7 @@ pub struct ContractViolation {
 /// assert_eq!(
 ///     check_framing(&Short).unwrap_err().to_string(),
 ///     "a header reads back as what it was written for: [0], written for 256 bytes, reads as \
-///      Ok(Complete { header_len: 1, payload_len: 0 })",
+///      Ok(Complete { stripped: 1, block_len: 0 })",
 /// );
 /// # Ok::<(), wholeblock::ContractViolation>(())
 /// ```
@@ -148,9 +148,9 @@ fn check_growing<F: Framing>(
                 expected = expected.max(at_least);
                 continue;
             }
-            Ok(Header::Complete { header_len, .. }) => {
+            Ok(Header::Complete { stripped, .. }) => {
                 let rule = "a header is not complete before it is there";
-                ensure(header_len <= arrived, rule, case)?;
+                ensure(stripped <= arrived, rule, case)?;
                 let rule = "a header is not shorter than was said before";
                 ensure(arrived >= expected, rule, case)?;
             }
@@ -160,8 +160,8 @@ fn check_growing<F: Framing>(
     }
     Ok(match decided {
         Some(Ok(Header::Complete {
-            header_len,
-            payload_len,
+            stripped: header_len,
+            block_len: payload_len,
         })) => Some((header_len, payload_len)),
         _ => None,
     })
@@ -183,8 +183,8 @@ fn lens_between(min: usize, max: usize, random: &mut Random) -> Vec<usize> {
 
 fn complete(header_len: usize, payload_len: usize) -> Result<Header, super::InvalidHeader> {
     Ok(Header::Complete {
-        header_len,
-        payload_len: payload_len as u64,
+        stripped: header_len,
+        block_len: payload_len as u64,
     })
 }
 

@@ -68,8 +68,8 @@ impl Framing for Exact {
     #[inline]
     fn decode_header(&self, _front: &[u8]) -> Result<Header, InvalidHeader> {
         Ok(Header::Complete {
-            header_len: 0,
-            payload_len: self.len as u64,
+            stripped: 0,
+            block_len: self.len as u64,
         })
     }
 

@@ -208,8 +208,8 @@ impl Framing for LengthField {
             return unusual(value, self.delta, self.min, self.strip);
         }
         Ok(Header::Complete {
-            header_len: self.strip,
-            payload_len,
+            stripped: self.strip,
+            block_len: payload_len,
         })
     }
 
@@ -266,7 +266,7 @@ fn unusual(value: u64, delta: i64, min: usize, strip: usize) -> Result<Header, I
         return Err(InvalidHeader("its length is less than what it counts"));
     }
     Ok(Header::Complete {
-        header_len: strip,
-        payload_len: u64::try_from(payload_len).unwrap_or(u64::MAX),
+        stripped: strip,
+        block_len: u64::try_from(payload_len).unwrap_or(u64::MAX),
     })
 }

@@ -201,8 +201,8 @@ impl Framing for LengthPrefix {
         if self.is_plain_u32_be {
             return Ok(match front.first_chunk::<4>() {
                 Some(prefix) => Header::Complete {
-                    header_len: 4,
-                    payload_len: u32::from_be_bytes(*prefix).into(),
+                    stripped: 4,
+                    block_len: u32::from_be_bytes(*prefix).into(),
                 },
                 None => Header::Incomplete { at_least: 4 },
             });
@@ -214,8 +214,8 @@ impl Framing for LengthPrefix {
         let raw_len = self.uint.load(front);
         match raw_len.checked_sub(self.counted_header()) {
             Some(payload_len) => Ok(Header::Complete {
-                header_len: width,
-                payload_len,
+                stripped: width,
+                block_len: payload_len,
             }),
             None => Err(InvalidHeader(
                 "its length is less than the prefix it includes",

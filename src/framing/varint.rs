@@ -96,8 +96,8 @@ impl Framing for Varint {
             payload_len |= u64::from(byte & 0x7f) << (7 * i);
             if byte & 0x80 == 0 {
                 return Ok(Header::Complete {
-                    header_len: i + 1,
-                    payload_len,
+                    stripped: i + 1,
+                    block_len: payload_len,
                 });
             }
         }

@@ -93,8 +93,8 @@ impl<F: Framing> FrameParser<F> {
     pub(crate) fn parse(&self, front: &[u8]) -> Parsed {
         let (header_len, announced) = match self.framing.decode_header(front) {
             Ok(Header::Complete {
-                header_len,
-                payload_len,
+                stripped: header_len,
+                block_len: payload_len,
             }) => (header_len, payload_len),
             Ok(Header::Incomplete { at_least }) => return self.partial_header(at_least, front),
             Err(invalid) => return Parsed::Invalid(invalid),
@@ -219,8 +219,8 @@ mod tests {
 
         fn decode_header(&self, _front: &[u8]) -> Result<Header, InvalidHeader> {
             Ok(Header::Complete {
-                header_len: 8,
-                payload_len: self.0,
+                stripped: 8,
+                block_len: self.0,
             })
         }
 
@@ -288,8 +288,8 @@ mod tests {
     #[test]
     fn a_block_that_no_byte_on_the_wire_stands_for_is_invalid() {
         let nothing = Header::Complete {
-            header_len: 0,
-            payload_len: 0,
+            stripped: 0,
+            block_len: 0,
         };
         let parsed = FrameParser::new(Stubborn(nothing)).parse(b"abc");
         assert!(matches!(parsed, Parsed::Invalid(_)), "{parsed:?}");
@@ -299,16 +299,16 @@ mod tests {
     fn a_header_of_any_length_is_found_too_long_whether_it_is_there_or_not() {
         for header_len in [MAX_HEADER_LEN + 1, usize::MAX] {
             let parser = FrameParser::new(Stubborn(Header::Complete {
-                header_len,
-                payload_len: 1,
+                stripped: header_len,
+                block_len: 1,
             }));
             for front in [&[][..], &[0; MAX_HEADER_LEN + 9]] {
                 assert_eq!(parser.parse(front), Parsed::Invalid(HEADER_TOO_LONG));
             }
         }
         let longest = FrameParser::new(Stubborn(Header::Complete {
-            header_len: MAX_HEADER_LEN,
-            payload_len: 1,
+            stripped: MAX_HEADER_LEN,
+            block_len: 1,
         }));
         let frame = frame(MAX_HEADER_LEN, MAX_HEADER_LEN + 1);
         assert_eq!(

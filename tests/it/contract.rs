@@ -47,8 +47,8 @@ const SOUND: Scheme = Scheme {
 
 fn complete(header_len: usize, payload_len: u64) -> Result<Header, InvalidHeader> {
     Ok(Header::Complete {
-        header_len,
-        payload_len,
+        stripped: header_len,
+        block_len: payload_len,
     })
 }
 

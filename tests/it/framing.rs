@@ -301,8 +301,8 @@ impl Framing for Hasty {
 
     fn decode_header(&self, _front: &[u8]) -> Result<Header, InvalidHeader> {
         Ok(Header::Complete {
-            header_len: self.header_len,
-            payload_len: 2,
+            stripped: self.header_len,
+            block_len: 2,
         })
     }
 
@@ -352,8 +352,8 @@ impl Framing for Mistaken {
         Ok(match front {
             [] | [_] => Header::Incomplete { at_least: 2 },
             _ => Header::Complete {
-                header_len: 2,
-                payload_len: 2,
+                stripped: 2,
+                block_len: 2,
             },
         })
     }
@@ -810,8 +810,8 @@ fn framing_that_waits_for_a_longer_header_than_it_says_breaks_the_contract() {
         fn decode_header(&self, front: &[u8]) -> Result<Header, InvalidHeader> {
             Ok(match *front {
                 [_, len, ..] => Header::Complete {
-                    header_len: 2,
-                    payload_len: len.into(),
+                    stripped: 2,
+                    block_len: len.into(),
                 },
                 _ => Header::Incomplete { at_least: 2 },
             })

@@ -23,8 +23,8 @@ impl Framing for Mqtt {
             remaining |= u64::from(byte & 0x7f) << (7 * i);
             if byte & 0x80 == 0 {
                 return Ok(Header::Complete {
-                    header_len: 0, // nothing is stripped, so all of it counts below
-                    payload_len: 1 + (i as u64 + 1) + remaining,
+                    stripped: 0, // nothing is stripped, so all of it counts below
+                    block_len: 1 + (i as u64 + 1) + remaining,
                 });
             }
         }
@@ -69,8 +69,8 @@ fn each_size_of_the_remaining_length_reads_as_the_standard_says() {
     for (length, remaining) in table {
         let front = [&[0x30], length].concat();
         let complete = Header::Complete {
-            header_len: 0,
-            payload_len: front.len() as u64 + remaining,
+            stripped: 0,
+            block_len: front.len() as u64 + remaining,
         };
         assert_eq!(Mqtt.decode_header(&front), Ok(complete), "{remaining}");
     }

@@ -27,8 +27,8 @@ impl Framing for Magic {
         }
         Ok(match *front {
             [_, _, _, a, b, c, ..] => Header::Complete {
-                header_len: 6,
-                payload_len: u64::from(u32::from_be_bytes([0, a, b, c])),
+                stripped: 6,
+                block_len: u64::from(u32::from_be_bytes([0, a, b, c])),
             },
             _ => Header::Incomplete { at_least: 6 },
         })
@@ -74,8 +74,8 @@ impl Framing for Line {
         self.asked.set(self.asked.get() + 1);
         Ok(match front.iter().position(|byte| *byte == b'\n') {
             Some(at) => Header::Complete {
-                header_len: 0,
-                payload_len: at as u64 + 1,
+                stripped: 0,
+                block_len: at as u64 + 1,
             },
             None => Header::Incomplete {
                 at_least: front.len() + 1,

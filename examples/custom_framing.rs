@@ -18,7 +18,7 @@ use wholeblock::{BlockCodec, BlockTransport, Framing, Header, InvalidHeader, che
 struct Marked;
 
 impl Framing for Marked {
-    fn block_lens(&self) -> RangeInclusive<usize> {
+    fn block_lens(&self) -> RangeInclusive<u64> {
         0..=65_535
     }
 
@@ -33,9 +33,9 @@ impl Framing for Marked {
         }
     }
 
-    fn encode_header(&self, payload_len: usize, dst: &mut impl BufMut) {
+    fn encode_header(&self, block_len: u64, dst: &mut impl BufMut) {
         dst.put_u8(b'#');
-        dst.put_u16(payload_len as u16); // which no block is too long for: `block_lens`
+        dst.put_u16(block_len as u16); // which no block is too long for: `block_lens`
     }
 }
 

@@ -248,7 +248,7 @@ impl<F: Framing, E> BlockCodec<F, E> {
             let max = max as u64;
             return Err(ConfigError::LimitTooLarge { limit, max });
         }
-        if limit < min {
+        if (limit as u64) < min {
             return Err(ConfigError::LimitTooSmall { limit, min });
         }
         Ok(())
@@ -399,11 +399,11 @@ impl<F: Framing, E> BlockCodec<F, E> {
     ) -> Result<(), BlockError> {
         let framing = self.framing();
         let len = payload.len();
-        if len > self.encode_max || len < *framing.block_lens().start() {
+        if len > self.encode_max || (len as u64) < *framing.block_lens().start() {
             return Err(self.wrong_size(len));
         }
         if framing.proven().encoded {
-            framing.encode_header(len, dst);
+            framing.encode_header(len as u64, dst);
         } else {
             self.encode_unproven(payload, dst)?;
         }
@@ -416,7 +416,8 @@ impl<F: Framing, E> BlockCodec<F, E> {
     fn encode_unproven(&self, payload: &[u8], dst: &mut impl HeaderBuf) -> Result<(), BlockError> {
         let start = dst.as_ref().len();
         let mut header = Unfinished { dst, start };
-        self.framing().encode_header(payload.len(), header.dst);
+        self.framing()
+            .encode_header(payload.len() as u64, header.dst);
         self.read_back(&header.dst.as_ref()[start..], payload)?;
         header.start = usize::MAX;
         Ok(())
@@ -453,19 +454,19 @@ impl<F: Framing, E> BlockCodec<F, E> {
         Err(BlockError::WrongHeader {
             announced,
             reason,
-            actual: payload.len(),
+            actual: payload.len() as u64,
             index: self.encode.blocks,
         })
     }
 
     #[cold]
     fn wrong_size(&self, actual: usize) -> BlockError {
-        let least_on_wire = usize::from(actual == 0);
+        let least_on_wire = u64::from(actual == 0);
         BlockError::WrongSize {
             min: least_on_wire.max(*self.framing().block_lens().start()),
-            max: longest(self.framing()),
-            limit: self.encode_max,
-            actual,
+            max: longest(self.framing()) as u64,
+            limit: self.encode_max as u64,
+            actual: actual as u64,
             index: self.encode.blocks,
         }
     }

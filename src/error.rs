@@ -136,14 +136,14 @@ pub enum BlockError {
     )]
     WrongSize {
         /// Smallest payload the framing carries, in bytes.
-        min: usize,
-        /// Largest payload the framing carries, in bytes.
-        max: usize,
-        /// Largest payload the codec sends, in bytes: the limit set on it
+        min: u64,
+        /// Largest payload the framing carries whole, in bytes.
+        max: u64,
+        /// Largest payload the codec sends whole, in bytes: the limit set on it
         /// ([`set_max_encode_len`](crate::BlockCodec::set_max_encode_len)), or else `max`.
-        limit: usize,
+        limit: u64,
         /// Payload bytes of the block.
-        actual: usize,
+        actual: u64,
         /// The block.
         index: u64,
     },
@@ -158,7 +158,7 @@ pub enum BlockError {
         /// The framing's reason, if it refused the header.
         reason: Option<&'static str>,
         /// Payload bytes of the block.
-        actual: usize,
+        actual: u64,
         /// The block.
         index: u64,
     },
@@ -452,10 +452,10 @@ impl fmt::Display for InBrackets {
 
 /// The lengths that can be sent, in words.
 struct Allowed {
-    min: usize,
-    max: usize,
-    limit: usize,
-    actual: usize,
+    min: u64,
+    max: u64,
+    limit: u64,
+    actual: u64,
 }
 
 impl fmt::Display for Allowed {
@@ -573,7 +573,7 @@ pub enum ConfigError {
         /// The limit asked for, in bytes.
         limit: usize,
         /// The smallest limit there can be, in bytes.
-        min: usize,
+        min: u64,
     },
 }
 

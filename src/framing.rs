@@ -21,13 +21,13 @@ pub use self::{
     varint::Varint,
 };
 
-/// The longest block that [`LengthPrefix`] and [`Varint`] carry by default: 8 MiB, as
+/// The longest block that [`LengthPrefix`] and [`Varint`] carry whole by default: 8 MiB, as
 /// `LengthDelimitedCodec` does, so that changing over changes no limit.
 pub(crate) const DEFAULT_MAX_BLOCK_LEN: usize = 8 * 1024 * 1024;
 
-/// The largest limit that a framing of this crate accepts. A block with its header must fit one
-/// allocation, and no allocation exceeds `isize::MAX` bytes; half of that leaves room for any
-/// header, and sums of the two never overflow.
+/// The longest block that is received or sent whole. With its header it must fit one allocation, and
+/// no allocation exceeds `isize::MAX` bytes; half of that leaves room for any header, and sums of the
+/// two never overflow.
 pub(crate) const MAX_LIMIT: usize = isize::MAX as usize / 2;
 
 /// The longest header of any framing, in bytes. A peer can make the read buffer grow that far before a
@@ -42,7 +42,7 @@ pub(crate) const MAX_HEADER_LEN: usize = 64 * 1024;
 /// # Contract
 ///
 /// * A block has at least one byte on the wire, header included.
-/// * A header that [`encode_header`](Self::encode_header) wrote for a payload length within
+/// * A header that [`encode_header`](Self::encode_header) wrote for a block length within
 ///   [`block_lens`](Self::block_lens) decodes to that length.
 /// * What [`decode_header`](Self::decode_header) makes of a header does not depend on what follows
 ///   it.
@@ -82,8 +82,8 @@ pub(crate) const MAX_HEADER_LEN: usize = 64 * 1024;
 /// struct Tagged;
 ///
 /// impl Framing for Tagged {
-///     fn block_lens(&self) -> std::ops::RangeInclusive<usize> {
-///         0..=usize::from(u16::MAX)
+///     fn block_lens(&self) -> std::ops::RangeInclusive<u64> {
+///         0..=u64::from(u16::MAX)
 ///     }
 ///
 ///     fn decode_header(&self, front: &[u8]) -> Result<Header, InvalidHeader> {
@@ -97,9 +97,9 @@ pub(crate) const MAX_HEADER_LEN: usize = 64 * 1024;
 ///         }
 ///     }
 ///
-///     fn encode_header(&self, payload_len: usize, dst: &mut impl BufMut) {
+///     fn encode_header(&self, block_len: u64, dst: &mut impl BufMut) {
 ///         dst.put_slice(b"WB");
-///         dst.put_u16(payload_len as u16); // in `block_lens`, so it fits
+///         dst.put_u16(block_len as u16); // in `block_lens`, so it fits
 ///     }
 /// }
 ///
@@ -111,13 +111,24 @@ pub(crate) const MAX_HEADER_LEN: usize = 64 * 1024;
 /// # Ok::<(), wholeblock::ContractViolation>(())
 /// ```
 pub trait Framing: Clone {
-    /// The payload lengths this framing carries, in bytes. Of a range that goes beyond half of
-    /// `isize::MAX`, only what is below counts, so that an allocation can hold a block with its
-    /// header. Of an empty range no block can be received or sent.
+    /// The block lengths this framing carries, in bytes, without what is stripped of the header. Of an
+    /// empty range no block can be received or sent.
     ///
     /// One range serves both directions: [`BlockCodec`](crate::BlockCodec) refuses to encode a
     /// block outside it, and refuses a header that announces one.
-    fn block_lens(&self) -> RangeInclusive<usize>;
+    fn block_lens(&self) -> RangeInclusive<u64>;
+
+    /// The longest block that this framing carries whole, in bytes, in one piece of memory: the limit for
+    /// every way of receiving and sending that is not part by part. The codec may
+    /// [lower](crate::BlockCodec::set_max_block_len) it. By default, it is the longest that the framing
+    /// carries.
+    ///
+    /// Of a limit beyond half of `isize::MAX`, only what is below counts, so that an allocation can hold
+    /// a block with its header.
+    #[inline]
+    fn max_whole_len(&self) -> u64 {
+        *self.block_lens().end()
+    }
 
     /// Parses the header at the front of `front`, which holds what has arrived: nothing, a part of
     /// the header, or the header and any number of bytes after it.
@@ -148,7 +159,7 @@ pub trait Framing: Clone {
     /// struct Line;
     ///
     /// impl Framing for Line {
-    ///     fn block_lens(&self) -> std::ops::RangeInclusive<usize> {
+    ///     fn block_lens(&self) -> std::ops::RangeInclusive<u64> {
     ///         1..=80
     ///     }
     ///
@@ -163,7 +174,7 @@ pub trait Framing: Clone {
     ///         })
     ///     }
     ///
-    ///     fn encode_header(&self, _payload_len: usize, _dst: &mut impl BufMut) {}
+    ///     fn encode_header(&self, _block_len: u64, _dst: &mut impl BufMut) {}
     /// }
     ///
     /// let mut codec = BlockCodec::new(Line);
@@ -179,10 +190,10 @@ pub trait Framing: Clone {
         MAX_HEADER_LEN
     }
 
-    /// Appends the header of a payload of `payload_len` bytes to `dst`.
+    /// Appends what is stripped of the header of a block of `block_len` bytes to `dst`.
     ///
-    /// `payload_len` is within [`block_lens`](Self::block_lens).
-    fn encode_header(&self, payload_len: usize, dst: &mut impl BufMut);
+    /// `block_len` is within [`block_lens`](Self::block_lens).
+    fn encode_header(&self, block_len: u64, dst: &mut impl BufMut);
 
     /// Checks that this framing needs no longer for each block. [`Proven`] is private, so only this crate
     /// can return it.

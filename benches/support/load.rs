@@ -86,7 +86,7 @@ impl Load {
     /// The default prefix; blocks over its limit raise it.
     pub fn length_prefix(&self) -> Result<LengthPrefix, ConfigError> {
         let prefix = LengthPrefix::u32();
-        match prefix.block_lens().contains(&self.size) {
+        match self.size as u64 <= prefix.max_whole_len() {
             true => Ok(prefix),
             false => prefix.max_block_len(self.size),
         }

@@ -332,7 +332,7 @@ fn check(
         }
         Err(error) => {
             let (refusal, actual, at) = Refusal::of(&error);
-            assert_eq!((&Err(refusal), actual, at), (expected, len, *index));
+            assert_eq!((&Err(refusal), actual, at), (expected, len as u64, *index));
         }
     }
 }

@@ -315,7 +315,7 @@ impl Session {
             }
             Err(error) => {
                 let (refusal, actual, index) = Refusal::of(&error);
-                let at_block = (expected, block.len(), self.sides[at].encoded);
+                let at_block = (expected, block.len() as u64, self.sides[at].encoded);
                 assert_eq!((Err(refusal), actual, index), at_block);
             }
         }

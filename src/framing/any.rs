@@ -71,12 +71,22 @@ impl From<LengthField> for AnyFraming {
 
 impl Framing for AnyFraming {
     #[inline]
-    fn block_lens(&self) -> RangeInclusive<usize> {
+    fn block_lens(&self) -> RangeInclusive<u64> {
         match self {
             Self::Exact(framing) => framing.block_lens(),
             Self::LengthPrefix(framing) => framing.block_lens(),
             Self::Varint(framing) => framing.block_lens(),
             Self::LengthField(framing) => framing.block_lens(),
+        }
+    }
+
+    #[inline]
+    fn max_whole_len(&self) -> u64 {
+        match self {
+            Self::Exact(framing) => framing.max_whole_len(),
+            Self::LengthPrefix(framing) => framing.max_whole_len(),
+            Self::Varint(framing) => framing.max_whole_len(),
+            Self::LengthField(framing) => framing.max_whole_len(),
         }
     }
 
@@ -101,12 +111,12 @@ impl Framing for AnyFraming {
     }
 
     #[inline]
-    fn encode_header(&self, payload_len: usize, dst: &mut impl BufMut) {
+    fn encode_header(&self, block_len: u64, dst: &mut impl BufMut) {
         match self {
-            Self::Exact(framing) => framing.encode_header(payload_len, dst),
-            Self::LengthPrefix(framing) => framing.encode_header(payload_len, dst),
-            Self::Varint(framing) => framing.encode_header(payload_len, dst),
-            Self::LengthField(framing) => framing.encode_header(payload_len, dst),
+            Self::Exact(framing) => framing.encode_header(block_len, dst),
+            Self::LengthPrefix(framing) => framing.encode_header(block_len, dst),
+            Self::Varint(framing) => framing.encode_header(block_len, dst),
+            Self::LengthField(framing) => framing.encode_header(block_len, dst),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use bytes::BufMut;
 
-use super::{Framing, Header, MAX_LIMIT};
+use super::{Framing, Header};
 
 /// Random fronts that a framing is shown, and bytes of each.
 const FRONTS: usize = 2_000;
@@ -35,7 +35,7 @@ pub struct ContractViolation {
 /// struct Short;
 ///
 /// impl Framing for Short {
-///     fn block_lens(&self) -> std::ops::RangeInclusive<usize> {
+///     fn block_lens(&self) -> std::ops::RangeInclusive<u64> {
 ///         0..=256 // one too many
 ///     }
 ///
@@ -46,7 +46,7 @@ pub struct ContractViolation {
 ///         })
 ///     }
 ///
-///     fn encode_header(&self, payload_len: usize, dst: &mut impl BufMut) {
+///     fn encode_header(&self, block_len: u64, dst: &mut impl BufMut) {
 ///         dst.put_u8(payload_len as u8);
 ///     }
 /// }
@@ -65,7 +65,7 @@ pub struct ContractViolation {
 /// framing without an error may still be wrong where no generated header came by.
 pub fn check_framing<F: Framing>(framing: &F) -> Result<(), ContractViolation> {
     let lens = framing.block_lens();
-    let (min, max) = (*lens.start(), (*lens.end()).min(MAX_LIMIT));
+    let (min, max) = (*lens.start(), *lens.end());
     ensure(min <= max, "it carries some length", || format!("{lens:?}"))?;
 
     let mut random = Random(0);
@@ -78,11 +78,11 @@ pub fn check_framing<F: Framing>(framing: &F) -> Result<(), ContractViolation> {
     }
     for _ in 0..FRONTS {
         let front = random.bytes(FRONT_LEN);
-        if let Some((header_len, payload_len)) = check_growing(framing, &front)? {
-            if payload_len <= MAX_MADE_UP && lens.contains(&(payload_len as usize)) {
-                let mut payload = front[header_len..].to_vec();
-                payload.resize(payload_len as usize, 0);
-                check_rewritten(framing, &payload)?;
+        if let Some((stripped, block_len)) = check_growing(framing, &front)? {
+            if block_len <= MAX_MADE_UP && lens.contains(&block_len) {
+                let mut block = front[stripped..].to_vec();
+                block.resize(block_len as usize, 0);
+                check_rewritten(framing, &block)?;
             }
         }
     }
@@ -93,10 +93,12 @@ pub fn check_framing<F: Framing>(framing: &F) -> Result<(), ContractViolation> {
 fn check_written<F: Framing>(
     framing: &F,
     header: &[u8],
-    len: usize,
+    len: u64,
 ) -> Result<(), ContractViolation> {
     let rule = "a block has at least one byte on the wire";
-    ensure(header.len() + len > 0, rule, || "an empty one".to_owned())?;
+    ensure(!header.is_empty() || len > 0, rule, || {
+        "an empty one".to_owned()
+    })?;
     let read = framing.decode_header(header);
     let reads_back = match read {
         // The rest of it is kept, and comes with the payload.
@@ -112,15 +114,19 @@ fn check_written<F: Framing>(
 /// Checks that a block that could be received could be sent.
 fn check_rewritten<F: Framing>(framing: &F, payload: &[u8]) -> Result<(), ContractViolation> {
     let mut block = Vec::new();
-    framing.encode_header(payload.len(), &mut block);
+    framing.encode_header(payload.len() as u64, &mut block);
     let header_len = block.len();
     block.put_slice(payload);
     let read = framing.decode_header(&block);
     let rule = "a block that can be received can be sent";
-    ensure(read == complete(header_len, payload.len()), rule, || {
-        let front = &block[..block.len().min(FRONT_LEN)];
-        format!("{front:?}, of {} bytes, reads as {read:?}", payload.len())
-    })
+    ensure(
+        read == complete(header_len, payload.len() as u64),
+        rule,
+        || {
+            let front = &block[..block.len().min(FRONT_LEN)];
+            format!("{front:?}, of {} bytes, reads as {read:?}", payload.len())
+        },
+    )
 }
 
 /// Checks what the framing makes of `front` as it arrives byte by byte, and returns the lengths of
@@ -160,20 +166,20 @@ fn check_growing<F: Framing>(
     }
     Ok(match decided {
         Some(Ok(Header::Complete {
-            stripped: header_len,
-            block_len: payload_len,
-        })) => Some((header_len, payload_len)),
+            stripped,
+            block_len,
+        })) => Some((stripped, block_len)),
         _ => None,
     })
 }
 
 /// Lengths from `min` to `max`: both, those around each power of two, and some others.
-fn lens_between(min: usize, max: usize, random: &mut Random) -> Vec<usize> {
-    let powers = (0..usize::BITS).map(|bit| 1 << bit);
-    let mut lens: Vec<usize> = powers.flat_map(|p: usize| [p - 1, p, p + 1]).collect();
+fn lens_between(min: u64, max: u64, random: &mut Random) -> Vec<u64> {
+    let powers = (0..u64::BITS).map(|bit| 1 << bit);
+    let mut lens: Vec<u64> = powers.flat_map(|p: u64| [p - 1, p, p + 1]).collect();
     lens.extend([min, min.saturating_add(1), max.saturating_sub(1), max]);
     for bit in 0..u64::BITS {
-        lens.push((random.next() >> bit) as usize);
+        lens.push(random.next() >> bit);
     }
     lens.retain(|len| (min..=max).contains(len));
     lens.sort_unstable();
@@ -181,10 +187,10 @@ fn lens_between(min: usize, max: usize, random: &mut Random) -> Vec<usize> {
     lens
 }
 
-fn complete(header_len: usize, payload_len: usize) -> Result<Header, super::InvalidHeader> {
+fn complete(stripped: usize, block_len: u64) -> Result<Header, super::InvalidHeader> {
     Ok(Header::Complete {
-        stripped: header_len,
-        block_len: payload_len as u64,
+        stripped,
+        block_len,
     })
 }
 
@@ -270,7 +276,7 @@ mod tests {
         let others = lens.len() - powers.len() - 6;
         assert!(others >= 4, "{others} others in {lens:?}");
         assert_eq!(lens_between(0, 0, &mut Random(0)), [0]);
-        let all = lens_between(0, usize::MAX, &mut Random(0));
-        assert_eq!(all.last(), Some(&usize::MAX));
+        let all = lens_between(0, u64::MAX, &mut Random(0));
+        assert_eq!(all.last(), Some(&u64::MAX));
     }
 }

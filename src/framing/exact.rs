@@ -32,7 +32,7 @@ use crate::error::ConfigError;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exact {
-    len: usize,
+    len: u64,
 }
 
 impl Exact {
@@ -43,20 +43,29 @@ impl Exact {
     /// [`ConfigError::EmptyBlocks`] for 0: without a header, a zero-length block cannot be told
     /// from none. [`ConfigError::LimitTooLarge`] for more than half of `isize::MAX`.
     pub fn new(len: usize) -> Result<Self, ConfigError> {
+        if len > MAX_LIMIT {
+            let (limit, max) = (len, MAX_LIMIT as u64);
+            return Err(ConfigError::LimitTooLarge { limit, max });
+        }
+        Self::long(len as u64)
+    }
+
+    /// Blocks of exactly `len` bytes, which may be more than fit the memory: to be moved part by part.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::EmptyBlocks`] for 0.
+    pub fn long(len: u64) -> Result<Self, ConfigError> {
         match len {
             0 => Err(ConfigError::EmptyBlocks),
-            1..=MAX_LIMIT => Ok(Self { len }),
-            _ => Err(ConfigError::LimitTooLarge {
-                limit: len,
-                max: MAX_LIMIT as u64,
-            }),
+            _ => Ok(Self { len }),
         }
     }
 }
 
 impl Framing for Exact {
     #[inline]
-    fn block_lens(&self) -> RangeInclusive<usize> {
+    fn block_lens(&self) -> RangeInclusive<u64> {
         self.len..=self.len
     }
 
@@ -69,12 +78,12 @@ impl Framing for Exact {
     fn decode_header(&self, _front: &[u8]) -> Result<Header, InvalidHeader> {
         Ok(Header::Complete {
             stripped: 0,
-            block_len: self.len as u64,
+            block_len: self.len,
         })
     }
 
     #[inline]
-    fn encode_header(&self, _payload_len: usize, _dst: &mut impl BufMut) {}
+    fn encode_header(&self, _block_len: u64, _dst: &mut impl BufMut) {}
 
     #[inline]
     fn proven(&self) -> Proven {

@@ -75,7 +75,7 @@ const MAX_HEADER_LEN: usize = 1024;
 ///
 /// # The limit
 ///
-/// It holds for blocks, kept header included, and in both directions; 8 MiB by default, or what the
+/// It holds for whole blocks, kept header included, and in both directions; 8 MiB by default, or what the
 /// length field has room for. See [`LengthLimit`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[doc(alias = "LengthDelimitedCodec")]
@@ -93,7 +93,10 @@ pub struct LengthField {
     is_plain_u32_be: bool,
     /// What to add to the length field's value for the length of the block.
     delta: i64,
-    min: usize,
+    min: u64,
+    /// The longest block that the length field has room for.
+    longest: u64,
+    /// The longest whole block.
     max: usize,
     config: LengthFieldConfig,
 }
@@ -140,10 +143,11 @@ impl LengthField {
         let delta = i128::from(adjustment) + field_end as i128 - strip as i128;
         let kept = header_len - strip;
         let min = delta.max(kept as i128);
-        let max = (i128::from(uint.max()) + delta).min(MAX_LIMIT as i128);
-        let (Ok(min), Ok(max)) = (usize::try_from(min), usize::try_from(max)) else {
+        let longest = (i128::from(uint.max()) + delta).min(u64::MAX.into());
+        let (Ok(min), Ok(longest)) = (usize::try_from(min), u64::try_from(longest)) else {
             return Err(ConfigError::Adjustment { adjustment });
         };
+        let max = usize::try_from(longest).map_or(MAX_LIMIT, |max| max.min(MAX_LIMIT));
         let Ok(delta) = i64::try_from(delta) else {
             return Err(ConfigError::Adjustment { adjustment });
         };
@@ -156,7 +160,10 @@ impl LengthField {
                 return Err(ConfigError::LimitTooLarge { limit, max });
             }
             LengthLimit::Strict(limit) | LengthLimit::Clamped(limit) if limit < min => {
-                return Err(ConfigError::LimitTooSmall { limit, min });
+                return Err(ConfigError::LimitTooSmall {
+                    limit,
+                    min: min as u64,
+                });
             }
             LengthLimit::Strict(limit) | LengthLimit::Clamped(limit) => limit.min(max),
             LengthLimit::Unlimited => max,
@@ -169,7 +176,8 @@ impl LengthField {
             front_len: field_end.max(strip),
             is_plain_u32_be: width == 4 && !config.little_endian && strip <= field_end,
             delta,
-            min,
+            min: min as u64,
+            longest,
             max,
             config,
         })
@@ -178,8 +186,13 @@ impl LengthField {
 
 impl Framing for LengthField {
     #[inline]
-    fn block_lens(&self) -> RangeInclusive<usize> {
-        self.min..=self.max
+    fn block_lens(&self) -> RangeInclusive<u64> {
+        self.min..=self.longest
+    }
+
+    #[inline]
+    fn max_whole_len(&self) -> u64 {
+        self.max as u64
     }
 
     #[inline]
@@ -204,7 +217,7 @@ impl Framing for LengthField {
         };
         let payload_len = value.wrapping_add_signed(self.delta);
         // Below the shortest block, or beyond the range of an i64: one test for all that is unusual.
-        if (payload_len.wrapping_sub(self.min as u64) as i64) < 0 {
+        if (payload_len.wrapping_sub(self.min) as i64) < 0 {
             return unusual(value, self.delta, self.min, self.strip);
         }
         Ok(Header::Complete {
@@ -214,8 +227,8 @@ impl Framing for LengthField {
     }
 
     #[inline]
-    fn encode_header(&self, payload_len: usize, dst: &mut impl BufMut) {
-        let value = (payload_len as u64).wrapping_sub(self.delta as u64);
+    fn encode_header(&self, block_len: u64, dst: &mut impl BufMut) {
+        let value = block_len.wrapping_sub(self.delta as u64);
         if self.field_end == self.strip && self.field_start == 0 {
             return match self.is_plain_u32_be {
                 true => dst.put_u32(value as u32),
@@ -260,9 +273,9 @@ fn load(uint: Uint, field: &[u8]) -> u64 {
 /// What a header means whose length is below `min`, that of the shortest block, or nearly 2^63 or
 /// more.
 #[cold]
-fn unusual(value: u64, delta: i64, min: usize, strip: usize) -> Result<Header, InvalidHeader> {
+fn unusual(value: u64, delta: i64, min: u64, strip: usize) -> Result<Header, InvalidHeader> {
     let payload_len = i128::from(value) + i128::from(delta);
-    if payload_len < min as i128 {
+    if payload_len < i128::from(min) {
         return Err(InvalidHeader("its length is less than what it counts"));
     }
     Ok(Header::Complete {

@@ -17,7 +17,7 @@ use crate::error::ConfigError;
 ///   header        payload                  header  payload: 7 - 2 bytes
 /// ```
 ///
-/// Big-endian, and at most 8 MiB a block (or what the integer can represent, if that is less), by
+/// Big-endian, and at most 8 MiB a whole block (or what the integer can represent, if that is less), by
 /// default. Builder methods reject a limit that the integer cannot represent, so every
 /// `LengthPrefix` is valid.
 ///
@@ -36,8 +36,9 @@ use crate::error::ConfigError;
 /// assert_eq!(header_of_5(LengthPrefix::u64()), [0, 0, 0, 0, 0, 0, 0, 5]);
 ///
 /// assert_eq!(LengthPrefix::u16().block_lens(), 0..=65_535);
-/// assert_eq!(LengthPrefix::u32().block_lens(), 0..=8 * 1024 * 1024);
-/// assert_eq!(LengthPrefix::u16().max_block_len(4_096)?.block_lens(), 0..=4_096);
+/// assert_eq!(LengthPrefix::u32().block_lens(), 0..=4_294_967_295);
+/// assert_eq!(LengthPrefix::u32().max_whole_len(), 8 * 1024 * 1024);
+/// assert_eq!(LengthPrefix::u16().max_block_len(4_096)?.max_whole_len(), 4_096);
 /// assert!(LengthPrefix::u8().max_block_len(256).is_err()); // 256 does not fit one byte
 /// # Ok::<(), ConfigError>(())
 /// ```
@@ -46,7 +47,7 @@ pub struct LengthPrefix {
     uint: Uint,
     /// Whether the integer counts its own bytes as well.
     including_header: bool,
-    /// Largest payload, in bytes; with the header, if that is counted, it fits the integer.
+    /// Longest whole block, in bytes; with the header, if that is counted, it fits the integer.
     max: usize,
     /// Whether the user set `max`, which is then never lowered for them.
     explicit_max: bool,
@@ -68,13 +69,13 @@ impl LengthPrefix {
         Self::of_width(2)
     }
 
-    /// A prefix of 4 bytes: blocks of at most 8 MiB by default.
+    /// A prefix of 4 bytes: whole blocks of at most 8 MiB by default.
     #[must_use]
     pub fn u32() -> Self {
         Self::of_width(4)
     }
 
-    /// A prefix of 8 bytes: blocks of at most 8 MiB by default.
+    /// A prefix of 8 bytes: whole blocks of at most 8 MiB by default.
     #[must_use]
     pub fn u64() -> Self {
         Self::of_width(8)
@@ -142,7 +143,7 @@ impl LengthPrefix {
         Ok(self)
     }
 
-    /// Sets the longest payload, in bytes, in either direction.
+    /// Sets the longest block that is received or sent whole, in bytes.
     ///
     /// # Errors
     ///
@@ -161,10 +162,15 @@ impl LengthPrefix {
         Ok(self)
     }
 
-    /// The longest payload that the integer can represent and an allocation can hold.
+    /// The longest block that the integer can represent.
+    #[inline]
+    fn longest(&self) -> u64 {
+        self.uint.max() - self.counted_header()
+    }
+
+    /// The longest block that the integer can represent and an allocation can hold.
     fn max_encodable(&self) -> usize {
-        let max = self.uint.max() - self.counted_header();
-        usize::try_from(max).map_or(MAX_LIMIT, |max| max.min(MAX_LIMIT))
+        usize::try_from(self.longest()).map_or(MAX_LIMIT, |max| max.min(MAX_LIMIT))
     }
 
     /// What the integer counts beyond the payload's length.
@@ -187,8 +193,13 @@ impl Default for LengthPrefix {
 
 impl Framing for LengthPrefix {
     #[inline]
-    fn block_lens(&self) -> RangeInclusive<usize> {
-        0..=self.max
+    fn block_lens(&self) -> RangeInclusive<u64> {
+        0..=self.longest()
+    }
+
+    #[inline]
+    fn max_whole_len(&self) -> u64 {
+        self.max as u64
     }
 
     #[inline]
@@ -224,11 +235,11 @@ impl Framing for LengthPrefix {
     }
 
     #[inline]
-    fn encode_header(&self, payload_len: usize, dst: &mut impl BufMut) {
+    fn encode_header(&self, block_len: u64, dst: &mut impl BufMut) {
         if self.is_plain_u32_be {
-            return dst.put_u32(payload_len as u32);
+            return dst.put_u32(block_len as u32);
         }
-        let raw_len = payload_len as u64 + self.counted_header();
+        let raw_len = block_len + self.counted_header();
         self.uint.store(raw_len, dst);
     }
 

@@ -19,7 +19,7 @@ const MAX_VARINT_LEN: usize = 10;
 /// ```
 ///
 /// Each byte carries 7 bits, least significant first; all but the last have their top bit set.
-/// At most 10 bytes, and at most 8 MiB a block by default. A longer encoding than needed (`80 00`
+/// At most 10 bytes, and at most 8 MiB a whole block by default. A longer encoding than needed (`80 00`
 /// for 0) is accepted, as protobuf's readers do, and never written.
 ///
 /// ```
@@ -30,17 +30,17 @@ const MAX_VARINT_LEN: usize = 10;
 /// let mut wire = BytesMut::new();
 /// BlockCodec::new(Varint::new()).encode(Bytes::from(vec![7; 300]), &mut wire)?;
 /// assert_eq!((&wire[..2], wire.len()), (&[0xac, 0x02][..], 302));
-/// assert_eq!(Varint::new().max_block_len(300)?.block_lens(), 0..=300);
+/// assert_eq!(Varint::new().max_block_len(300)?.max_whole_len(), 300);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Varint {
-    /// Largest payload, in bytes.
+    /// Longest whole block, in bytes.
     max: usize,
 }
 
 impl Varint {
-    /// Blocks of at most 8 MiB.
+    /// Whole blocks of at most 8 MiB.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -48,7 +48,7 @@ impl Varint {
         }
     }
 
-    /// Sets the longest payload, in bytes, in either direction.
+    /// Sets the longest block that is received or sent whole, in bytes.
     ///
     /// # Errors
     ///
@@ -73,8 +73,13 @@ impl Default for Varint {
 
 impl Framing for Varint {
     #[inline]
-    fn block_lens(&self) -> RangeInclusive<usize> {
-        0..=self.max
+    fn block_lens(&self) -> RangeInclusive<u64> {
+        0..=u64::MAX
+    }
+
+    #[inline]
+    fn max_whole_len(&self) -> u64 {
+        self.max as u64
     }
 
     #[inline]
@@ -107,8 +112,8 @@ impl Framing for Varint {
     }
 
     #[inline]
-    fn encode_header(&self, payload_len: usize, dst: &mut impl BufMut) {
-        let mut left = payload_len as u64;
+    fn encode_header(&self, block_len: u64, dst: &mut impl BufMut) {
+        let mut left = block_len;
         while left > 0x7f {
             dst.put_u8(left as u8 | 0x80);
             left >>= 7;

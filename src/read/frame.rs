@@ -112,7 +112,7 @@ impl<F: Framing> FrameParser<F> {
             };
         }
         // The framing's own minimum, not a copy: most often it is a constant, and the test vanishes.
-        if !sound && payload_len < *self.framing.block_lens().start() {
+        if !sound && announced < *self.framing.block_lens().start() {
             return Parsed::Invalid(InvalidHeader("it announces less than the framing carries"));
         }
         if !sound && header_len == 0 && payload_len == 0 {
@@ -150,9 +150,10 @@ impl<F: Framing> FrameParser<F> {
     }
 }
 
-/// The longest payload that `framing` carries, as far as an allocation can hold it.
+/// The longest block that `framing` carries whole, as far as an allocation can hold it.
 pub(crate) fn longest<F: Framing>(framing: &F) -> usize {
-    (*framing.block_lens().end()).min(MAX_LIMIT)
+    let max = framing.max_whole_len().min(*framing.block_lens().end());
+    usize::try_from(max).map_or(MAX_LIMIT, |max| max.min(MAX_LIMIT))
 }
 
 #[cfg(test)]
@@ -213,8 +214,8 @@ mod tests {
     struct Hasty(u64);
 
     impl Framing for Hasty {
-        fn block_lens(&self) -> RangeInclusive<usize> {
-            2..=usize::MAX
+        fn block_lens(&self) -> RangeInclusive<u64> {
+            2..=u64::MAX
         }
 
         fn decode_header(&self, _front: &[u8]) -> Result<Header, InvalidHeader> {
@@ -224,7 +225,7 @@ mod tests {
             })
         }
 
-        fn encode_header(&self, _payload_len: usize, dst: &mut impl BufMut) {
+        fn encode_header(&self, _block_len: u64, dst: &mut impl BufMut) {
             dst.put_bytes(0, 8);
         }
     }
@@ -258,15 +259,15 @@ mod tests {
     struct Stubborn(Header);
 
     impl Framing for Stubborn {
-        fn block_lens(&self) -> RangeInclusive<usize> {
-            0..=usize::MAX
+        fn block_lens(&self) -> RangeInclusive<u64> {
+            0..=u64::MAX
         }
 
         fn decode_header(&self, _front: &[u8]) -> Result<Header, InvalidHeader> {
             Ok(self.0)
         }
 
-        fn encode_header(&self, _payload_len: usize, _dst: &mut impl BufMut) {}
+        fn encode_header(&self, _block_len: u64, _dst: &mut impl BufMut) {}
     }
 
     #[test]

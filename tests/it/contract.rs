@@ -14,13 +14,13 @@ use wholeblock::{
 /// A framing of which every answer can be chosen.
 #[derive(Clone)]
 struct Scheme {
-    lens: RangeInclusive<usize>,
+    lens: RangeInclusive<u64>,
     read: fn(&[u8]) -> Result<Header, InvalidHeader>,
-    write: fn(usize, &mut Vec<u8>),
+    write: fn(u64, &mut Vec<u8>),
 }
 
 impl Framing for Scheme {
-    fn block_lens(&self) -> RangeInclusive<usize> {
+    fn block_lens(&self) -> RangeInclusive<u64> {
         self.lens.clone()
     }
 
@@ -28,9 +28,9 @@ impl Framing for Scheme {
         (self.read)(front)
     }
 
-    fn encode_header(&self, payload_len: usize, dst: &mut impl BufMut) {
+    fn encode_header(&self, block_len: u64, dst: &mut impl BufMut) {
         let mut header = Vec::new();
-        (self.write)(payload_len, &mut header);
+        (self.write)(block_len, &mut header);
         dst.put_slice(&header);
     }
 }
@@ -79,7 +79,7 @@ fn broken() -> Vec<(&'static str, Scheme)> {
         (
             "a header reads back as what it was written for",
             Scheme {
-                lens: 0..=usize::MAX,
+                lens: 0..=u64::MAX,
                 ..SOUND
             },
         ),

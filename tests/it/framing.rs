@@ -117,7 +117,7 @@ fn a_decoder_that_is_fed_only_what_it_made_room_for_always_gets_on() {
 #[test]
 fn a_limit_means_the_same_on_both_sides() {
     fn check<F: Framing + Copy>(framing: F) {
-        let max = *framing.block_lens().end();
+        let max = framing.max_whole_len() as usize;
         let block = Bytes::from(vec![9; max]);
         let io = Scripted::default().send(&wire(framing, std::slice::from_ref(&block)));
         let (out, error) = collect(&mut Framed::new(io, BlockCodec::new(framing)));
@@ -129,14 +129,14 @@ fn a_limit_means_the_same_on_both_sides() {
             .encode(vec![9; max + 1].into(), &mut unsent)
             .unwrap_err();
         let refused = matches!(error, BlockError::WrongSize { max: m, actual, .. }
-            if m == max && actual == max + 1);
+            if m == max as u64 && actual == m + 1);
         assert!(refused, "{error:?}");
         assert!(unsent.is_empty(), "nothing of a refused block is written");
     }
 
     /// `larger` is the same on the wire, with a higher limit.
     fn check_refusal<F: Framing, L: Framing>(framing: F, larger: L) {
-        let max = *framing.block_lens().end();
+        let max = framing.max_whole_len() as usize;
         let header = wire(larger, &[vec![9; max + 1].into()]);
         let io = Scripted::default().send(&header[..header.len() - max - 1]);
         let (out, error) = collect(&mut Framed::new(io.then_silent(), BlockCodec::new(framing)));
@@ -295,7 +295,7 @@ struct Hasty {
 }
 
 impl Framing for Hasty {
-    fn block_lens(&self) -> RangeInclusive<usize> {
+    fn block_lens(&self) -> RangeInclusive<u64> {
         0..=100
     }
 
@@ -306,7 +306,7 @@ impl Framing for Hasty {
         })
     }
 
-    fn encode_header(&self, _payload_len: usize, dst: &mut impl BufMut) {
+    fn encode_header(&self, _block_len: u64, dst: &mut impl BufMut) {
         dst.put_bytes(0, self.header_len);
     }
 }
@@ -344,7 +344,7 @@ struct Mistaken {
 }
 
 impl Framing for Mistaken {
-    fn block_lens(&self) -> RangeInclusive<usize> {
+    fn block_lens(&self) -> RangeInclusive<u64> {
         0..=100
     }
 
@@ -358,7 +358,7 @@ impl Framing for Mistaken {
         })
     }
 
-    fn encode_header(&self, _payload_len: usize, dst: &mut impl BufMut) {
+    fn encode_header(&self, _block_len: u64, dst: &mut impl BufMut) {
         dst.put_bytes(b'h', self.written);
     }
 }
@@ -369,7 +369,7 @@ fn of_a_header_that_the_peer_would_read_otherwise_nothing_leaves() {
         let expect = |error: BlockError| {
             assert!(
                 matches!(error, BlockError::WrongHeader { announced, actual, index: 0, .. }
-                    if announced == told && actual == block.len()),
+                    if announced == told && actual == block.len() as u64),
                 "{written}: {error:?}"
             );
         };
@@ -619,7 +619,7 @@ struct Panicky {
 }
 
 impl Framing for Panicky {
-    fn block_lens(&self) -> RangeInclusive<usize> {
+    fn block_lens(&self) -> RangeInclusive<u64> {
         0..=0xffff
     }
 
@@ -628,10 +628,10 @@ impl Framing for Panicky {
         LengthPrefix::u16().decode_header(front)
     }
 
-    fn encode_header(&self, payload_len: usize, dst: &mut impl BufMut) {
-        dst.put_u8((payload_len >> 8) as u8);
-        assert!(self.reading || payload_len != 7, "written");
-        dst.put_u8(payload_len as u8);
+    fn encode_header(&self, block_len: u64, dst: &mut impl BufMut) {
+        dst.put_u8((block_len >> 8) as u8);
+        assert!(self.reading || block_len != 7, "written");
+        dst.put_u8(block_len as u8);
     }
 }
 
@@ -692,7 +692,7 @@ impl Clone for Forgetful {
 }
 
 impl Framing for Forgetful {
-    fn block_lens(&self) -> RangeInclusive<usize> {
+    fn block_lens(&self) -> RangeInclusive<u64> {
         0..=255
     }
 
@@ -709,8 +709,8 @@ impl Framing for Forgetful {
         }
     }
 
-    fn encode_header(&self, payload_len: usize, dst: &mut impl BufMut) {
-        dst.put_u8(payload_len as u8);
+    fn encode_header(&self, block_len: u64, dst: &mut impl BufMut) {
+        dst.put_u8(block_len as u8);
     }
 }
 
@@ -801,7 +801,7 @@ fn framing_that_waits_for_a_longer_header_than_it_says_breaks_the_contract() {
     #[derive(Clone)]
     struct Longer;
     impl Framing for Longer {
-        fn block_lens(&self) -> RangeInclusive<usize> {
+        fn block_lens(&self) -> RangeInclusive<u64> {
             0..=255
         }
         fn max_header_len(&self) -> usize {
@@ -816,8 +816,8 @@ fn framing_that_waits_for_a_longer_header_than_it_says_breaks_the_contract() {
                 _ => Header::Incomplete { at_least: 2 },
             })
         }
-        fn encode_header(&self, payload_len: usize, dst: &mut impl BufMut) {
-            dst.put_slice(&[0, payload_len as u8]);
+        fn encode_header(&self, block_len: u64, dst: &mut impl BufMut) {
+            dst.put_slice(&[0, block_len as u8]);
         }
     }
     let violation = check_framing(&Longer).unwrap_err().to_string();

@@ -130,7 +130,7 @@ fn every_error_of_a_receiver_is_an_io_error_with_its_numbers_inside() {
 
 #[test]
 fn every_error_of_a_sender_is_an_io_error_with_its_numbers_inside() {
-    const TOO_LONG: usize = 8 * 1024 * 1024 + 1;
+    const TOO_LONG: u64 = 8 * 1024 * 1024 + 1;
     let check = |error: io::Error, at: u64| {
         let inner = inner(&error, io::ErrorKind::InvalidInput);
         assert!(matches!(
@@ -141,11 +141,11 @@ fn every_error_of_a_sender_is_an_io_error_with_its_numbers_inside() {
     with_both!(|new| {
         let mut it = new(Scripted::default());
         check(
-            ready(it.feed(Bytes::from(vec![0; TOO_LONG]))).unwrap_err(),
+            ready(it.feed(Bytes::from(vec![0; TOO_LONG as usize]))).unwrap_err(),
             0,
         );
         ready(it.feed(Bytes::new())).unwrap();
-        let blocks = [vec![1], vec![0; TOO_LONG]];
+        let blocks = [vec![1], vec![0; TOO_LONG as usize]];
         let error = ready(send_blocks(&mut it, stream::iter(blocks))).unwrap_err();
         check(error, 2);
 

@@ -109,7 +109,7 @@ fn a_block_that_contradicts_its_header_is_refused_before_a_byte_of_it_leaves() {
         let expect = |error: BlockError| {
             assert!(
                 matches!(error, BlockError::WrongHeader { announced: Some(announced), actual, index: 1, .. }
-                    if announced == ((len as u64 + 4) ^ 1) + 1 && actual == len + 5),
+                    if announced == ((len as u64 + 4) ^ 1) + 1 && actual == len as u64 + 5),
                 "{error:?}"
             );
         };

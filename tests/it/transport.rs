@@ -423,7 +423,7 @@ fn a_block_of_the_wrong_size_leaves_the_sink_usable_and_is_named_by_its_index() 
         let error = ready(transport.feed(Bytes::from_static(wrong))).unwrap_err();
         assert!(
             matches!(error, BlockError::WrongSize { min: 5, max: 5, limit: 5, actual, index: 3 }
-                if actual == wrong.len()),
+                if actual == wrong.len() as u64),
             "{error:?}"
         );
     }

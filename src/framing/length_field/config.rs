@@ -48,17 +48,17 @@ pub struct LengthFieldConfig {
     pub adjustment: i64,
     /// How many bytes of the header's front are no part of a block; all of it by default.
     pub strip: Option<usize>,
-    /// The longest block; at most 8 MiB by default, or what the length field has room for.
+    /// The longest whole block; at most 8 MiB by default, or what the length field has room for.
     pub limit: LengthLimit,
 }
 
-/// The longest block, in bytes: what is stripped does not count, what is kept of a header does.
+/// The longest whole block, in bytes: what is stripped does not count, what is kept of a header does.
 ///
 /// ```
 /// use wholeblock::{Framing, LengthField, LengthLimit};
 ///
 /// let one_byte = LengthField::config().width(1); // has room for 255
-/// let longest = |limit| one_byte.limit(limit).build().map(|it| *it.block_lens().end());
+/// let longest = |limit| one_byte.limit(limit).build().map(|it| it.max_whole_len());
 /// assert!(longest(LengthLimit::Strict(1_000)).is_err());
 /// assert_eq!(longest(LengthLimit::Strict(100)), Ok(100));
 /// assert_eq!(longest(LengthLimit::Clamped(1_000)), Ok(255));
@@ -139,14 +139,14 @@ impl LengthFieldConfig {
         self.strip(0)
     }
 
-    /// Sets the longest block, in bytes: [`LengthLimit::Strict`].
+    /// Sets the longest whole block, in bytes: [`LengthLimit::Strict`].
     #[must_use]
     pub fn max_block_len(mut self, bytes: usize) -> Self {
         self.limit = LengthLimit::Strict(bytes);
         self
     }
 
-    /// Sets the [`limit`](Self#structfield.limit) on a block's length.
+    /// Sets the [`limit`](Self#structfield.limit) on a whole block's length.
     #[must_use]
     pub fn limit(mut self, limit: LengthLimit) -> Self {
         self.limit = limit;

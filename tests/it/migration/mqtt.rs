@@ -13,7 +13,7 @@ use super::check;
 struct Mqtt;
 
 impl Framing for Mqtt {
-    fn block_lens(&self) -> RangeInclusive<usize> {
+    fn block_lens(&self) -> RangeInclusive<u64> {
         2..=1 + 4 + 0x0fff_ffff // 28 bits
     }
 
@@ -36,7 +36,7 @@ impl Framing for Mqtt {
         }
     }
 
-    fn encode_header(&self, _: usize, _: &mut impl BufMut) {} // the block brings it along
+    fn encode_header(&self, _: u64, _: &mut impl BufMut) {} // the block brings it along
 }
 
 #[test]

@@ -30,7 +30,8 @@ pub fn numbered(lens: &[usize]) -> Vec<Bytes> {
 /// Numbered blocks of `lens` bytes, or the length nearest to that which `framing` carries.
 pub fn numbered_for<F: Framing>(framing: &F, lens: &[usize]) -> Vec<Bytes> {
     let carried = framing.block_lens();
-    let clamp = |&len: &usize| len.clamp(*carried.start(), *carried.end());
+    let most = framing.max_whole_len().min(*carried.end());
+    let clamp = |&len: &usize| (len as u64).clamp(*carried.start(), most) as usize;
     numbered(&lens.iter().map(clamp).collect::<Vec<_>>())
 }
 

@@ -250,7 +250,12 @@ fn agreed<F: Framing>(
 ) -> Option<(F, Reference)> {
     match (framing, reference) {
         (Ok(framing), Some(reference)) => {
-            assert_eq!(framing.block_lens(), reference.lens, "{reference:?}");
+            assert_eq!(framing.block_lens(), reference.carried, "{reference:?}");
+            assert_eq!(
+                framing.max_whole_len(),
+                *reference.lens.end() as u64,
+                "{reference:?}"
+            );
             Some((framing, reference))
         }
         (Err(_), None) => None,

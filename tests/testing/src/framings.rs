@@ -16,7 +16,7 @@ use crate::{
 pub struct Magic;
 
 impl Framing for Magic {
-    fn block_lens(&self) -> RangeInclusive<usize> {
+    fn block_lens(&self) -> RangeInclusive<u64> {
         0..=0xff_ffff
     }
 
@@ -34,9 +34,9 @@ impl Framing for Magic {
         })
     }
 
-    fn encode_header(&self, payload_len: usize, dst: &mut impl BufMut) {
+    fn encode_header(&self, block_len: u64, dst: &mut impl BufMut) {
         dst.put_slice(b"WB\x01");
-        dst.put_uint(payload_len as u64, 3);
+        dst.put_uint(block_len, 3);
     }
 }
 
@@ -62,8 +62,8 @@ impl Line {
 }
 
 impl Framing for Line {
-    fn block_lens(&self) -> RangeInclusive<usize> {
-        1..=self.most
+    fn block_lens(&self) -> RangeInclusive<u64> {
+        1..=self.most as u64
     }
 
     fn max_header_len(&self) -> usize {
@@ -83,7 +83,7 @@ impl Framing for Line {
         })
     }
 
-    fn encode_header(&self, _payload_len: usize, _dst: &mut impl BufMut) {}
+    fn encode_header(&self, _block_len: u64, _dst: &mut impl BufMut) {}
 }
 
 /// A framing, and the reference for it.

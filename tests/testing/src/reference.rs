@@ -15,8 +15,10 @@ const DEFAULT_MAX: usize = 8 * 1024 * 1024;
 #[derive(Clone, Debug)]
 pub struct Reference {
     wire: Wire,
-    /// The blocks it carries, in bytes.
+    /// The blocks that it carries whole, in bytes.
     pub lens: RangeInclusive<usize>,
+    /// All that it carries.
+    pub carried: RangeInclusive<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -58,14 +60,14 @@ pub enum Front {
 /// Why a block cannot be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    Size { min: usize, max: usize },
+    Size { min: u64, max: u64 },
     Header { announced: Option<u64> },
 }
 
 impl Refusal {
     /// Returns what `error` refuses a block for, the block's length, and its index. Panics if it is
     /// another error.
-    pub fn of(error: &BlockError) -> (Self, usize, u64) {
+    pub fn of(error: &BlockError) -> (Self, u64, u64) {
         match *error {
             BlockError::WrongSize {
                 min,
@@ -88,6 +90,7 @@ impl Refusal {
 impl Reference {
     /// None where the configuration cannot work.
     pub fn new(config: &Config) -> Option<Self> {
+        let carried = Self::carried(config)?;
         let lens = Self::unlimited(config)?;
         let max = match (config.max(), config) {
             (None, Config::Exact { .. } | Config::Own) => *lens.end(),
@@ -100,14 +103,23 @@ impl Reference {
         (max >= *lens.start()).then(|| Self {
             wire: Wire::new(config),
             lens: *lens.start()..=max,
+            carried,
         })
     }
 
     /// What the header can announce and an allocation can hold; none where that is nothing.
     pub(crate) fn unlimited(config: &Config) -> Option<RangeInclusive<usize>> {
+        let carried = Self::carried(config)?;
+        let (least, most) = (*carried.start(), (*carried.end()).min(MAX_LIMIT as u64));
+        (least <= most).then_some(least as usize..=most as usize)
+    }
+
+    /// What the header can announce; none where no configuration can.
+    fn carried(config: &Config) -> Option<RangeInclusive<u64>> {
         let (least, most): (i128, i128) = match (Wire::new(config), config) {
             (_, Config::Exact { len }) => {
-                return (1..=MAX_LIMIT).contains(&len.0).then_some(len.0..=len.0);
+                let carried = len.0 as u64..=len.0 as u64;
+                return (1..=MAX_LIMIT).contains(&len.0).then_some(carried);
             }
             (Wire::Own, _) => (0, 0xff_ffff),
             (Wire::Field(field), _) => {
@@ -125,8 +137,8 @@ impl Reference {
             }
             _ => (0, i128::MAX),
         };
-        let most = most.min(MAX_LIMIT as i128);
-        (0 <= least && least <= most).then_some(least as usize..=most as usize)
+        let most = most.min(u64::MAX.into());
+        (0 <= least && least <= most).then_some(least as u64..=most as u64)
     }
 
     /// Bytes of the longest header that is stripped.
@@ -156,6 +168,7 @@ impl Reference {
     pub fn write(&self, block: &[u8], max: usize, wire: &mut Vec<u8>) -> Result<(), Refusal> {
         let min = *self.lens.start();
         if !(min..=max).contains(&block.len()) {
+            let (min, max) = (min as u64, max as u64);
             return Err(Refusal::Size { min, max });
         }
         let start = wire.len();

@@ -239,6 +239,32 @@ impl<F: Framing, E> BlockCodec<F, E> {
         Ok(())
     }
 
+    /// Sets the longest block, in bytes, that
+    /// [`recv_reader`](crate::BlockTransport::recv_reader) receives part by part, from the next block on. By
+    /// default it is the longest that the framing carries. The limit for whole blocks does not count there.
+    ///
+    /// ```
+    /// # use wholeblock::{BlockCodec, BlockError, BlockTransport};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let mut codec = BlockCodec::length_prefixed(); // a u32
+    /// assert_eq!((codec.max_decode_len(), codec.max_reader_len()), (8 * 1024 * 1024, 4_294_967_295));
+    /// codec.set_max_reader_len(1 << 30);
+    /// let mut blocks = BlockTransport::new(&b"\x40\0\0\x01"[..], codec);
+    /// let error = blocks.recv_reader().await.unwrap_err();
+    /// assert!(matches!(error, BlockError::TooLarge { announced: 0x4000_0001, limit: 0x4000_0000, .. }));
+    /// # }
+    /// ```
+    pub fn set_max_reader_len(&mut self, max: u64) {
+        self.parser.set_max_in_parts(max);
+    }
+
+    /// The longest block, in bytes, that is received [part by part](Self::set_max_reader_len).
+    #[must_use]
+    pub fn max_reader_len(&self) -> u64 {
+        self.parser.max_in_parts()
+    }
+
     fn check_limit(&self, limit: usize) -> Result<(), ConfigError> {
         let (min, max) = (
             *self.framing().block_lens().start(),

@@ -163,6 +163,22 @@ pub enum BlockError {
         index: u64,
     },
 
+    /// The next block is longer than the memory that was brought for it. Nothing of it was taken: receive
+    /// it with more memory, or in another way.
+    #[error(
+        "block {index}, which begins at byte {offset}, has {len} bytes; there is room for {room}"
+    )]
+    NoRoom {
+        /// Payload bytes of the block.
+        len: u64,
+        /// Bytes of the memory that was brought.
+        room: u64,
+        /// The block.
+        index: u64,
+        /// Where it begins.
+        offset: u64,
+    },
+
     /// No bytes moved for the [stall timeout](crate#timeouts).
     #[error("nothing moved for {waited:?} at block {index}, which begins at byte {offset}")]
     Stalled {
@@ -221,7 +237,9 @@ impl BlockError {
             Self::Io(error) => error.kind(),
             Self::Truncated { .. } | Self::TooFew { .. } => io::ErrorKind::UnexpectedEof,
             Self::TooLarge { .. } | Self::InvalidHeader { .. } => io::ErrorKind::InvalidData,
-            Self::WrongSize { .. } | Self::WrongHeader { .. } => io::ErrorKind::InvalidInput,
+            Self::WrongSize { .. } | Self::WrongHeader { .. } | Self::NoRoom { .. } => {
+                io::ErrorKind::InvalidInput
+            }
             Self::Stalled { .. } | Self::Late { .. } => io::ErrorKind::TimedOut,
             Self::Source(error) => match error.downcast_ref::<io::Error>() {
                 Some(error) => error.kind(),
@@ -288,6 +306,17 @@ impl BlockError {
     #[must_use]
     pub fn is_caller_fault(&self) -> bool {
         matches!(self, Self::WrongSize { .. } | Self::WrongHeader { .. })
+    }
+}
+
+impl BlockError {
+    /// The error of a codec whose errors are `E`. One of the transport's becomes it as an
+    /// [`io::Error`].
+    pub(crate) fn into_codec_error<E: CodecError>(self) -> E {
+        match self {
+            Self::Io(error) => error.into(),
+            other => other.into(),
+        }
     }
 }
 

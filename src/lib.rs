@@ -173,8 +173,8 @@ pub use self::{
     payload::Payload,
     stats::{TransferStats, TransportStats},
     transport::{
-        Batch, BlockTransport, Close, ExpectNext, FeedBlock, Flush, NextBlock, Recv, RecvBatch,
-        SendBlock,
+        Batch, BlockReader, BlockTransport, Close, ExpectNext, FeedBlock, Flush, NextBlock, Recv,
+        RecvBatch, RecvInto, RecvReader, SendBlock,
     },
 };
 

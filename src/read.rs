@@ -7,18 +7,23 @@
 //! buffer    which allocation the buffer is
 //! growth    how large it is to be: numbers only
 //! frame     parses one block's front
+//! parts     a block that is taken part by part
+//! direct    a block that is read straight into the caller's memory
 //! ```
 
 mod buffer;
 mod decoder;
+mod direct;
 mod frame;
 mod front;
 mod growth;
+mod parts;
 mod state;
 
 pub use self::growth::{BATCH, DEFAULT_MAX_RETAINED, HEADER_SLACK};
 pub(crate) use self::{
     buffer::reclaim_exceeds,
     decoder::{DecodeState, Position, ReadStats},
+    direct::{Direct, ForMemory, LEAST_DIRECT},
     frame::{FrameLen, FrameParser, longest},
 };

@@ -13,6 +13,8 @@ macro_rules! opaque_debug {
 }
 
 mod lend;
+mod memory;
+mod reader;
 mod recv;
 mod send;
 
@@ -23,6 +25,8 @@ use tokio_util::codec::{Framed, FramedParts};
 
 pub use self::{
     lend::{Batch, Recv, RecvBatch},
+    memory::RecvInto,
+    reader::{BlockReader, RecvReader},
     recv::{ExpectNext, NextBlock},
     send::{Close, FeedBlock, Flush, SendBlock},
 };

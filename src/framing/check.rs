@@ -47,7 +47,7 @@ pub struct ContractViolation {
 ///     }
 ///
 ///     fn encode_header(&self, block_len: u64, dst: &mut impl BufMut) {
-///         dst.put_u8(payload_len as u8);
+///         dst.put_u8(block_len as u8);
 ///     }
 /// }
 ///

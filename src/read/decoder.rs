@@ -263,14 +263,9 @@ impl DecodeState {
                 received,
             })
         };
-        if let State::Skipping {
-            header_len,
-            announced,
-            skipped,
-        } = self.state
-        {
-            let received = skipped.saturating_sub(header_len);
-            return truncated(BlockPart::Payload, announced, received);
+        if let State::InParts(parts) = self.state {
+            let received = parts.taken.saturating_sub(parts.header_len);
+            return truncated(BlockPart::Payload, parts.len, received);
         }
         if rest.is_empty() {
             return None;
@@ -293,14 +288,17 @@ impl DecodeState {
                     received as u64,
                 )
             }
-            Parsed::Complete(_) | Parsed::TooLarge { .. } | Parsed::Invalid(_) => None,
+            Parsed::Complete(_)
+            | Parsed::Long { .. }
+            | Parsed::TooLarge { .. }
+            | Parsed::Invalid(_) => None,
         }
     }
 
     /// The index of the block at the front, if a part of it has arrived: there are `buffered` bytes.
     pub(crate) fn partial(&self, buffered: usize) -> Option<u64> {
-        let skipping = matches!(self.state, State::Skipping { .. });
-        (skipping || buffered > 0).then_some(self.position.index)
+        let in_parts = matches!(self.state, State::InParts(_));
+        (in_parts || buffered > 0).then_some(self.position.index)
     }
 
     /// Yields, by being pending once, if the task has received enough blocks for a turn.

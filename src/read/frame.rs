@@ -21,8 +21,11 @@ pub(crate) enum Parsed {
     TooLarge {
         header_len: usize,
         announced: u64,
-        limit: usize,
+        limit: u64,
     },
+    /// The whole header of a block that is over the limit for whole blocks, and may be received part by
+    /// part.
+    Long { header_len: usize, len: u64 },
     /// A header that the framing does not allow.
     Invalid(InvalidHeader),
 }
@@ -64,14 +67,21 @@ impl FrameLen {
 #[derive(Clone, Debug)]
 pub(crate) struct FrameParser<F> {
     framing: F,
-    /// Bytes of the longest payload.
+    /// Bytes of the longest whole payload.
     max: usize,
+    /// Bytes of the longest payload that is received part by part.
+    max_in_parts: u64,
 }
 
 impl<F: Framing> FrameParser<F> {
     pub(crate) fn new(framing: F) -> Self {
         let max = longest(&framing);
-        Self { framing, max }
+        let max_in_parts = *framing.block_lens().end();
+        Self {
+            framing,
+            max,
+            max_in_parts,
+        }
     }
 
     #[inline]
@@ -86,6 +96,41 @@ impl<F: Framing> FrameParser<F> {
     /// Sets the limit, in payload bytes.
     pub(crate) fn set_max(&mut self, max: usize) {
         self.max = max;
+    }
+
+    pub(crate) fn max_in_parts(&self) -> u64 {
+        self.max_in_parts
+    }
+
+    pub(crate) fn set_max_in_parts(&mut self, max: u64) {
+        self.max_in_parts = max;
+    }
+
+    /// Parses the block at the front of `front`, which is received part by part, so that the limit for
+    /// whole blocks does not count.
+    pub(crate) fn parse_in_parts(&self, front: &[u8]) -> Parsed {
+        let (header_len, len) = match self.parse(front) {
+            Parsed::Complete(frame) | Parsed::PartialPayload(frame) => {
+                (frame.header_len, frame.payload_len() as u64)
+            }
+            Parsed::TooLarge {
+                header_len,
+                announced,
+                ..
+            } => (header_len, announced),
+            other => return other,
+        };
+        if len > self.max_in_parts {
+            return Parsed::TooLarge {
+                header_len,
+                announced: len,
+                limit: self.max_in_parts,
+            };
+        }
+        match header_len > front.len() {
+            true => self.partial_header(header_len, front),
+            false => Parsed::Long { header_len, len },
+        }
     }
 
     /// Parses the block at the front of `front`.
@@ -108,7 +153,7 @@ impl<F: Framing> FrameParser<F> {
             return Parsed::TooLarge {
                 header_len,
                 announced,
-                limit: self.max,
+                limit: self.max as u64,
             };
         }
         // The framing's own minimum, not a copy: most often it is a constant, and the test vanishes.
@@ -245,7 +290,7 @@ mod tests {
     fn lengths_at_the_ends_of_what_a_framing_carries_do_not_overflow() {
         let too_large = FrameParser::new(Hasty(u64::MAX)).parse(b"eight byt");
         assert!(
-            matches!(too_large, Parsed::TooLarge { limit, .. } if limit == MAX_LIMIT),
+            matches!(too_large, Parsed::TooLarge { limit, .. } if limit == MAX_LIMIT as u64),
             "{too_large:?}"
         );
         let waits = FrameParser::new(Hasty(MAX_LIMIT as u64)).parse(b"eight byt");

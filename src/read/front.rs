@@ -9,13 +9,13 @@ use super::{
     decoder::{DecodeState, Position},
     frame::{FrameLen, Parsed},
     growth::{BATCH, Front},
-    state::{Failure, State},
+    state::{Failure, InParts, State},
 };
 use crate::error::{BlockError, HeaderBytes};
 
 /// Parses the block at the front of its argument. Not generic, so that what follows is compiled once
 /// and not for each framing.
-type Parse<'p> = &'p dyn Fn(&[u8]) -> Parsed;
+pub(super) type Parse<'p> = &'p dyn Fn(&[u8]) -> Parsed;
 
 impl DecodeState {
     /// The decoder's step for everything except a small whole block.
@@ -57,7 +57,26 @@ impl DecodeState {
         parse: Parse<'_>,
         src: &mut BytesMut,
     ) -> Result<Option<FrameLen>, BlockError> {
-        let parsed = match &mut self.state {
+        if let State::Partial { buffered, .. } = self.state {
+            if buffered == src.len() && !src.is_empty() {
+                // Nothing has arrived since. A header is parsed once for each read.
+                return Ok(None);
+            }
+        }
+        match self.look(parse, src)? {
+            Some(parsed) => self.settle(parse, parsed, src),
+            None => Ok(None),
+        }
+    }
+
+    /// Records what has arrived, and parses the block at the front; none while that is the rest of one to
+    /// be dropped.
+    pub(super) fn look(
+        &mut self,
+        parse: Parse<'_>,
+        src: &mut BytesMut,
+    ) -> Result<Option<Parsed>, BlockError> {
+        Ok(match &mut self.state {
             State::Failed {
                 failure,
                 buffered,
@@ -68,15 +87,11 @@ impl DecodeState {
                 src.truncate(*buffered);
                 return Err(failure.at(self.position));
             }
-            State::Whole(frame) if frame.wire_len <= src.len() => return Ok(Some(*frame)),
-            State::Partial { buffered, .. } if *buffered == src.len() && !src.is_empty() => {
-                // Nothing has arrived since. A header is parsed once for each read.
-                return Ok(None);
-            }
+            State::Whole(frame) if frame.wire_len <= src.len() => Some(Parsed::Complete(*frame)),
             State::Partial {
                 buffered,
                 frame: Some(frame),
-            } if *buffered < src.len() => {
+            } if *buffered <= src.len() && !src.is_empty() => {
                 let (buffered, frame) = (*buffered, *frame);
                 let parsed = match frame.wire_len <= src.len() {
                     true => Parsed::Complete(frame),
@@ -85,11 +100,18 @@ impl DecodeState {
                 self.record_read(buffered, parsed, src);
                 Some(parsed)
             }
-            _ => self.parse_unskipped(parse, src),
-        };
-        let Some(parsed) = parsed else {
-            return Ok(None);
-        };
+            _ => self.parse_undropped(parse, src),
+        })
+    }
+
+    /// Goes over to the state that `parsed`, at the front, asks for. Returns the block if it is whole;
+    /// otherwise reserves capacity for the rest of it.
+    pub(super) fn settle(
+        &mut self,
+        parse: Parse<'_>,
+        parsed: Parsed,
+        src: &mut BytesMut,
+    ) -> Result<Option<FrameLen>, BlockError> {
         let frame = match parsed {
             Parsed::Complete(frame) => {
                 self.state = State::Whole(frame);
@@ -99,7 +121,7 @@ impl DecodeState {
                 self.read_buf.reserve(src, Front::Known(frame.wire_len));
                 Some(frame)
             }
-            Parsed::PartialHeader { .. } => {
+            Parsed::PartialHeader { .. } | Parsed::Long { .. } => {
                 self.read_buf.reserve(src, Front::Unknown);
                 None
             }
@@ -110,7 +132,7 @@ impl DecodeState {
             } => {
                 let failure = Failure::TooLarge {
                     announced,
-                    limit: limit as u64,
+                    limit,
                     header: header_bytes(parse, header_len, src),
                 };
                 return Err(self.fail(failure, src.len()));
@@ -142,15 +164,12 @@ impl DecodeState {
         block
     }
 
-    /// Parses the block at the front, behind those that are skipped; none while the end of one of
+    /// Parses the block at the front, behind those whose bytes are dropped; none while the end of one of
     /// these is yet to come.
-    fn parse_unskipped(&mut self, parse: Parse<'_>, src: &mut BytesMut) -> Option<Parsed> {
-        if let State::Skipping { .. } = self.state {
-            self.count_read(src.len(), src);
-        }
+    fn parse_undropped(&mut self, parse: Parse<'_>, src: &mut BytesMut) -> Option<Parsed> {
         let mut told = false;
         loop {
-            self.skip(src)?;
+            self.drop_parts(src)?;
             let parsed = parse(src);
             if let State::Partial { buffered, .. } = self.state {
                 self.record_read(buffered, parsed, src);
@@ -169,47 +188,22 @@ impl DecodeState {
                             offset, announced, limit, "skipping blocks over the limit from here"
                         );
                     }
-                    self.state = State::Skipping {
+                    self.state = State::InParts(InParts {
                         header_len: header_len as u64,
-                        announced,
-                        skipped: 0,
-                    };
+                        len: announced,
+                        taken: 0,
+                        seen: src.len(),
+                        skipped: true,
+                        fragmented: false,
+                    });
                 }
                 _ => return Some(parsed),
             }
         }
     }
 
-    /// Drops what has arrived of a block that is skipped, if there is one; none while more of it is
-    /// to come.
-    fn skip(&mut self, src: &mut BytesMut) -> Option<()> {
-        let State::Skipping {
-            header_len,
-            announced,
-            skipped,
-        } = &mut self.state
-        else {
-            return Some(());
-        };
-        let wire_len = header_len.saturating_add(*announced);
-        let arrived = (wire_len - *skipped).min(src.len() as u64);
-        *skipped += arrived;
-        if *skipped < wire_len {
-            src.clear();
-            // Nothing of it is kept, so whatever its length, a batch at a time will do.
-            self.read_buf.reserve(src, Front::Unknown);
-            return None;
-        }
-        src.advance(arrived as usize);
-        self.position.index += 1;
-        self.position.offset = self.position.offset.saturating_add(wire_len);
-        self.stats.skipped_blocks += 1;
-        self.drain();
-        Some(())
-    }
-
     /// Records a read of `bytes` bytes, if there are any.
-    fn count_read(&mut self, bytes: usize, src: &BytesMut) {
+    pub(super) fn count_read(&mut self, bytes: usize, src: &BytesMut) {
         if bytes > 0 {
             trace!(bytes, "read");
             self.stats.reads += 1;
@@ -233,7 +227,7 @@ impl DecodeState {
         self.state = State::Failed {
             failure,
             buffered,
-            gap: matches!(self.state, State::Skipping { .. }),
+            gap: matches!(self.state, State::InParts(_)),
         };
         failure.at(self.position)
     }

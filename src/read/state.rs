@@ -17,8 +17,11 @@ use crate::{
 /// | `Failed` | the error again | the error again | the error again |
 ///
 /// In `Draining` and `Lending`, a small block goes out at once, without `Whole` between. A block over
-/// the limit is a header that is not allowed. If such blocks are skipped, its bytes are dropped in
-/// `Skipping` as they come, and after the last one the decoder goes on as `Draining`.
+/// the limit is a header that is not allowed.
+///
+/// In `InParts` the block at the front is taken as it comes. Whoever asks for the next block has what is
+/// left of it dropped. After its last byte the decoder goes on as `Draining`. A reader begins it in any
+/// state in which it finds a header, and so does a block over the limit, if these are skipped.
 ///
 /// ```text
 ///                 the block is whole         the block is taken or lent
@@ -52,12 +55,8 @@ pub(super) enum State {
     Lending { lent: usize, until: u64 },
     /// The block at the front was accepted, and is there.
     Whole(FrameLen),
-    /// A block over the limit is not kept. `skipped` of its bytes on the wire have come.
-    Skipping {
-        header_len: u64,
-        announced: u64,
-        skipped: u64,
-    },
+    /// The block at the front is taken part by part.
+    InParts(InParts),
     /// There are no more blocks, for this reason. The first `buffered` bytes in the buffer are those
     /// that had arrived.
     Failed {
@@ -66,6 +65,34 @@ pub(super) enum State {
         /// True if bytes were dropped, after those or before, so that no framing can go on.
         gap: bool,
     },
+}
+
+/// How much of a block that is taken part by part has been taken.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct InParts {
+    pub(super) header_len: u64,
+    /// Bytes of its payload.
+    pub(super) len: u64,
+    /// Bytes on the wire that are no longer in the buffer.
+    pub(super) taken: u64,
+    /// Bytes in the buffer, of which the read is recorded.
+    pub(super) seen: usize,
+    /// True if it is over the limit and taken for nobody.
+    pub(super) skipped: bool,
+    /// True if more than one read has brought it.
+    pub(super) fragmented: bool,
+}
+
+impl InParts {
+    /// Header and payload.
+    pub(super) fn wire_len(&self) -> u64 {
+        self.header_len.saturating_add(self.len)
+    }
+
+    /// Bytes on the wire that have not been taken.
+    pub(super) fn left(&self) -> u64 {
+        self.wire_len() - self.taken
+    }
 }
 
 impl Default for State {

@@ -85,7 +85,7 @@ where
             .transport
             .take()
             .expect("not polled after it was ready");
-        let accepted = match transport.poll_accepted(cx) {
+        let accepted = match transport.poll_accepted(cx, DecodeState::accept) {
             Poll::Ready(Ok(Some(frame))) => frame,
             Poll::Ready(Ok(None)) => return Poll::Ready(Ok(None)),
             Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),

@@ -12,7 +12,7 @@ use futures::{Stream, stream::FusedStream};
 use tokio::io::AsyncRead;
 use tokio_util::io::poll_read_buf;
 
-use super::{BlockTransport, Recv, RecvBatch, StreamEnd};
+use super::{BlockTransport, Recv, RecvBatch, RecvInto, RecvReader, StreamEnd};
 use crate::{
     codec::BlockCodec,
     coop,
@@ -20,9 +20,21 @@ use crate::{
     framing::Framing,
     helpers::BlockStream,
     pool::INITIAL_CAPACITY,
-    read::{DecodeState, FrameLen, Position},
+    read::{DecodeState, FrameParser, Position},
     timeout::Waiter,
 };
+
+/// Looks for something at the front of the read buffer. If it is not there, makes room for the next read
+/// to bring more of it.
+pub(super) trait Accept<F, R>:
+    FnMut(&mut DecodeState, &FrameParser<F>, &mut BytesMut) -> Result<Option<R>, BlockError>
+{
+}
+
+impl<F, R, A> Accept<F, R> for A where
+    A: FnMut(&mut DecodeState, &FrameParser<F>, &mut BytesMut) -> Result<Option<R>, BlockError>
+{
+}
 
 impl<T, F, E> BlockTransport<T, F, E>
 where
@@ -141,6 +153,85 @@ where
         }
     }
 
+    /// Receives the next block into the front of `memory`, and returns how many bytes it has. `None` as
+    /// [`recv`](Self::recv).
+    ///
+    /// The rest of a large block is read straight into `memory`, if at least 16 KiB of it have not
+    /// arrived. A smaller one is read together with what follows it, and copied.
+    ///
+    /// ```
+    /// # use wholeblock::{BlockCodec, BlockError, BlockTransport};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), BlockError> {
+    /// let wire = &b"\0\0\0\x05hello\0\0\0\x02me"[..]; // or a socket
+    /// let mut blocks = BlockTransport::new(wire, BlockCodec::length_prefixed());
+    /// let mut slab = [0; 4];
+    /// let error = blocks.recv_into(&mut slab).await.unwrap_err();
+    /// assert!(matches!(error, BlockError::NoRoom { len: 5, room: 4, index: 0, .. }));
+    /// assert_eq!(blocks.expect_next().await?, "hello"); // nothing was taken
+    /// assert_eq!(blocks.recv_into(&mut slab).await?, Some(2));
+    /// assert_eq!(&slab[..2], b"me");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`recv`](Self::recv), and [`BlockError::NoRoom`] for a block that is longer than `memory`, which
+    /// stays where it is. The limit for whole blocks holds here, too.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost if the future is dropped, or returns an error: what is in `memory` of an unfinished
+    /// block goes to the read buffer. (If it is leaked, with `mem::forget`, its block is lost.)
+    pub fn recv_into<'a>(&'a mut self, memory: &'a mut [u8]) -> RecvInto<'a, T, F, E> {
+        RecvInto {
+            transport: self,
+            memory,
+            direct: None,
+        }
+    }
+
+    /// Waits for the next block's header, and returns a reader of the block: for blocks of any length, which
+    /// need not fit the memory. `None` if the stream has ended between two blocks.
+    ///
+    /// The limit for whole blocks does not count here. The reader knows how long the block is before a byte
+    /// of it is read, and its user decides;
+    /// [`set_max_reader_len`](BlockCodec::set_max_reader_len) sets a limit for all. See [`BlockReader`].
+    ///
+    /// ```
+    /// # use tokio::io::{copy_buf, sink};
+    /// # use wholeblock::{BlockCodec, BlockTransport, LengthPrefix};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let wire = &b"\0\0\0\0\0\0\0\x05hello\0\0\0\0\0\0\0\x02me"[..];
+    /// # let mut file = sink();
+    /// let mut blocks = BlockTransport::new(wire, BlockCodec::new(LengthPrefix::u64()));
+    /// while let Some(mut block) = blocks.recv_reader().await? {
+    ///     if block.len() > 3 {
+    ///         continue; // dropped, so the rest of it is discarded
+    ///     }
+    ///     copy_buf(&mut block, &mut file).await?; // 64 KiB at most at a time
+    ///     assert_eq!((block.len(), block.remaining()), (2, 0));
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`recv`](Self::recv).
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost if the future is dropped. A reader that is dropped has given up the rest of its
+    /// block.
+    pub fn recv_reader(&mut self) -> RecvReader<'_, T, F, E> {
+        RecvReader {
+            transport: Some(self),
+        }
+    }
+
     /// Returns the next block, or [`BlockError::TooFew`] if the stream has ended: for an answer that must
     /// come.
     ///
@@ -167,7 +258,7 @@ where
         ExpectNext { next: self.next() }
     }
 
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, E>> {
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, BlockError>> {
         if self.read_buf.len() == self.read_buf.capacity() {
             // Before the first read nothing has justified any room, so the decoder has reserved none.
             self.read_buf.reserve(INITIAL_CAPACITY);
@@ -178,7 +269,7 @@ where
         if polled.is_pending() {
             self.codec.decode.park(&mut self.read_buf);
         }
-        polled.map_err(E::from)
+        polled.map_err(BlockError::Io)
     }
 
     #[inline]
@@ -209,7 +300,8 @@ where
             StreamEnd::Reached if self.codec.has_failed() => return Poll::Ready(None),
             StreamEnd::NotReached | StreamEnd::Reached => self.end = StreamEnd::NotReached,
         }
-        let accepted = ready!(self.poll_front_in_time(waiter, cx))?;
+        let accepted = ready!(self.poll_next_front(waiter, cx, DecodeState::accept))
+            .map_err(BlockError::into_codec_error::<E>)?;
         if accepted.is_none() {
             self.end = StreamEnd::Reached;
         }
@@ -229,18 +321,21 @@ where
         if let Some(block) = decode.lend_next(parser, &self.read_buf) {
             return Poll::Ready(Ok(Some(block))); // in a new turn
         }
-        let accepted = ready!(self.poll_accepted(cx))?;
+        let accepted = ready!(self.poll_accepted(cx, DecodeState::accept))?;
         let lent = accepted.map(|frame| self.codec.decode.lend_accepted(frame));
         Poll::Ready(Ok(lent))
     }
 
-    /// Waits for the next block, for a future that lends it. An error ends the wait.
-    pub(super) fn poll_accepted(
+    /// Waits until `accept` finds a block at the front, for a future that does not give it away. An error
+    /// ends the wait.
+    pub(super) fn poll_accepted<R>(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<FrameLen>, E>> {
-        let polled =
-            self.without_end_after_error(|this| this.poll_front_in_time(Waiter::Future, cx));
+        accept: impl Accept<F, R>,
+    ) -> Poll<Result<Option<R>, E>> {
+        let polled = self
+            .without_end_after_error(|this| this.poll_next_front(Waiter::Future, cx, accept))
+            .map_err(BlockError::into_codec_error::<E>);
         if matches!(polled, Poll::Ready(Err(_))) {
             self.pause();
         }
@@ -249,7 +344,7 @@ where
 
     /// Polls for a caller that gets no `None` because of an error. The stream gets one only after an
     /// error that the stream has returned.
-    fn without_end_after_error<P>(&mut self, poll: impl FnOnce(&mut Self) -> P) -> P {
+    pub(super) fn without_end_after_error<P>(&mut self, poll: impl FnOnce(&mut Self) -> P) -> P {
         let end = match self.codec.has_failed() {
             true => self.end,
             false => StreamEnd::NotReached,
@@ -260,25 +355,45 @@ where
         polled
     }
 
-    /// Waits until a whole block is at the front, and accepts it; none at the end.
-    fn poll_front(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<FrameLen>, E>> {
+    /// Waits, as long as is allowed, until `accept` finds a block at the front; none at the end.
+    fn poll_next_front<R>(
+        &mut self,
+        waiter: Waiter,
+        cx: &mut Context<'_>,
+        accept: impl Accept<F, R>,
+    ) -> Poll<Result<Option<R>, BlockError>> {
+        // Before the wait begins, because a yield between two blocks is no wait.
+        ready!(self.codec.decode.poll_charge(cx));
+        self.poll_receiving(waiter, cx, |this, cx| {
+            let polled = this.poll_front(cx, accept);
+            if matches!(polled, Poll::Ready(Err(_))) {
+                this.end = StreamEnd::Due;
+            }
+            polled
+        })
+    }
+
+    /// Reads until `accept` finds what it looks for at the front; none at the end.
+    pub(super) fn poll_front<R>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut accept: impl Accept<F, R>,
+    ) -> Poll<Result<Option<R>, BlockError>> {
         let decode = &mut self.codec.decode;
         decode.remove_lent(&mut self.read_buf);
         decode.unpark(&mut self.read_buf);
         let mut has_read = false;
         loop {
             let BlockCodec { parser, decode, .. } = &mut self.codec;
-            if let Some(frame) = decode.accept(parser, &mut self.read_buf)? {
-                return Poll::Ready(Ok(Some(frame)));
+            if let Some(accepted) = accept(decode, parser, &mut self.read_buf)? {
+                return Poll::Ready(Ok(Some(accepted)));
             }
-            if let (true, Some(timeouts)) = (has_read, &mut self.timeouts) {
-                if timeouts.block_is_late(decode.partial(self.read_buf.len())) {
-                    return Poll::Pending; // `poll_front_in_time` reports it
-                }
+            if has_read && self.is_late() {
+                return Poll::Pending; // `poll_receiving` reports it
             }
             has_read = true;
             // `accept` may have skipped many blocks.
-            ready!(decode.poll_charge(cx));
+            ready!(self.codec.decode.poll_charge(cx));
             if ready!(self.poll_read(cx))? == 0 {
                 let BlockCodec { parser, decode, .. } = &mut self.codec;
                 decode.end_of_stream(parser, &self.read_buf)?;
@@ -287,20 +402,24 @@ where
         }
     }
 
-    /// As [`poll_front`](Self::poll_front), within the time allowed. Taking longer is an error after
-    /// which the stream goes on.
-    fn poll_front_in_time(
+    /// True if the block at the front is unfinished and past its deadline.
+    pub(super) fn is_late(&mut self) -> bool {
+        let partial = self.codec.decode.partial(self.read_buf.len());
+        match &mut self.timeouts {
+            Some(timeouts) => timeouts.block_is_late(partial),
+            None => false,
+        }
+    }
+
+    /// Polls `receive` within the time allowed. Taking longer is an error after which the stream goes on.
+    pub(super) fn poll_receiving<R>(
         &mut self,
         waiter: Waiter,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<FrameLen>, E>> {
-        // Before the wait begins, because a yield between two blocks is no wait.
-        ready!(self.codec.decode.poll_charge(cx));
+        receive: impl FnOnce(&mut Self, &mut Context<'_>) -> Poll<Result<R, BlockError>>,
+    ) -> Poll<Result<R, BlockError>> {
         let reads = self.codec.decode.read_stats().reads;
-        let polled = self.poll_front(cx);
-        if matches!(polled, Poll::Ready(Err(_))) {
-            self.end = StreamEnd::Due;
-        }
+        let polled = receive(self, cx);
         let decoder = &self.codec.decode;
         let Some(timeouts) = &mut self.timeouts else {
             return polled;
@@ -313,7 +432,7 @@ where
         timeouts.set_waiter(waiter);
         let expired = timeouts.poll_expired(cx, decoder.partial(self.read_buf.len()), moved);
         let Position { index, offset } = decoder.position();
-        expired.map(|expired| Err(expired.at(index, offset).into()))
+        expired.map(|expired| Err(expired.at(index, offset)))
     }
 }
 

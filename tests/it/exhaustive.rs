@@ -111,6 +111,16 @@ fn a_mixture_of_forms_gives_the_same_blocks_and_end_whatever_the_reads() {
 }
 
 #[test]
+fn every_cut_of_every_stream_of_three_blocks_into_memory() {
+    receive_every_cut(Way::Memory);
+}
+
+#[test]
+fn every_cut_of_every_stream_of_three_blocks_by_a_reader() {
+    receive_every_cut(Way::Reader);
+}
+
+#[test]
 fn an_end_at_any_byte_of_longer_blocks_is_truncated_unless_it_is_between_two() {
     fn check<F: Framing + Copy>(case: Case<F>) {
         let blocks = blocks_for(&case.framing);

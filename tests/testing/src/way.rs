@@ -1,8 +1,8 @@
 use bytes::{Bytes, BytesMut};
 use futures::{FutureExt, Stream, StreamExt};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio_util::codec::Framed;
-use wholeblock::{BlockCodec, BlockError, BlockTransport, Framing, recv_blocks};
+use wholeblock::{BlockCodec, BlockError, BlockReader, BlockTransport, Framing, recv_blocks};
 
 use crate::ready;
 
@@ -15,17 +15,23 @@ pub enum Way {
     Owned,
     Lent,
     Batched,
+    /// `recv_into`.
+    Memory,
+    /// `recv_reader`, within the limit for whole blocks.
+    Reader,
     /// All of these in turn, another one after each block and after each wait.
     Mixed,
 }
 
 /// Every way there is: what is true of one is true of all.
-pub const WAYS: [Way; 6] = [
+pub const WAYS: [Way; 8] = [
     Way::Framed,
     Way::Helper,
     Way::Owned,
     Way::Lent,
     Way::Batched,
+    Way::Memory,
+    Way::Reader,
     Way::Mixed,
 ];
 
@@ -34,17 +40,20 @@ type Received = (Vec<Bytes>, Option<BlockError>);
 
 impl Way {
     /// Receives all blocks until the end or the first error. After either, there must be no more.
-    pub fn receive<T, F>(self, io: T, codec: BlockCodec<F>) -> Received
+    pub fn receive<T, F>(self, io: T, mut codec: BlockCodec<F>) -> Received
     where
         T: AsyncRead + AsyncWrite + Unpin,
         F: Framing,
     {
+        codec.set_max_reader_len(codec.max_decode_len() as u64);
         match self {
             Self::Framed => owned(Framed::new(io, codec)),
             Self::Helper => helper(Framed::new(io, codec)),
             Self::Owned => owned(BlockTransport::new(io, codec)),
             Self::Lent => lent(BlockTransport::new(io, codec)),
             Self::Batched => batched(BlockTransport::new(io, codec)),
+            Self::Memory => memory(BlockTransport::new(io, codec)),
+            Self::Reader => read(BlockTransport::new(io, codec)),
             Self::Mixed => mixed(BlockTransport::new(io, codec)),
         }
     }
@@ -115,6 +124,83 @@ where
     (received, error)
 }
 
+fn memory<T, F>(mut blocks: BlockTransport<T, F>) -> Received
+where
+    T: AsyncRead + Unpin,
+    F: Framing,
+{
+    let mut memory = Vec::new();
+    let mut received = Vec::new();
+    let error = loop {
+        match ready(blocks.recv_into(&mut memory)) {
+            Ok(Some(len)) => received.push(Bytes::copy_from_slice(&memory[..len])),
+            Ok(None) => break None,
+            Err(BlockError::NoRoom { len, .. }) => memory.resize(len as usize, 0),
+            Err(error) => break Some(error),
+        }
+    };
+    check_end(ready(blocks.recv_into(&mut memory)), error.as_ref());
+    (received, error)
+}
+
+fn read<T, F>(mut blocks: BlockTransport<T, F>) -> Received
+where
+    T: AsyncRead + Unpin,
+    F: Framing,
+{
+    let mut received = Vec::new();
+    let error = loop {
+        let block = match ready(blocks.recv_reader()) {
+            Ok(Some(reader)) => read_whole(reader, received.len()),
+            Ok(None) => break None,
+            Err(error) => break Some(error),
+        };
+        match block {
+            Ok(block) => received.push(block),
+            Err(error) => break Some(error),
+        }
+    };
+    check_end(ready(blocks.recv_reader()), error.as_ref());
+    (received, error)
+}
+
+/// Reads a block to its end, in one of several ways.
+fn read_whole<T, F>(mut reader: BlockReader<'_, T, F>, way: usize) -> Result<Bytes, BlockError>
+where
+    T: AsyncRead + Unpin,
+    F: Framing,
+{
+    let len = reader.len();
+    let mut block = Vec::new();
+    while reader.remaining() > 0 {
+        let before = block.len();
+        assert_eq!(reader.remaining(), len - before as u64);
+        match way % 4 {
+            0 => drop(ready(reader.read_to_end(&mut block))?),
+            1 => {
+                let mut few = [0; 7];
+                let bytes = ready(reader.read(&mut few))?;
+                block.extend_from_slice(&few[..bytes]);
+            }
+            2 => {
+                let lent = ready(reader.fill_buf())?;
+                let bytes = lent.len().min(1_000);
+                block.extend_from_slice(&lent[..bytes]);
+                reader.consume(bytes);
+            }
+            _ => {
+                block.reserve_exact(len as usize - before);
+                ready(reader.read_buf(&mut block))?;
+            }
+        }
+        assert!(block.len() > before, "an end before the end");
+    }
+    assert_eq!(block.len() as u64, len);
+    assert_eq!(ready(reader.read(&mut [0]))?, 0, "the block has ended");
+    assert!(ready(reader.fill_buf())?.is_empty());
+    Ok(block.into())
+}
+
 /// Checks that the end comes again after the end, and the same error again after one about the
 /// blocks.
 fn check_end<B>(again: Result<Option<B>, BlockError>, error: Option<&BlockError>) {
@@ -141,6 +227,8 @@ where
         out.owned(&mut framed);
         transport = framed.into();
         out.batched(&mut transport);
+        out.memory(&mut transport);
+        out.read(&mut transport);
         if let Some(error) = out.end {
             return (out.blocks, error);
         }
@@ -154,6 +242,7 @@ struct Mixture {
     /// The end, and the error that came with it.
     end: Option<Option<BlockError>>,
     polls: usize,
+    memory: Vec<u8>,
 }
 
 // One poll each: at a wait it is another form's turn.
@@ -198,6 +287,38 @@ impl Mixture {
             Some(Err(error)) => self.take(Some(Err(error))),
             None => self.take(None),
         }
+    }
+
+    /// Given up at each wait.
+    fn memory<T, F>(&mut self, blocks: &mut BlockTransport<T, F>)
+    where
+        T: AsyncRead + Unpin,
+        F: Framing,
+    {
+        let polled = match blocks.recv_into(&mut self.memory).now_or_never() {
+            Some(Err(BlockError::NoRoom { len, .. })) => {
+                self.memory.resize(len as usize, 0);
+                blocks.recv_into(&mut self.memory).now_or_never()
+            }
+            polled => polled,
+        };
+        self.take(
+            polled.map(|next| Ok(next?.map(|len| Bytes::copy_from_slice(&self.memory[..len])))),
+        );
+    }
+
+    /// Waits within a block, because a reader that is dropped discards the rest.
+    fn read<T, F>(&mut self, blocks: &mut BlockTransport<T, F>)
+    where
+        T: AsyncRead + Unpin,
+        F: Framing,
+    {
+        let polled = blocks.recv_reader().now_or_never();
+        let way = self.polls;
+        self.take(polled.map(|next| match next? {
+            Some(reader) => read_whole(reader, way).map(Some),
+            None => Ok(None),
+        }));
     }
 
     fn take(&mut self, polled: Option<Result<Option<Bytes>, BlockError>>) {

@@ -1,0 +1,150 @@
+//! A block that is taken part by part: by a reader, straight into the caller's memory, or by nobody.
+
+use bytes::{Buf, BytesMut};
+use tracing::trace;
+
+use super::{
+    decoder::DecodeState,
+    frame::{FrameParser, Parsed},
+    growth::Front,
+    state::{InParts, State},
+};
+use crate::{error::BlockError, framing::Framing};
+
+/// For a block of which parts are taken, so that a batch at a time will do, whatever its length.
+const NEXT_PART: Front = Front::Known(1);
+
+impl DecodeState {
+    /// Begins to take the block at the front part by part, once its header has come: returns how many
+    /// bytes its payload has. Otherwise reserves capacity for the header.
+    pub(crate) fn begin_parts<F: Framing>(
+        &mut self,
+        parser: &FrameParser<F>,
+        src: &mut BytesMut,
+    ) -> Result<Option<u64>, BlockError> {
+        let parse = |front: &[u8]| parser.parse_in_parts(front);
+        let header_came_before = match self.state {
+            State::Partial { buffered, .. } => buffered > 0,
+            _ => false,
+        };
+        let Some(parsed) = self.look(&parse, src)? else {
+            return Ok(None);
+        };
+        let (header_len, len, fragmented) = match parsed {
+            // A block of one length has no header that would tell it from the end of the stream.
+            Parsed::Long { .. } if src.is_empty() => {
+                self.read_buf.reserve(src, NEXT_PART);
+                self.state = State::default();
+                return Ok(None);
+            }
+            Parsed::Long { header_len, len } => (header_len, len, header_came_before),
+            // It was accepted as a whole one before, and its reads are recorded.
+            Parsed::Complete(frame) => (frame.header_len, frame.payload_len() as u64, false),
+            Parsed::PartialPayload(frame) => (frame.header_len, frame.payload_len() as u64, true),
+            _ => {
+                self.settle(&parse, parsed, src)?;
+                return Ok(None);
+            }
+        };
+        src.advance(header_len);
+        let parts = InParts {
+            header_len: header_len as u64,
+            len,
+            taken: header_len as u64,
+            seen: src.len(),
+            skipped: false,
+            fragmented,
+        };
+        self.state = State::InParts(parts);
+        self.end_parts_at_last_byte();
+        Ok(Some(len))
+    }
+
+    /// How many payload bytes of a block that is taken part by part are left; none if there is no such
+    /// block, because its last byte has been taken.
+    pub(crate) fn parts_left(&self) -> u64 {
+        match &self.state {
+            State::InParts(parts) => parts.left(),
+            _ => 0,
+        }
+    }
+
+    /// How many bytes at the front of `src` are of the block that is taken part by part. None if the
+    /// next read is to bring some, for which there is capacity then.
+    pub(crate) fn next_part(&mut self, src: &mut BytesMut) -> Option<usize> {
+        self.record_parts(src);
+        if self.parts_left() > 0 && src.is_empty() {
+            self.read_buf.reserve(src, NEXT_PART);
+            return None;
+        }
+        Some(self.buffered_part(src))
+    }
+
+    /// How many bytes at the front of `src` are of the block that is taken part by part.
+    pub(crate) fn buffered_part(&self, src: &[u8]) -> usize {
+        let left = self.parts_left();
+        usize::try_from(left).map_or(src.len(), |left| left.min(src.len()))
+    }
+
+    /// Takes the first `bytes` bytes of `src`, which are of the block that is taken part by part.
+    pub(crate) fn take_part(&mut self, bytes: usize, src: &mut BytesMut) {
+        match bytes == src.len() {
+            true => src.clear(), // its room can be read into again
+            false => src.advance(bytes),
+        }
+        if let State::InParts(parts) = &mut self.state {
+            parts.taken += bytes as u64;
+            parts.seen -= bytes;
+        }
+        self.end_parts_at_last_byte();
+    }
+
+    /// Records a read that brought `bytes` bytes of the block straight to its taker.
+    pub(crate) fn record_direct(&mut self, bytes: usize) {
+        if let State::InParts(parts) = &mut self.state {
+            trace!(bytes, "read");
+            self.stats.reads += 1;
+            parts.fragmented |= parts.taken > 0 || parts.seen > 0;
+            parts.taken += bytes as u64;
+        }
+        self.end_parts_at_last_byte();
+    }
+
+    /// Drops what has arrived of a block that is taken part by part, if there is one; none while more of
+    /// it is to come.
+    pub(super) fn drop_parts(&mut self, src: &mut BytesMut) -> Option<()> {
+        while let State::InParts(_) = self.state {
+            let bytes = self.next_part(src)?;
+            self.take_part(bytes, src);
+        }
+        Some(())
+    }
+
+    /// Records the bytes that have arrived of it.
+    fn record_parts(&mut self, src: &BytesMut) {
+        let State::InParts(parts) = &mut self.state else {
+            return;
+        };
+        let bytes = src.len() - parts.seen;
+        if bytes > 0 {
+            parts.fragmented |= parts.taken > 0 || parts.seen > 0;
+            parts.seen = src.len();
+            self.count_read(bytes, src);
+        }
+    }
+
+    /// Goes on with the next block, if the last byte of this one has been taken.
+    fn end_parts_at_last_byte(&mut self) {
+        let State::InParts(parts) = self.state else {
+            return;
+        };
+        if parts.left() > 0 {
+            return;
+        }
+        self.position.index += 1;
+        self.position.offset = self.position.offset.saturating_add(parts.wire_len());
+        self.stats.skipped_blocks += u64::from(parts.skipped);
+        self.stats.fragmented_blocks += u64::from(parts.fragmented && !parts.skipped);
+        self.drain();
+    }
+}

@@ -1,5 +1,7 @@
 //! The codec: what users configure, over the decoder and the framing.
 
+mod in_parts;
+
 use std::{
     fmt,
     marker::PhantomData,
@@ -9,6 +11,7 @@ use std::{
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
 
+pub(crate) use self::in_parts::Unfinished;
 use crate::{
     coop::{Meter, SENT_PER_TURN},
     error::{BlockError, CodecError, ConfigError},
@@ -81,6 +84,9 @@ pub struct BlockCodec<F, E = BlockError> {
     pub(crate) parser: FrameParser<F>,
     /// Bytes of the longest payload to send.
     encode_max: usize,
+    /// Bytes of the shortest payload that is not sent: one more, or 0 while no block can be sent. One test
+    /// for both, because each block meets it.
+    encode_end: usize,
     pub(crate) decode: DecodeState,
     encode: EncodeState,
     error: PhantomData<fn() -> E>,
@@ -95,6 +101,8 @@ struct EncodeState {
     bytes: u64,
     /// Blocks encoded, against the task's budget.
     meter: Meter,
+    /// The block after these, if it is sent part by part and has begun.
+    unfinished: Option<Unfinished>,
 }
 
 impl BlockCodec<Exact> {
@@ -146,8 +154,10 @@ impl<F: Framing> BlockCodec<F> {
     /// ```
     #[must_use]
     pub fn new(framing: F) -> Self {
+        let encode_max = longest(&framing);
         Self {
-            encode_max: longest(&framing),
+            encode_max,
+            encode_end: encode_max + 1,
             parser: FrameParser::new(framing),
             decode: DecodeState::default(),
             encode: EncodeState::default(),
@@ -185,6 +195,7 @@ impl<F: Framing, E> BlockCodec<F, E> {
         BlockCodec {
             parser: self.parser,
             encode_max: self.encode_max,
+            encode_end: self.encode_end,
             decode: self.decode,
             encode: self.encode,
             error: PhantomData,
@@ -236,6 +247,7 @@ impl<F: Framing, E> BlockCodec<F, E> {
     pub fn set_max_encode_len(&mut self, max: usize) -> Result<(), ConfigError> {
         self.check_limit(max)?;
         self.encode_max = max;
+        self.update_encode_end();
         Ok(())
     }
 
@@ -394,19 +406,23 @@ impl<F: Framing, E> BlockCodec<F, E> {
     #[must_use]
     pub fn with_framing<F2: Framing>(mut self, framing: F2) -> BlockCodec<F2, E> {
         self.decode.change_framing();
-        BlockCodec {
+        let mut codec = BlockCodec {
             encode_max: longest(&framing),
+            encode_end: 0,
             parser: FrameParser::new(framing),
             decode: self.decode,
             encode: self.encode,
             error: PhantomData,
-        }
+        };
+        codec.update_encode_end();
+        codec
     }
 
     /// As [`with_framing`](Self::with_framing), for a framing of the same type.
     pub fn set_framing(&mut self, framing: F) {
         self.decode.change_framing();
         self.encode_max = longest(&framing);
+        self.update_encode_end();
         self.parser = FrameParser::new(framing);
     }
 
@@ -425,8 +441,8 @@ impl<F: Framing, E> BlockCodec<F, E> {
     ) -> Result<(), BlockError> {
         let framing = self.framing();
         let len = payload.len();
-        if len > self.encode_max || (len as u64) < *framing.block_lens().start() {
-            return Err(self.wrong_size(len));
+        if len >= self.encode_end || (len as u64) < *framing.block_lens().start() {
+            return Err(self.refused(len));
         }
         if framing.proven().encoded {
             framing.encode_header(len as u64, dst);
@@ -441,7 +457,7 @@ impl<F: Framing, E> BlockCodec<F, E> {
     #[inline(never)]
     fn encode_unproven(&self, payload: &[u8], dst: &mut impl HeaderBuf) -> Result<(), BlockError> {
         let start = dst.as_ref().len();
-        let mut header = Unfinished { dst, start };
+        let mut header = UnfinishedHeader { dst, start };
         self.framing()
             .encode_header(payload.len() as u64, header.dst);
         self.read_back(&header.dst.as_ref()[start..], payload)?;
@@ -483,6 +499,13 @@ impl<F: Framing, E> BlockCodec<F, E> {
             actual: payload.len() as u64,
             index: self.encode.blocks,
         })
+    }
+
+    /// Why a block of `len` bytes cannot be sent.
+    #[cold]
+    fn refused(&self, len: usize) -> BlockError {
+        self.unfinished_error()
+            .unwrap_or_else(|| self.wrong_size(len))
     }
 
     #[cold]
@@ -538,6 +561,14 @@ impl<F, E> BlockCodec<F, E> {
         self.decode.has_failed()
     }
 
+    /// After a change of what it depends on.
+    fn update_encode_end(&mut self) {
+        self.encode_end = match self.encode.unfinished {
+            Some(_) => 0,
+            None => self.encode_max + 1,
+        };
+    }
+
     /// Counts bytes of blocks that were encoded.
     pub(crate) fn count_encoded(&mut self, bytes: u64) {
         self.encode.bytes += bytes;
@@ -587,6 +618,7 @@ impl<F: Framing, E> Clone for BlockCodec<F, E> {
         Self {
             parser: self.parser.clone(),
             encode_max: self.encode_max,
+            encode_end: self.encode_max + 1,
             decode: self.decode.fresh(),
             encode: EncodeState::default(),
             error: PhantomData,
@@ -607,12 +639,12 @@ impl<F: fmt::Debug, E> fmt::Debug for BlockCodec<F, E> {
 
 /// A header that is being appended, from `start` on, and is removed if it turns out wrong or the
 /// framing panics: half a header in the buffer would tear the stream.
-struct Unfinished<'d, B: HeaderBuf> {
+struct UnfinishedHeader<'d, B: HeaderBuf> {
     dst: &'d mut B,
     start: usize,
 }
 
-impl<B: HeaderBuf> Drop for Unfinished<'_, B> {
+impl<B: HeaderBuf> Drop for UnfinishedHeader<'_, B> {
     fn drop(&mut self) {
         self.dst.truncate(self.start);
     }

@@ -163,6 +163,31 @@ pub enum BlockError {
         index: u64,
     },
 
+    /// The block before was [sent part by part](crate::BlockTransport::send_from) and given up, or its
+    /// source failed, so nothing else can be sent: the peer would take it for the rest of that block.
+    /// [`send_rest_from`](crate::BlockTransport::send_rest_from) sends the rest.
+    #[error("no block can be sent, because block {index} is unfinished: {queued} of {len} bytes")]
+    Unfinished {
+        /// Payload bytes of the unfinished block that have been sent or queued.
+        queued: u64,
+        /// All of its payload bytes.
+        len: u64,
+        /// The unfinished block.
+        index: u64,
+    },
+
+    /// The source of a block that is [sent part by part](crate::BlockTransport::send_from) has another length
+    /// than was said.
+    #[error("the source of block {index} has {given} bytes{}, not {len}", OrMore(.given > .len))]
+    WrongSource {
+        /// Payload bytes of the block, as was said.
+        len: u64,
+        /// Bytes that the source has given; if these are more than `len`, it may have more.
+        given: u64,
+        /// The block.
+        index: u64,
+    },
+
     /// The next block is longer than the memory that was brought for it. Nothing of it was taken: receive
     /// it with more memory, or in another way.
     #[error(
@@ -202,8 +227,8 @@ pub enum BlockError {
         offset: u64,
     },
 
-    /// The source of the blocks to send failed: that of
-    /// [`try_send_blocks`](crate::try_send_blocks).
+    /// The source of what is to be sent failed: that of [`try_send_blocks`](crate::try_send_blocks) or
+    /// [`send_from`](crate::BlockTransport::send_from).
     #[error("the source of the blocks failed")]
     Source(#[source] Box<dyn Error + Send + Sync>),
 
@@ -218,7 +243,7 @@ impl BlockError {
     /// | kind | meaning |
     /// |---|---|
     /// | `UnexpectedEof`, `InvalidData` | the peer stopped short, or sent what the framing does not allow |
-    /// | `InvalidInput` | the caller sent what the framing does not carry |
+    /// | `InvalidInput` | the caller sent what cannot be sent, or brought too little memory |
     /// | `TimedOut` | no bytes moved for the stall timeout, or a block took longer than its deadline |
     /// | any other | the transport's own, or the source's; `Other` for a source with none |
     ///
@@ -237,9 +262,11 @@ impl BlockError {
             Self::Io(error) => error.kind(),
             Self::Truncated { .. } | Self::TooFew { .. } => io::ErrorKind::UnexpectedEof,
             Self::TooLarge { .. } | Self::InvalidHeader { .. } => io::ErrorKind::InvalidData,
-            Self::WrongSize { .. } | Self::WrongHeader { .. } | Self::NoRoom { .. } => {
-                io::ErrorKind::InvalidInput
-            }
+            Self::WrongSize { .. }
+            | Self::WrongHeader { .. }
+            | Self::WrongSource { .. }
+            | Self::Unfinished { .. }
+            | Self::NoRoom { .. } => io::ErrorKind::InvalidInput,
             Self::Stalled { .. } | Self::Late { .. } => io::ErrorKind::TimedOut,
             Self::Source(error) => match error.downcast_ref::<io::Error>() {
                 Some(error) => error.kind(),
@@ -290,8 +317,9 @@ impl BlockError {
         )
     }
 
-    /// True for a block that cannot be sent: [`WrongSize`](Self::WrongSize) and
-    /// [`WrongHeader`](Self::WrongHeader). Nothing of it was sent, and the transport remains usable.
+    /// True for what this end did wrong: [`WrongSize`](Self::WrongSize),
+    /// [`WrongHeader`](Self::WrongHeader), [`WrongSource`](Self::WrongSource),
+    /// [`Unfinished`](Self::Unfinished) and [`NoRoom`](Self::NoRoom).
     ///
     /// ```
     /// # use wholeblock::{BlockCodec, BlockTransport};
@@ -305,7 +333,15 @@ impl BlockError {
     /// ```
     #[must_use]
     pub fn is_caller_fault(&self) -> bool {
-        matches!(self, Self::WrongSize { .. } | Self::WrongHeader { .. })
+        use BlockError::{NoRoom, Unfinished, WrongHeader, WrongSize, WrongSource};
+        matches!(
+            self,
+            WrongSize { .. }
+                | WrongHeader { .. }
+                | WrongSource { .. }
+                | Unfinished { .. }
+                | NoRoom { .. }
+        )
     }
 }
 
@@ -506,6 +542,15 @@ impl fmt::Display for Allowed {
         } else {
             write!(f, "the framing carries {min} to {max}")
         }
+    }
+}
+
+/// What is not known of a source that has more than was said.
+struct OrMore(bool);
+
+impl fmt::Display for OrMore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0 { " or more" } else { "" })
     }
 }
 

@@ -174,7 +174,7 @@ pub use self::{
     stats::{TransferStats, TransportStats},
     transport::{
         Batch, BlockReader, BlockTransport, Close, ExpectNext, FeedBlock, Flush, NextBlock, Recv,
-        RecvBatch, RecvInto, RecvReader, SendBlock,
+        RecvBatch, RecvInto, RecvReader, SendBlock, SendFrom,
     },
 };
 

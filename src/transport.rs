@@ -17,6 +17,7 @@ mod memory;
 mod reader;
 mod recv;
 mod send;
+mod send_from;
 
 use std::{fmt, time::Duration};
 
@@ -29,6 +30,7 @@ pub use self::{
     reader::{BlockReader, RecvReader},
     recv::{ExpectNext, NextBlock},
     send::{Close, FeedBlock, Flush, SendBlock},
+    send_from::SendFrom,
 };
 use crate::{
     codec::BlockCodec,
@@ -535,6 +537,15 @@ impl<T, F, E> BlockTransport<T, F, E> {
     #[must_use]
     pub fn read_capacity(&self) -> usize {
         self.read_buf.capacity()
+    }
+
+    /// Returns how many bytes a block lacks that was [sent part by part](Self::send_from) and given up; none
+    /// if no block is unfinished.
+    ///
+    /// With all bytes there, it is 0 until the source is known to have ended.
+    #[must_use]
+    pub fn unfinished(&self) -> Option<u64> {
+        Some(self.codec.unfinished()?.missing)
     }
 
     /// Removes the blocks that were lent and counts the bytes that were queued, so that the codec can be

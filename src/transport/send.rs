@@ -10,9 +10,9 @@ use std::{
 
 use bytes::Bytes;
 use futures::Sink;
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::BlockTransport;
+use super::{BlockTransport, SendFrom};
 use crate::{
     codec::BlockCodec,
     error::{BlockError, CodecError},
@@ -93,6 +93,104 @@ where
         }
     }
 
+    /// Sends a block of `len` bytes that `source` gives, part by part, and flushes: for a block that does
+    /// not fit the memory, or comes from a file or another connection. Holds 64 KiB of it at most.
+    ///
+    /// The source has to end after `len` bytes; [`take`](tokio::io::AsyncReadExt::take) ends one that does
+    /// not by itself. `tokio_util::io::StreamReader` makes a source of a stream of `Bytes`. While the
+    /// source has nothing ready, what has come is flushed, except for the last byte. That is sent when the
+    /// source has ended.
+    ///
+    /// The limit for whole blocks does not count, only what the framing can announce.
+    ///
+    /// ```
+    /// # use std::io;
+    /// # use futures::stream;
+    /// # use tokio::io::AsyncReadExt;
+    /// # use tokio_util::io::StreamReader;
+    /// # use wholeblock::{BlockCodec, BlockError, BlockTransport};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), BlockError> {
+    /// # let file = tokio::io::repeat(7);
+    /// # let mut blocks = BlockTransport::new(vec![], BlockCodec::length_prefixed());
+    /// blocks.send_from(20_000_000, file.take(20_000_000)).await?;
+    ///
+    /// let parts = stream::iter([Ok::<_, io::Error>(&b"he"[..]), Ok(b"llo")]);
+    /// blocks.send_from(5, StreamReader::new(parts)).await?;
+    /// # assert!(blocks.get_ref().ends_with(b"\x07\0\0\0\x05hello"));
+    /// # assert_eq!(blocks.get_ref().len(), 20_000_013);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// - [`BlockError::WrongSize`] for a length that the framing does not carry.
+    /// - [`BlockError::WrongSource`] if the source ends before `len` bytes or has more, and
+    ///   [`BlockError::Source`] if it fails. If nothing of the block has been written, the block is
+    ///   taken back. Otherwise it is unfinished, as below.
+    /// - [`BlockError::WrongHeader`] for a kept header that announces another length. Nothing of the
+    ///   block is sent then.
+    /// - Any error of the transport.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the block stays unfinished: what has come from the source is sent or
+    /// queued. Nothing else can be sent then, because the peer would take it for the rest of the block.
+    /// Each attempt is a [`BlockError::Unfinished`].
+    ///
+    /// To go on, give the rest of the source to [`send_rest_from`](Self::send_rest_from), so pass `&mut
+    /// source`. Or [`close`](Self::close) the transport, whereupon the peer's error is
+    /// [`BlockError::Truncated`].
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tokio::{io::AsyncReadExt, time::timeout};
+    /// # use wholeblock::{BlockCodec, BlockError, BlockTransport};
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), BlockError> {
+    /// # let (near, mut far) = tokio::io::duplex(8); // holds 8 bytes
+    /// let mut blocks = BlockTransport::new(near, BlockCodec::length_prefixed());
+    /// let mut source = &b"hello, hello"[..];
+    /// let sending = blocks.send_from(12, &mut source);
+    /// assert!(timeout(Duration::from_secs(1), sending).await.is_err());
+    ///
+    /// let refused = blocks.feed("something else").await.unwrap_err();
+    /// assert!(matches!(refused, BlockError::Unfinished { len: 12, index: 0, .. }));
+    /// # let reading = tokio::spawn(async move {
+    /// #     let mut all = [0; 16];
+    /// #     far.read_exact(&mut all).await.map(|_| all)
+    /// # });
+    /// blocks.send_rest_from(&mut source).await?;
+    /// # assert_eq!(reading.await.unwrap()?, *b"\0\0\0\x0chello, hello");
+    /// assert_eq!(blocks.unfinished(), None);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn send_from<S>(&mut self, len: u64, source: S) -> SendFrom<'_, T, F, S, E>
+    where
+        S: AsyncRead + Unpin,
+    {
+        SendFrom::begin(self, len, source)
+    }
+
+    /// Sends the rest of a block that is unfinished, because a [`send_from`](Self::send_from) was given up
+    /// or its source failed. Flushes only, if there is none.
+    ///
+    /// # Errors
+    ///
+    /// As [`send_from`](Self::send_from). The lengths are those of the whole block.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`send_from`](Self::send_from), which shows this, too.
+    pub fn send_rest_from<S>(&mut self, source: S) -> SendFrom<'_, T, F, S, E>
+    where
+        S: AsyncRead + Unpin,
+    {
+        SendFrom::resume(self, source)
+    }
+
     /// Writes all that is queued, and flushes the transport below.
     ///
     /// # Errors
@@ -121,7 +219,7 @@ where
 
     /// Waits until there is room for another block.
     #[inline]
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), E>> {
+    pub(super) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), E>> {
         if self.writer.has_capacity() {
             return Poll::Ready(Ok(()));
         }
@@ -147,7 +245,7 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), E>> {
+    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), E>> {
         ready!(self.codec.poll_charge(cx));
         let polled = self.writer.poll_write(&mut self.io, cx);
         self.poll_in_time(polled, cx)

@@ -8,8 +8,9 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::AsyncWrite;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::io::poll_read_buf;
 
 use crate::{
     payload::Payload,
@@ -175,6 +176,36 @@ impl WriteQueue {
         self.chained.push_back(Chained { gap, payload });
         self.tail_start = self.flat.len();
         Ok(())
+    }
+
+    /// The buffer to append to: whatever is, follows all that is queued.
+    pub(crate) fn flat_mut(&mut self) -> &mut Vec<u8> {
+        if self.written > 0 || self.flat.capacity() == 0 {
+            self.make_room(0);
+        }
+        &mut self.flat
+    }
+
+    /// Reads at most `room` bytes from `source` once, and queues them.
+    pub(crate) fn poll_fill<S: AsyncRead + Unpin>(
+        &mut self,
+        source: &mut S,
+        cx: &mut Context<'_>,
+        room: usize,
+    ) -> Poll<io::Result<usize>> {
+        let flat = self.flat_mut();
+        flat.reserve_exact(room);
+        poll_read_buf(Pin::new(source), cx, &mut flat.limit(room))
+    }
+
+    /// The last `len` bytes, which are no chained payload.
+    pub(crate) fn last(&self, len: usize) -> &[u8] {
+        &self.flat[self.flat.len() - len..]
+    }
+
+    /// Removes the last `len` bytes, which are no chained payload.
+    pub(crate) fn retract(&mut self, len: usize) {
+        self.flat.truncate(self.flat.len() - len);
     }
 
     /// Queues `bytes` as they are.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::BytesMut;
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::trace;
 
 use super::queue::WriteQueue;
@@ -59,6 +59,40 @@ impl BlockWriter {
         self.queue.push(block, vectored, encode)
     }
 
+    /// Bytes that were ever queued.
+    pub(crate) fn total(&self) -> u64 {
+        self.written + self.len() as u64
+    }
+
+    /// The buffer to append to: whatever is, follows all that is queued.
+    pub(crate) fn flat_mut(&mut self) -> &mut Vec<u8> {
+        self.queue.flat_mut()
+    }
+
+    /// Reads at most `room` bytes from `source` once, and queues them.
+    pub(crate) fn poll_fill<S: AsyncRead + Unpin>(
+        &mut self,
+        source: &mut S,
+        cx: &mut Context<'_>,
+        room: usize,
+    ) -> Poll<io::Result<usize>> {
+        coop::poll_operation(cx, |cx| self.queue.poll_fill(source, cx, room))
+    }
+
+    /// The last `len` bytes, which were appended.
+    pub(crate) fn last(&self, len: usize) -> &[u8] {
+        self.queue.last(len)
+    }
+
+    /// Removes all bytes that were appended since `total` had been queued. Returns how many of them the
+    /// codec has counted.
+    pub(crate) fn retract(&mut self, total: u64) -> u64 {
+        self.queue.retract((self.total() - total) as usize);
+        let counted = self.counted.saturating_sub(total);
+        self.counted -= counted;
+        counted
+    }
+
     /// Queues `bytes` as they are: blocks that the codec has counted.
     pub(crate) fn push_raw(&mut self, bytes: &[u8]) {
         self.queue.push_raw(bytes);
@@ -68,7 +102,7 @@ impl BlockWriter {
     /// Returns how many bytes were queued since the last call, for the codec to count. Not done for each
     /// block, because it would cost a small one a twentieth.
     pub(crate) fn take_uncounted(&mut self) -> u64 {
-        let queued = self.written + self.len() as u64;
+        let queued = self.total();
         queued - mem::replace(&mut self.counted, queued)
     }
 

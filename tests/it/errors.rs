@@ -183,6 +183,43 @@ fn every_error_prints_its_numbers_and_becomes_an_io_error_of_the_right_kind() {
             io::ErrorKind::InvalidInput,
         ),
         (
+            BlockError::WrongSource {
+                len: 50,
+                given: 49,
+                index,
+            },
+            "the source of block 3 has 49 bytes, not 50",
+            io::ErrorKind::InvalidInput,
+        ),
+        (
+            BlockError::WrongSource {
+                len: 50,
+                given: 51,
+                index,
+            },
+            "the source of block 3 has 51 bytes or more, not 50",
+            io::ErrorKind::InvalidInput,
+        ),
+        (
+            BlockError::Unfinished {
+                queued: 5,
+                len: 50,
+                index,
+            },
+            "no block can be sent, because block 3 is unfinished: 5 of 50 bytes",
+            io::ErrorKind::InvalidInput,
+        ),
+        (
+            BlockError::NoRoom {
+                len: 50,
+                room: 49,
+                index,
+                offset,
+            },
+            "block 3, which begins at byte 153600, has 50 bytes; there is room for 49",
+            io::ErrorKind::InvalidInput,
+        ),
+        (
             BlockError::Stalled {
                 waited: Duration::from_secs(30),
                 index,

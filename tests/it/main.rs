@@ -20,6 +20,7 @@ mod oversize;
 mod payload;
 mod recv;
 mod send;
+mod send_from;
 mod short_reads;
 mod timeouts;
 mod transport;

@@ -1,0 +1,160 @@
+//! A block that is sent part by part: what the codec knows of it.
+
+use super::{BlockCodec, HeaderBuf, UnfinishedHeader};
+use crate::{
+    error::BlockError,
+    framing::{Framing, Header, InvalidHeader, MAX_HEADER_LEN},
+};
+
+/// A block of which the header has been queued, and not the whole payload. No other block can be sent
+/// before the rest of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unfinished {
+    /// Payload bytes of the block.
+    pub(crate) len: u64,
+    /// Those of them that have not come from its source.
+    pub(crate) missing: u64,
+    /// The last byte, once it has come. It is queued when the source has ended, so that a source with more
+    /// never completes a block.
+    last: Option<u8>,
+    /// Bytes that are stripped in front of it.
+    header_len: usize,
+}
+
+impl Unfinished {
+    /// Records that its source has given `bytes` bytes, the last ones in `queued`.
+    pub(crate) fn add(&mut self, bytes: usize, queued: &mut Vec<u8>) {
+        self.missing -= bytes as u64;
+        if self.missing == 0 {
+            self.last = queued.pop();
+        }
+    }
+
+    /// The error of whoever tries to send another block.
+    fn error(&self, index: u64) -> BlockError {
+        let held_back = u64::from(self.last.is_some());
+        BlockError::Unfinished {
+            queued: self.len - self.missing - held_back,
+            len: self.len,
+            index,
+        }
+    }
+}
+
+impl<F: Framing, E> BlockCodec<F, E> {
+    /// Begins a block of `len` payload bytes, which come part by part: appends its header to `dst`.
+    pub(crate) fn begin_unfinished(
+        &mut self,
+        len: u64,
+        dst: &mut impl HeaderBuf,
+    ) -> Result<(), BlockError> {
+        if let Some(error) = self.unfinished_error() {
+            return Err(error);
+        }
+        let (min, max) = self.framing().block_lens().into_inner();
+        if len < min || len > max {
+            return Err(BlockError::WrongSize {
+                min,
+                max,
+                limit: max,
+                actual: len,
+                index: self.encode.blocks,
+            });
+        }
+        let start = dst.as_ref().len();
+        let mut header = UnfinishedHeader { dst, start };
+        self.framing().encode_header(len, header.dst);
+        let header_len = header.dst.as_ref().len() - start;
+        let unfinished = Unfinished {
+            len,
+            missing: len,
+            last: None,
+            header_len,
+        };
+        self.check(&unfinished, &header.dst.as_ref()[start..])?;
+        header.start = usize::MAX;
+        self.set_unfinished(Some(unfinished));
+        Ok(())
+    }
+
+    /// Reads the front of the unfinished block as the peer will, of which a kept header is a part. False
+    /// if it takes more of the block to tell.
+    pub(crate) fn check_unfinished(&self, front: &[u8]) -> Result<bool, BlockError> {
+        match &self.encode.unfinished {
+            Some(unfinished) => self.check(unfinished, front),
+            None => Ok(true),
+        }
+    }
+
+    fn check(&self, unfinished: &Unfinished, front: &[u8]) -> Result<bool, BlockError> {
+        if self.framing().proven().encoded {
+            return Ok(true);
+        }
+        let &Unfinished {
+            len, header_len, ..
+        } = unfinished;
+        let arrived = (front.len() - header_len) as u64;
+        let (announced, reason) = match self.framing().decode_header(front) {
+            Ok(Header::Complete {
+                stripped,
+                block_len,
+            }) if stripped == header_len => (Some(block_len), None),
+            Ok(Header::Incomplete { .. }) if arrived < len && front.len() < MAX_HEADER_LEN => {
+                return Ok(false);
+            }
+            Err(InvalidHeader(reason)) => (None, Some(reason)),
+            Ok(_) => (None, None),
+        };
+        if announced == Some(len) {
+            return Ok(true);
+        }
+        Err(BlockError::WrongHeader {
+            announced,
+            reason,
+            actual: len,
+            index: self.encode.blocks,
+        })
+    }
+
+    /// Appends what was held back of the unfinished block to `dst`, because its source has ended.
+    pub(crate) fn queue_last(&mut self, dst: &mut Vec<u8>) {
+        if let Some(unfinished) = &mut self.encode.unfinished {
+            dst.extend(unfinished.last.take());
+        }
+    }
+
+    /// Records that the source of the unfinished block has ended: the block is no longer unfinished, and
+    /// all of it is in `dst`.
+    pub(crate) fn end_unfinished(&mut self, dst: &mut Vec<u8>) {
+        self.queue_last(dst);
+        self.encode.blocks += 1;
+        self.set_unfinished(None);
+    }
+
+    /// Forgets the unfinished block, of which nothing was sent, and `bytes` bytes of it that were counted.
+    pub(crate) fn forget_unfinished(&mut self, bytes: u64) {
+        self.encode.bytes -= bytes;
+        self.set_unfinished(None);
+    }
+}
+
+impl<F, E> BlockCodec<F, E> {
+    pub(crate) fn unfinished(&self) -> Option<Unfinished> {
+        self.encode.unfinished
+    }
+
+    pub(crate) fn unfinished_mut(&mut self) -> Option<&mut Unfinished> {
+        self.encode.unfinished.as_mut()
+    }
+
+    /// Why no other block can be sent, if an unfinished one is in the way.
+    pub(crate) fn unfinished_error(&self) -> Option<BlockError> {
+        let unfinished = self.encode.unfinished?;
+        Some(unfinished.error(self.encode.blocks))
+    }
+
+    fn set_unfinished(&mut self, unfinished: Option<Unfinished>) {
+        self.encode.unfinished = unfinished;
+        self.update_encode_end();
+    }
+}

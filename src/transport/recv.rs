@@ -199,6 +199,9 @@ where
     /// of it is read, and its user decides;
     /// [`set_max_reader_len`](BlockCodec::set_max_reader_len) sets a limit for all. See [`BlockReader`].
     ///
+    /// In a loop that also sends on the transport, write `let Some(mut block) = … else { break };`, and drop
+    /// the reader before you send.
+    ///
     /// ```
     /// # use tokio::io::{copy_buf, sink};
     /// # use wholeblock::{BlockCodec, BlockTransport, LengthPrefix};

@@ -360,6 +360,32 @@ impl<F: Framing, E> BlockCodec<F, E> {
         self
     }
 
+    /// Whether to return a [`BlockError::Skipped`] for each block that is
+    /// [skipped](Self::skip_too_large), as soon as its header has come. By default none is.
+    ///
+    /// It takes the place of the block, in order, so that a server can answer at once. The stream goes on:
+    /// ask again. Use it with a [`BlockTransport`](crate::BlockTransport): the stream of a `Framed` ends
+    /// after an error, and may leave blocks in its buffer.
+    ///
+    /// ```
+    /// # use wholeblock::{BlockCodec, BlockError, BlockTransport, LengthPrefix};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let framing = LengthPrefix::u8().max_block_len(3)?;
+    /// let codec = BlockCodec::new(framing).skip_too_large(true).report_skipped(true);
+    /// let mut blocks = BlockTransport::new(&b"\x05hello\x02me"[..], codec);
+    /// let skipped = blocks.next().await.expect("an error").unwrap_err();
+    /// assert!(matches!(skipped, BlockError::Skipped { announced: 5, limit: 3, index: 0, .. }));
+    /// assert_eq!(blocks.next().await.expect("a block")?, "me");
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn report_skipped(mut self, report: bool) -> Self {
+        self.decode.set_report_skipped(report);
+        self
+    }
+
     /// How many blocks over the limit have been [skipped](Self::skip_too_large).
     #[must_use]
     pub fn skipped_blocks(&self) -> u64 {

@@ -101,6 +101,26 @@ pub enum BlockError {
         offset: u64,
     },
 
+    /// A header announced a block over the codec's limit, and the block is skipped: it is dropped as it
+    /// comes. The stream goes on. Only if this is
+    /// [asked for](crate::BlockCodec::report_skipped).
+    #[error(
+        "block {index}, which begins at byte {offset}, is skipped: it announces {announced} bytes; \
+         the limit is {limit}{}", InBrackets(*.header)
+    )]
+    Skipped {
+        /// Payload bytes the header announced.
+        announced: u64,
+        /// Payload bytes allowed.
+        limit: u64,
+        /// The bytes that announced it.
+        header: HeaderBytes,
+        /// The block.
+        index: u64,
+        /// Where it begins.
+        offset: u64,
+    },
+
     /// A header is malformed.
     #[error(
         "invalid header in block {index}, which begins at byte {offset}: {reason}{}",
@@ -261,7 +281,9 @@ impl BlockError {
         match self {
             Self::Io(error) => error.kind(),
             Self::Truncated { .. } | Self::TooFew { .. } => io::ErrorKind::UnexpectedEof,
-            Self::TooLarge { .. } | Self::InvalidHeader { .. } => io::ErrorKind::InvalidData,
+            Self::TooLarge { .. } | Self::Skipped { .. } | Self::InvalidHeader { .. } => {
+                io::ErrorKind::InvalidData
+            }
             Self::WrongSize { .. }
             | Self::WrongHeader { .. }
             | Self::WrongSource { .. }
@@ -297,7 +319,7 @@ impl BlockError {
     }
 
     /// True for what the peer did wrong: [`Truncated`](Self::Truncated), [`TooLarge`](Self::TooLarge),
-    /// [`InvalidHeader`](Self::InvalidHeader) and [`TooFew`](Self::TooFew).
+    /// [`Skipped`](Self::Skipped), [`InvalidHeader`](Self::InvalidHeader) and [`TooFew`](Self::TooFew).
     ///
     /// ```
     /// # use wholeblock::{BlockCodec, BlockTransport};
@@ -310,10 +332,14 @@ impl BlockError {
     /// ```
     #[must_use]
     pub fn is_peer_fault(&self) -> bool {
-        use BlockError::{InvalidHeader, TooFew, TooLarge, Truncated};
+        use BlockError::{InvalidHeader, Skipped, TooFew, TooLarge, Truncated};
         matches!(
             self,
-            Truncated { .. } | TooLarge { .. } | InvalidHeader { .. } | TooFew { .. }
+            Truncated { .. }
+                | TooLarge { .. }
+                | Skipped { .. }
+                | InvalidHeader { .. }
+                | TooFew { .. }
         )
     }
 
@@ -346,6 +372,11 @@ impl BlockError {
 }
 
 impl BlockError {
+    /// True if `None` is to follow it in a stream, so that a loop that skips errors ends.
+    pub(crate) fn ends_stream(&self) -> bool {
+        !matches!(self, Self::Skipped { .. })
+    }
+
     /// The error of a codec whose errors are `E`. One of the transport's becomes it as an
     /// [`io::Error`].
     pub(crate) fn into_codec_error<E: CodecError>(self) -> E {

@@ -26,6 +26,8 @@ pub(crate) struct DecodeState {
     pub(super) state: State,
     /// Skip blocks over the limit, instead of failing.
     pub(super) skip_too_large: bool,
+    /// Return an error for each of them.
+    pub(super) report_skipped: bool,
     /// Where the buffer begins, except that `index` counts the blocks that were lent of it.
     pub(super) position: Position,
     pub(super) stats: ReadStats,
@@ -59,6 +61,7 @@ impl DecodeState {
     pub(crate) fn fresh(&self) -> Self {
         Self {
             skip_too_large: self.skip_too_large,
+            report_skipped: self.report_skipped,
             read_buf: self.read_buf.fresh(),
             ..Self::default()
         }
@@ -79,6 +82,10 @@ impl DecodeState {
 
     pub(crate) fn set_skip_too_large(&mut self, skip: bool) {
         self.skip_too_large = skip;
+    }
+
+    pub(crate) fn set_report_skipped(&mut self, report: bool) {
+        self.report_skipped = report;
     }
 
     pub(crate) fn set_max_retained(&mut self, bytes: usize) {

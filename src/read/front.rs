@@ -100,7 +100,7 @@ impl DecodeState {
                 self.record_read(buffered, parsed, src);
                 Some(parsed)
             }
-            _ => self.parse_undropped(parse, src),
+            _ => return self.parse_undropped(parse, src),
         })
     }
 
@@ -166,10 +166,16 @@ impl DecodeState {
 
     /// Parses the block at the front, behind those whose bytes are dropped; none while the end of one of
     /// these is yet to come.
-    fn parse_undropped(&mut self, parse: Parse<'_>, src: &mut BytesMut) -> Option<Parsed> {
+    fn parse_undropped(
+        &mut self,
+        parse: Parse<'_>,
+        src: &mut BytesMut,
+    ) -> Result<Option<Parsed>, BlockError> {
         let mut told = false;
         loop {
-            self.drop_parts(src)?;
+            if self.drop_parts(src).is_none() {
+                return Ok(None);
+            }
             let parsed = parse(src);
             if let State::Partial { buffered, .. } = self.state {
                 self.record_read(buffered, parsed, src);
@@ -196,8 +202,17 @@ impl DecodeState {
                         skipped: true,
                         fragmented: false,
                     });
+                    if self.report_skipped {
+                        return Err(BlockError::Skipped {
+                            announced,
+                            limit,
+                            header: header_bytes(parse, header_len, src),
+                            index,
+                            offset,
+                        });
+                    }
                 }
-                _ => return Some(parsed),
+                _ => return Ok(Some(parsed)),
             }
         }
     }

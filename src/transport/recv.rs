@@ -369,7 +369,7 @@ where
         ready!(self.codec.decode.poll_charge(cx));
         self.poll_receiving(waiter, cx, |this, cx| {
             let polled = this.poll_front(cx, accept);
-            if matches!(polled, Poll::Ready(Err(_))) {
+            if matches!(&polled, Poll::Ready(Err(error)) if error.ends_stream()) {
                 this.end = StreamEnd::Due;
             }
             polled

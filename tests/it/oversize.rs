@@ -1,6 +1,8 @@
 //! Blocks over the limit: an error, or skipped.
 
-use futures::FutureExt;
+use std::io;
+
+use futures::{FutureExt, StreamExt, stream::FusedStream};
 use testing::{Case, KIB, MIB, Scripted, WAYS, numbered, ready, wire, with_each_framing};
 use tokio::io::AsyncReadExt;
 use tokio_util::codec::Framed;
@@ -265,4 +267,136 @@ fn blocks_among_skipped_ones_arrive_wherever_a_turn_ends() {
         }
         assert_eq!(owned, expected, "{skipped}");
     }
+}
+
+/// Blocks, and the errors between them, up to the end.
+fn outcomes(
+    mut receive: impl FnMut() -> Result<Option<Vec<u8>>, BlockError>,
+) -> Vec<Result<Vec<u8>, (u64, u64, u64)>> {
+    let mut outcomes = Vec::new();
+    loop {
+        outcomes.push(match receive() {
+            Ok(Some(block)) => Ok(block),
+            Ok(None) => return outcomes,
+            Err(BlockError::Skipped {
+                announced,
+                limit: 3,
+                header,
+                index,
+                offset,
+            }) => {
+                assert_eq!(header.as_bytes(), [announced as u8]);
+                Err((announced, index, offset))
+            }
+            Err(error) => panic!("{error:?}"),
+        });
+    }
+}
+
+#[test]
+fn skipped_block_is_reported_in_its_place_to_every_form() {
+    let wire = b"\x01a\x05hello\x04four\x02me\x0aand a last";
+    let expected = [
+        Ok(b"a".to_vec()),
+        Err((5, 1, 2)),
+        Err((4, 2, 8)),
+        Ok(b"me".to_vec()),
+        Err((10, 4, 16)),
+    ];
+    let codec = || {
+        let framing = LengthPrefix::u8().max_block_len(3).unwrap();
+        BlockCodec::new(framing)
+            .skip_too_large(true)
+            .report_skipped(true)
+    };
+    for chunk in [1, 2, 7, usize::MAX] {
+        let transport = || BlockTransport::new(Scripted::chunked(wire, chunk, true), codec());
+        let mut it = transport();
+        let next = || ready(it.next()).transpose().map(|it| it.map(Vec::from));
+        assert_eq!(outcomes(next), expected, "next, {chunk}");
+        assert_eq!(it.codec().skipped_blocks(), 3);
+
+        let mut it = transport();
+        let next = || {
+            let item = ready(StreamExt::next(&mut it));
+            item.transpose().map(|it| it.map(Vec::from))
+        };
+        assert_eq!(outcomes(next), expected, "the stream, {chunk}");
+
+        let mut it = transport();
+        let recv = || ready(it.recv()).map(|it| it.map(<[u8]>::to_vec));
+        assert_eq!(outcomes(recv), expected, "recv, {chunk}");
+
+        let mut it = transport();
+        let batch = || {
+            let batch = ready(it.recv_batch())?;
+            Ok(batch.map(|batch| batch.take(1).flatten().copied().collect()))
+        };
+        assert_eq!(outcomes(batch), expected, "recv_batch, {chunk}");
+
+        let mut it = transport();
+        let mut memory = [0; 3];
+        let into = || {
+            let len = ready(it.recv_into(&mut memory))?;
+            Ok(len.map(|len| memory[..len].to_vec()))
+        };
+        assert_eq!(outcomes(into), expected, "recv_into, {chunk}");
+
+        let mut it = transport();
+        it.codec_mut().set_max_reader_len(3);
+        let read = || match ready(it.recv_reader())? {
+            Some(mut reader) => {
+                let mut block = Vec::new();
+                ready(reader.read_to_end(&mut block))?;
+                Ok(Some(block))
+            }
+            None => Ok(None),
+        };
+        assert_eq!(outcomes(read), expected, "recv_reader, {chunk}");
+
+        let mut it = transport();
+        let mut receiving = recv_blocks(&mut it);
+        let next = || ready(receiving.next()).map(|it| it.map(<[u8]>::to_vec));
+        assert_eq!(outcomes(next), expected, "recv_blocks, {chunk}");
+    }
+}
+
+#[test]
+fn skipped_block_is_reported_before_its_bytes_have_come() {
+    let io = Scripted::default().send(b"\x05he").then_silent();
+    let framing = LengthPrefix::u8().max_block_len(3).unwrap();
+    let codec = BlockCodec::new(framing)
+        .skip_too_large(true)
+        .report_skipped(true);
+    let fresh = codec.clone();
+    let mut blocks = BlockTransport::new(io, codec);
+    let error = ready(blocks.next()).unwrap().unwrap_err();
+    assert!(error.is_peer_fault());
+    assert_eq!(
+        error.to_string(),
+        "block 0, which begins at byte 0, is skipped: it announces 5 bytes; the limit is 3 \
+         (header: 05)",
+    );
+    assert_eq!(io::Error::from(error).kind(), io::ErrorKind::InvalidData);
+    assert!(blocks.next().now_or_never().is_none(), "once");
+    assert!(!blocks.is_terminated());
+
+    let mut other = BlockTransport::new(&b"\x05"[..], fresh);
+    let error = ready(other.next()).unwrap().unwrap_err();
+    assert!(
+        matches!(error, BlockError::Skipped { .. }),
+        "a clone does as well"
+    );
+    let cut = ready(other.next()).unwrap().unwrap_err();
+    assert!(
+        matches!(
+            cut,
+            BlockError::Truncated {
+                received: 0,
+                expected: 5,
+                ..
+            }
+        ),
+        "{cut:?}"
+    );
 }

@@ -3,7 +3,7 @@
 
 use std::{
     iter, mem,
-    pin::pin,
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -13,7 +13,7 @@ use std::{
 
 use arbitrary::Arbitrary;
 use bytes::{Bytes, BytesMut};
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use testing::{
     KIB,
     config::{Config, Len, Settings, Visit},
@@ -22,9 +22,10 @@ use testing::{
     reference::Reference,
     scripted::{Scripted, Step},
 };
+use tokio::io::{AsyncBufRead, AsyncRead, ReadBuf};
 use tokio_util::codec::{Decoder, Encoder, Framed, FramedRead};
 use wholeblock::{
-    BlockCodec, BlockError, BlockStream, BlockTransport, Exact, Framing, recv_blocks,
+    BlockCodec, BlockError, BlockReader, BlockStream, BlockTransport, Exact, Framing, recv_blocks,
 };
 
 use crate::{
@@ -72,6 +73,20 @@ enum Form {
         /// In batches, of which no more than this many blocks are taken.
         batches_of: Option<u8>,
         fickle: Fickle,
+    },
+    /// By `recv_into`.
+    Memory {
+        fickle: Fickle,
+    },
+    /// By `recv_reader`.
+    Read {
+        /// How many bytes of each block are read, in turn, before its reader is dropped; all, if there
+        /// are none.
+        drops: [Option<Len>; 3],
+        /// Bytes that are read at once.
+        at_once: Len,
+        /// True if they are lent.
+        lends: bool,
     },
 }
 
@@ -136,6 +151,12 @@ impl Visit for &Input {
         let (codec, max, _) = self.settings.codec(framing, &reference);
         let wire = self.wire(&reference, max);
         neighbour::receive(self.neighbour_goes_on);
+        // Allocated before the receiver's memory is measured.
+        let mut memory = match self.form {
+            Form::Memory { .. } => vec![0; MAX_WIRE],
+            Form::Read { at_once, .. } => vec![0; at_once.0.max(1)],
+            _ => Vec::new(),
+        };
         let peer = Scripted::sending(&wire, self.reads.clone()).unrecorded();
         let checks = Checks {
             reader: Reader::new(&reference, &wire, max, self.settings.skip_too_large),
@@ -161,6 +182,14 @@ impl Visit for &Input {
             Form::Received(fickle) => checks.received(BlockTransport::new(peer, codec), fickle),
             Form::Lent { batches_of, fickle } => {
                 checks.lent(BlockTransport::new(peer, codec), batches_of, fickle);
+            }
+            Form::Memory { fickle } => {
+                checks.in_memory(BlockTransport::new(peer, codec), &mut memory, fickle);
+            }
+            Form::Read { drops, lends, .. } => {
+                let mut transport = BlockTransport::new(peer, codec);
+                transport.codec_mut().set_max_reader_len(max as u64);
+                checks.read(transport, &drops, &mut memory, lends);
             }
         }
         let form = match self.form {
@@ -378,6 +407,169 @@ impl Checks<'_> {
         let most = usize::from(most).max(1);
         let batch = async { Ok(transport.recv_batch().await?.map(|batch| batch.take(most))) };
         self.take(batch, fickle)
+    }
+
+    fn in_memory<F: Framing>(
+        mut self,
+        mut transport: BlockTransport<Scripted, F>,
+        memory: &mut [u8],
+        fickle: Fickle,
+    ) {
+        let (mut room, mut calls) = (0, 0);
+        while self.receive_into(&mut transport, &mut memory[..room], fickle) != Outcome::Over {
+            self.memory(transport.read_capacity(), true);
+            calls += 1;
+            assert!(calls < 1_000_000, "it hangs");
+            if let Event::Block { wire, header_len } = self.reader.peek() {
+                room = room.max(wire.len() - header_len);
+            } else if let Event::Truncated { expected, .. } = self.reader.peek() {
+                // It is not received, and may be longer than the stream.
+                room = expected.min(memory.len() as u64) as usize;
+                if expected > room as u64 {
+                    return;
+                }
+            }
+        }
+        let again = self.receive_into(&mut transport, &mut memory[..room], true);
+        self.check_again(again);
+        self.over(transport);
+    }
+
+    /// Receives a block into `memory`, which may be too short.
+    fn receive_into<F: Framing>(
+        &mut self,
+        transport: &mut BlockTransport<Scripted, F>,
+        memory: &mut [u8],
+        fickle: Fickle,
+    ) -> Outcome {
+        let polled = {
+            let mut receiving = transport.recv_into(memory);
+            match fickle {
+                true => receiving.poll_unpin(&mut self.task.context()),
+                false => Poll::Ready(self.task.finish(|cx| receiving.poll_unpin(cx))),
+            }
+        };
+        let outcome = match polled {
+            Poll::Pending => Outcome::GoesOn,
+            Poll::Ready(Ok(Some(len))) => {
+                self.block(&memory[..len]);
+                Outcome::Blocks
+            }
+            Poll::Ready(Ok(None)) => self.end(None),
+            Poll::Ready(Err(BlockError::NoRoom { len, room, .. })) => {
+                assert!(room < len && room == memory.len() as u64);
+                Outcome::GoesOn
+            }
+            Poll::Ready(Err(error)) => self.end(Some(&error)),
+        };
+        self.failed = false; // here no end follows an error
+        outcome
+    }
+
+    fn read<F: Framing>(
+        mut self,
+        mut transport: BlockTransport<Scripted, F>,
+        drops: &[Option<Len>],
+        memory: &mut [u8],
+        lends: bool,
+    ) {
+        let mut turns = drops.iter().cycle();
+        loop {
+            let task = mem::take(&mut self.task);
+            let mut receiving = transport.recv_reader();
+            let outcome = match task.finish(|cx| receiving.poll_unpin(cx)) {
+                Ok(Some(reader)) => {
+                    let most = turns.next().and_then(|drop| drop.map(|Len(most)| most));
+                    self.read_block(&task, reader, most, memory, lends)
+                }
+                Ok(None) => self.end(None),
+                Err(error) => self.end(Some(&error)),
+            };
+            self.failed = false; // here no end follows an error
+            drop(receiving);
+            self.task = task;
+            // A header may be as long as a batch.
+            assert!(transport.read_capacity() <= 2 * 64 * KIB, "a longer buffer");
+            if outcome == Outcome::Over {
+                break;
+            }
+        }
+        for _ in 0..4 {
+            match self.task.finish(|cx| transport.poll_next_unpin(cx)) {
+                None | Some(Err(BlockError::Io(_))) => {}
+                Some(Err(error)) => self.reader.check_error(&error),
+                Some(Ok(block)) => panic!("a block of {} bytes after the end", block.len()),
+            }
+        }
+        assert_eq!(transport.codec().skipped_blocks(), self.reader.skipped);
+        assert_eq!(
+            transport.stats().received_blocks,
+            self.reader.index - self.reader.skipped
+        );
+    }
+
+    /// Reads `most` bytes of a block, or all of it.
+    fn read_block<F: Framing>(
+        &mut self,
+        task: &Task,
+        mut reader: BlockReader<'_, Scripted, F>,
+        most: Option<usize>,
+        memory: &mut [u8],
+        lends: bool,
+    ) -> Outcome {
+        self.begun();
+        let (len, expected, whole) = match self.reader.peek() {
+            Event::Block { wire, header_len } => {
+                let block = &wire[header_len..];
+                (block.len() as u64, block, Some(wire.len()))
+            }
+            Event::Truncated {
+                expected, received, ..
+            } => (expected, self.reader.rest(received), None),
+            event => panic!("a reader, where {event:?} was due"),
+        };
+        assert_eq!(reader.len(), len);
+        let mut at = 0;
+        while reader.remaining() > 0 && most.is_none_or(|most| at < most) {
+            let read = match lends {
+                true => {
+                    let lent = task.finish(|cx| {
+                        let polled = Pin::new(&mut reader).poll_fill_buf(cx);
+                        polled.map_ok(<[u8]>::to_vec)
+                    });
+                    lent.map(|lent| {
+                        let bytes = lent.len().min(memory.len());
+                        memory[..bytes].copy_from_slice(&lent[..bytes]);
+                        Pin::new(&mut reader).consume(bytes);
+                        bytes
+                    })
+                }
+                false => {
+                    let mut buf = ReadBuf::new(memory);
+                    let read = task.finish(|cx| Pin::new(&mut reader).poll_read(cx, &mut buf));
+                    read.map(|()| buf.filled().len())
+                }
+            };
+            match read {
+                Ok(0) => panic!("an end before the end"),
+                Ok(bytes) => {
+                    assert!(memory[..bytes] == expected[at..at + bytes], "other bytes");
+                    at += bytes;
+                    assert_eq!(reader.remaining(), len - at as u64);
+                }
+                Err(error) => {
+                    let error = BlockError::from(error);
+                    if !matches!(error, BlockError::Io(_)) {
+                        assert_eq!(at, expected.len(), "all that has come");
+                        return self.end(Some(&error));
+                    }
+                }
+            }
+        }
+        if let Some(wire_len) = whole {
+            self.reader.take(wire_len);
+        }
+        Outcome::Blocks
     }
 
     /// Checks what `future` returns. If `fickle`, polls it once only.

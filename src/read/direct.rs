@@ -70,8 +70,10 @@ impl DecodeState {
         };
         let fits = frame.payload_len() <= memory.len();
         let missing = frame.wire_len.saturating_sub(src.len());
-        // What was given up stays in the buffer, or a wait given up often would copy it each time.
-        if fits && (missing < LEAST_DIRECT || src.len() > MAX_MOVED) {
+        // What was given up stays in the buffer, or a wait given up often would copy it each time. And the
+        // stream may have ended before a block that has no header.
+        let is_buffered = missing < LEAST_DIRECT || src.len() > MAX_MOVED;
+        if fits && is_buffered || !fits && src.is_empty() {
             let whole = self.settle(&parse, parsed, src)?;
             return Ok(whole.map(ForMemory::Whole));
         }

@@ -104,6 +104,11 @@ impl<'w> Reader<'w> {
         self.pass(wire_len);
     }
 
+    /// The last `bytes` bytes of the stream.
+    pub fn rest(&self, bytes: u64) -> &'w [u8] {
+        &self.wire[self.wire.len() - bytes as usize..]
+    }
+
     /// The block that was taken last, on the wire.
     pub fn last(&self) -> &'w [u8] {
         &self.wire[self.last..self.at]

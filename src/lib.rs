@@ -26,6 +26,9 @@
 //!   copy, and [`recv_batch`](BlockTransport::recv_batch) many at once, where throughput counts.
 //!   [`send`](BlockTransport::send) and [`feed`](BlockTransport::feed) send: large blocks without a copy,
 //!   small ones many in one write. It is a `Sink` and a `Stream`, too.
+//! * **[`recv_reader`](BlockTransport::recv_reader) and [`send_from`](BlockTransport::send_from)** for blocks
+//!   of any length: they move a block part by part, and hold 64 KiB of it.
+//!   [`recv_into`](BlockTransport::recv_into) receives a block in your own memory.
 //! * **[`recv_blocks`] and [`send_blocks`]** to receive a number of blocks, or to send a stream of them,
 //!   and to count what was moved. On a `BlockTransport` or a `Framed`.
 //! * **[`Framed`](tokio_util::codec::Framed)** with a [`BlockCodec`], wherever something asks for
@@ -114,6 +117,10 @@
 //! Any future of this crate can be dropped at any await. A block that was not wholly received
 //! stays in the read buffer. A block that was taken from its source is on the wire or queued, and
 //! the next flush completes it.
+//!
+//! A block that is moved part by part is in between. If its [`BlockReader`] is dropped, the rest of it is
+//! discarded. If a [`send_from`](BlockTransport::send_from) is dropped, the rest must be sent before
+//! anything else can be.
 //!
 //! # Tracing
 //!

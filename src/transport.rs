@@ -91,6 +91,8 @@ use crate::{
 /// [`send`](Self::send) flushes. A flush also flushes the transport below, whoever has
 /// written to it. Dropping the transport drops what is queued.
 ///
+/// [`send_from`](Self::send_from) sends a block of any length out of a reader, part by part.
+///
 /// # Receiving
 ///
 /// | | a block is | for |
@@ -98,6 +100,8 @@ use crate::{
 /// | [`next`](Self::next) | yours, as `BytesMut` | what is kept, or handed on |
 /// | [`recv`](Self::recv) | lent, as `&[u8]`, without an allocation | what is looked at, or written elsewhere |
 /// | [`recv_batch`](Self::recv_batch) | lent, many in one call | very many small blocks |
+/// | [`recv_into`](Self::recv_into) | in your memory | a slab, a ring, a buffer of a device |
+/// | [`recv_reader`](Self::recv_reader) | read part by part, by a [`BlockReader`] | blocks of any length |
 ///
 /// You can use all of them on one connection, in any order.
 ///
@@ -125,6 +129,9 @@ use crate::{
 /// queued. A [`send`](Self::send) or [`feed`](Self::feed) that is dropped before it has queued its block
 /// drops the block, too, as those of futures' `SinkExt` do. [`into_payload`](SendBlock::into_payload)
 /// returns it instead.
+///
+/// A block that is moved part by part can be left in its middle: see [`BlockReader`] and
+/// [`send_from`](Self::send_from).
 ///
 /// [`Handle::block_on`]: tokio::runtime::Handle::block_on
 #[doc(alias = "Framed")]

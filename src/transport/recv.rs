@@ -197,7 +197,8 @@ where
     ///
     /// The limit for whole blocks does not count here. The reader knows how long the block is before a byte
     /// of it is read, and its user decides;
-    /// [`set_max_reader_len`](BlockCodec::set_max_reader_len) sets a limit for all. See [`BlockReader`].
+    /// [`set_max_reader_len`](BlockCodec::set_max_reader_len) sets a limit for all. See
+    /// [`BlockReader`](crate::BlockReader).
     ///
     /// In a loop that also sends on the transport, write `let Some(mut block) = … else { break };`, and drop
     /// the reader before you send.

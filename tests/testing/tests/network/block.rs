@@ -11,6 +11,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 pub(crate) const MIN_LEN: usize = 16;
+pub(crate) const MAX_LEN: usize = 40_000;
 
 /// Who wrote a block that is not a client's payload.
 pub(crate) const HELLO: u64 = 1_000;

@@ -5,7 +5,10 @@ use std::{cell::Cell, rc::Rc, time::Duration};
 
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt, stream};
-use tokio::time::{Instant, timeout};
+use tokio::{
+    io::AsyncReadExt,
+    time::{Instant, timeout},
+};
 use tokio_util::codec::Framed;
 use turmoil::net::TcpStream;
 use wholeblock::{
@@ -56,6 +59,8 @@ pub(crate) struct Connection {
     /// Blocks put, and their bytes on the wire.
     put: u64,
     put_wire: u64,
+    /// True while a block is received part by part.
+    reading: bool,
 }
 
 impl Connection {
@@ -82,6 +87,7 @@ impl Connection {
             taken_wire: 0,
             put: 0,
             put_wire: 0,
+            reading: false,
         };
         if connection.run.one_in(2) {
             connection.change_form();
@@ -121,13 +127,17 @@ impl Connection {
                 Ok(Err(Some(error))) => self.judge(error)?,
                 Err(_) => self.give_up_after(limit, since, "receive cancelled")?,
             }
+            if self.reading {
+                self.run.count("reader dropped");
+                return Err(Lost); // the rest of its block is discarded
+            }
         }
     }
 
     /// An error, or none for the end.
     async fn take_in_some_way(&mut self) -> Result<Vec<Bytes>, Option<BlockError>> {
         self.sometimes_change_form();
-        let way = self.run.pick(0..=3);
+        let way = self.run.pick(0..=5);
         let most = self.run.pick(1..=8);
         match (self.form.as_mut().unwrap(), way) {
             (Form::Transport(transport), 0) => {
@@ -139,6 +149,21 @@ impl Connection {
                 // What is not asked for must come next.
                 let blocks = batch.take(most as usize);
                 return Ok(blocks.map(Bytes::copy_from_slice).collect());
+            }
+            (Form::Transport(transport), 2) => {
+                let mut memory = [0; block::MAX_LEN];
+                let len = transport.recv_into(&mut memory).await.map_err(Some)?;
+                return Ok(vec![Bytes::copy_from_slice(&memory[..len.ok_or(None)?])]);
+            }
+            (Form::Transport(transport), 3) => {
+                let mut reader = transport.recv_reader().await.map_err(Some)?.ok_or(None)?;
+                self.reading = true;
+                let mut block = Vec::new();
+                let read = reader.read_to_end(&mut block).await;
+                read.map_err(|error| Some(error.into()))?;
+                self.reading = false;
+                self.run.count("block read part by part");
+                return Ok(vec![block.into()]);
             }
             _ => {}
         }
@@ -192,6 +217,9 @@ impl Connection {
         let since = Instant::now();
         loop {
             self.sometimes_change_form();
+            if self.run.one_in(4) {
+                self.put_part_by_part(&mut blocks).await?;
+            }
             let limit = self.limit();
             let sent = if self.run.one_in(3) {
                 self.feed(&mut blocks).await?;
@@ -217,6 +245,44 @@ impl Connection {
                 Err(_) => self.give_up_after(limit, since, "send cancelled")?,
             }
         }
+    }
+
+    /// Sends some of `blocks`, if this is a transport. Each is taken up again where it was given up.
+    async fn put_part_by_part(
+        &mut self,
+        blocks: &mut impl Iterator<Item = Bytes>,
+    ) -> Result<(), Lost> {
+        let since = Instant::now();
+        while let Some(Form::Transport(_)) = &self.form {
+            let Some(block) = blocks.next() else {
+                break;
+            };
+            let mut source = &block[..];
+            loop {
+                let limit = self.limit();
+                let Some(Form::Transport(transport)) = &mut self.form else {
+                    break;
+                };
+                let sent = if transport.unfinished().is_some() {
+                    self.run.count("block taken up again");
+                    timeout(limit, transport.send_rest_from(&mut source)).await
+                } else if source.is_empty() {
+                    timeout(limit, transport.flush()).await
+                } else {
+                    let len = block.len() as u64;
+                    timeout(limit, transport.send_from(len, &mut source)).await
+                };
+                match sent {
+                    Ok(Ok(())) => break,
+                    Ok(Err(error)) => self.judge(error)?,
+                    Err(_) => self.give_up_after(limit, since, "send cancelled")?,
+                }
+            }
+            if self.run.one_in(3) {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Not to be cancelled and gone on with, for `feed` holds a block that is not queued.

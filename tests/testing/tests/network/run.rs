@@ -99,7 +99,7 @@ impl Run {
         let len = match self.pick(0..=9) {
             0..=6 => self.pick(shortest..=200),
             7 | 8 => self.pick(200..=2_000),
-            _ => self.pick(4_096..=9_000),
+            _ => self.pick(4_096..=block::MAX_LEN as u64),
         };
         self.block_len.unwrap_or(len as usize)
     }

@@ -169,8 +169,9 @@ pub enum BlockError {
     },
 
     /// A block to send does not read as what it is: it carries a header of its own that announces
-    /// another length (see [`LengthField`](crate::LengthField)), or its
-    /// [`Framing`](crate::Framing) wrote such a header. Nothing of it was sent.
+    /// another length (see [`LengthField`](crate::LengthField)), it is no whole number of the
+    /// [units](crate::LengthFieldConfig::unit) that its length counts, or its
+    /// [`Framing`](crate::Framing) wrote a wrong header. Nothing of it was sent.
     #[error("block {index}, of {actual} bytes, cannot be sent: {}", OwnHeader(*.announced, *.reason))]
     WrongHeader {
         /// Payload bytes that its header announces; none if it cannot be read as a header at all.
@@ -619,6 +620,7 @@ impl fmt::Display for OwnHeader {
 /// assert_eq!(Exact::new(0), Err(ConfigError::EmptyBlocks));
 /// assert_eq!(LengthPrefix::bytes(9), Err(ConfigError::Width { width: 9 }));
 /// let length = LengthField::config(); // of 4 bytes, at the start
+/// assert_eq!(length.unit(0).build(), Err(ConfigError::Unit));
 /// let header = ConfigError::Header { field_end: 4, header_len: 3, strip: 3 };
 /// assert_eq!(length.header_len(3).build(), Err(header));
 /// // A length of at most 255 cannot count 300 bytes of something else.
@@ -640,6 +642,10 @@ pub enum ConfigError {
         /// The width asked for, in bytes.
         width: usize,
     },
+
+    /// A length that counts units of no bytes.
+    #[error("a unit of a length has at least 1 byte")]
+    Unit,
 
     /// A header that ends before its length field or is too long, or of which more is to be stripped
     /// than there is.

@@ -202,6 +202,12 @@ pub trait Framing: Clone {
     fn proven(&self) -> Proven {
         Proven::default()
     }
+
+    /// What [`check_framing`] does with this framing.
+    #[doc(hidden)]
+    fn keeps_contract(&self) -> Result<(), ContractViolation> {
+        check::check(self, |len| len)
+    }
 }
 
 /// What is known of a framing's headers.

@@ -136,7 +136,7 @@ impl Input {
 
 /// Appends a block of `len` bytes, or of the nearest length up to `max`, if there is room.
 fn add_block(wire: &mut Vec<u8>, reference: &Reference, len: usize, max: usize, fill: u8) {
-    let len = len.clamp(*reference.lens.start(), max);
+    let len = reference.nearest(len, max);
     if wire.len() + len > MAX_WIRE {
         return;
     }

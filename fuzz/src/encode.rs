@@ -113,7 +113,7 @@ impl Input {
         let mut blocks = Vec::new();
         for block in &self.blocks {
             let len = match block.fits {
-                true => block.len.0.clamp(*reference.lens.start(), max),
+                true => reference.nearest(block.len.0, max),
                 false => block.len.0,
             };
             if len > left {

@@ -227,7 +227,7 @@ impl Session {
         for block in blocks.iter().take(8) {
             let len = match block.raw {
                 true => block.len.0,
-                false => block.len.0.clamp(*reference.lens.start(), max),
+                false => reference.nearest(block.len.0, max),
             };
             let wire_len = len + reference.header_len();
             if wire_len > self.bytes_left {

@@ -4,7 +4,10 @@ use std::ops::RangeInclusive;
 
 use bytes::BufMut;
 
-use super::{Exact, Framing, Header, InvalidHeader, LengthField, LengthPrefix, Proven, Varint};
+use super::{
+    ContractViolation, Exact, Framing, Header, InvalidHeader, LengthField, LengthPrefix, Proven,
+    Varint, check,
+};
 
 /// One of this crate's framings, chosen while the program runs: from a configuration file, say.
 ///
@@ -126,5 +129,12 @@ impl Framing for AnyFraming {
             Self::LengthField(framing) => framing.proven(),
             Self::Exact(_) | Self::LengthPrefix(_) | Self::Varint(_) => Proven::ALL,
         }
+    }
+
+    fn keeps_contract(&self) -> Result<(), ContractViolation> {
+        check::check(self, |len| match self {
+            Self::LengthField(framing) => framing.carried(len),
+            Self::Exact(_) | Self::LengthPrefix(_) | Self::Varint(_) => len,
+        })
     }
 }

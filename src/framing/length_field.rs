@@ -7,7 +7,9 @@ use std::ops::RangeInclusive;
 use bytes::BufMut;
 
 pub use self::config::{LengthFieldConfig, LengthLimit};
-use super::{Framing, Header, InvalidHeader, MAX_LIMIT, Proven, uint::Uint};
+use super::{
+    ContractViolation, Framing, Header, InvalidHeader, MAX_LIMIT, Proven, check, uint::Uint,
+};
 use crate::error::ConfigError;
 
 /// The longest header, in bytes, that can be configured.
@@ -61,9 +63,10 @@ const MAX_HEADER_LEN: usize = 1024;
 /// # The header
 ///
 /// It is [`header_len`](LengthFieldConfig::header_len) bytes long, and its length field's value,
-/// plus the [`adjustment`](LengthFieldConfig::adjustment), is the number of bytes that follow *the
-/// field*. The first [`strip`](LengthFieldConfig::strip) bytes of it are no part of a block: all of
-/// it by default, none with [`keep_header`](LengthFieldConfig::keep_header), or any number between.
+/// times the [`unit`](LengthFieldConfig::unit), plus the
+/// [`adjustment`](LengthFieldConfig::adjustment), is the number of bytes that follow *the field*. The
+/// first [`strip`](LengthFieldConfig::strip) bytes of it are no part of a block: all of it by default,
+/// none with [`keep_header`](LengthFieldConfig::keep_header), or any number between.
 ///
 /// What is kept is content: a type tag, a transaction id, flags. It is received as the front of the
 /// block, and a block to send brings it along. Where the length itself is kept, it must agree with
@@ -88,12 +91,21 @@ pub struct LengthField {
     strip: usize,
     /// How much of the front decides how long the block is: the length field and what is stripped.
     front_len: usize,
-    /// Whether the length is a big-endian u32, and decides alone how long the block is: the common
-    /// case.
+    /// Whether the length is a big-endian u32 of bytes, and decides alone how long the block is: the
+    /// common case.
     is_plain_u32_be: bool,
-    /// What to add to the length field's value for the length of the block.
+    /// Whether the length field is all that is stripped.
+    is_prefix: bool,
+    /// Whether each header that is written announces the block that it is for: not if the length comes
+    /// with the block, or counts units, of which the block may be no whole number.
+    announces_all: bool,
+    /// Bytes that a length of 1 stands for.
+    unit: u64,
+    /// What to add to the bytes that the length stands for, for the length of the block.
     delta: i64,
+    /// The shortest block, and its length field's value.
     min: u64,
+    min_value: u64,
     /// The longest block that the length field has room for.
     longest: u64,
     /// The longest whole block.
@@ -118,12 +130,16 @@ impl LengthField {
     fn new(config: LengthFieldConfig) -> Result<Self, ConfigError> {
         let LengthFieldConfig {
             width,
+            unit,
             offset,
             adjustment,
             ..
         } = config;
         if !(1..=8).contains(&width) {
             return Err(ConfigError::Width { width });
+        }
+        if unit == 0 {
+            return Err(ConfigError::Unit);
         }
         let uint = Uint {
             width: width as u8,
@@ -142,8 +158,15 @@ impl LengthField {
 
         let delta = i128::from(adjustment) + field_end as i128 - strip as i128;
         let kept = header_len - strip;
-        let min = delta.max(kept as i128);
-        let longest = (i128::from(uint.max()) + delta).min(u64::MAX.into());
+        let unit = unit as u64;
+        // With less, a block would be a part of its own header.
+        let least = (kept as i128 - delta).max(0).unsigned_abs();
+        let Ok(min_value) = u64::try_from(least.div_ceil(unit.into())) else {
+            return Err(ConfigError::Adjustment { adjustment });
+        };
+        let announced = |value: u64| i128::from(value.saturating_mul(unit)) + delta;
+        let min = announced(min_value);
+        let longest = announced(uint.max()).min(u64::MAX.into());
         let (Ok(min), Ok(longest)) = (usize::try_from(min), u64::try_from(longest)) else {
             return Err(ConfigError::Adjustment { adjustment });
         };
@@ -174,9 +197,13 @@ impl LengthField {
             field_end,
             strip,
             front_len: field_end.max(strip),
-            is_plain_u32_be: width == 4 && !config.little_endian && strip <= field_end,
+            is_plain_u32_be: width == 4 && !config.little_endian && unit == 1 && strip <= field_end,
+            is_prefix: offset == 0 && strip == field_end,
+            announces_all: strip >= field_end && unit == 1,
+            unit,
             delta,
             min: min as u64,
+            min_value,
             longest,
             max,
             config,
@@ -213,7 +240,7 @@ impl Framing for LengthField {
                     at_least: self.front_len,
                 });
             }
-            _ => load(self.uint, &front[self.field_start..]),
+            _ => load(self.uint, self.unit, &front[self.field_start..]),
         };
         let payload_len = value.wrapping_add_signed(self.delta);
         // Below the shortest block, or beyond the range of an i64: one test for all that is unusual.
@@ -228,26 +255,41 @@ impl Framing for LengthField {
 
     #[inline]
     fn encode_header(&self, block_len: u64, dst: &mut impl BufMut) {
-        let value = block_len.wrapping_sub(self.delta as u64);
-        if self.field_end == self.strip && self.field_start == 0 {
+        if self.is_prefix {
             return match self.is_plain_u32_be {
-                true => dst.put_u32(value as u32),
-                false => self.uint.store(value, dst),
+                true => dst.put_u32(block_len.wrapping_sub(self.delta as u64) as u32),
+                false => self.uint.store(self.value(block_len), dst),
             };
         }
-        self.encode_part(value, dst);
+        self.encode_part(self.value(block_len), dst);
     }
 
     #[inline]
     fn proven(&self) -> Proven {
         Proven {
-            encoded: self.strip >= self.field_end,
+            encoded: self.announces_all,
             decoded: true,
         }
+    }
+
+    fn keeps_contract(&self) -> Result<(), ContractViolation> {
+        check::check(self, |len| self.carried(len))
     }
 }
 
 impl LengthField {
+    /// The longest block that the length field can announce and that is not longer than `block_len`.
+    pub(super) fn carried(&self, block_len: u64) -> u64 {
+        self.min + (block_len - self.min) / self.unit * self.unit
+    }
+
+    /// The length field's value for a block of `block_len` bytes. If that is no whole number of units, it
+    /// announces less.
+    fn value(&self, block_len: u64) -> u64 {
+        self.min_value
+            .wrapping_add(block_len.wrapping_sub(self.min) / self.unit)
+    }
+
     /// Appends what is stripped of the header to `dst`: the length, or a part of it, among zeros.
     fn encode_part(&self, value: u64, mut dst: &mut impl BufMut) {
         let before = self.field_start.min(self.strip);
@@ -263,11 +305,12 @@ impl LengthField {
 // By value, and not as methods: a reference to the framing would keep all that is beside it, in a
 // loop over many blocks, out of registers.
 
-/// The integer at the front of `field`, in any layout. Not inlined, so that the common layout's loop
-/// has the registers.
+/// How many bytes the integer at the front of `field`, in any layout, stands for; no block is so long
+/// that it matters that these end at `u64::MAX`. Not inlined, so that the common layout's loop has the
+/// registers.
 #[inline(never)]
-fn load(uint: Uint, field: &[u8]) -> u64 {
-    uint.load(field)
+fn load(uint: Uint, unit: u64, field: &[u8]) -> u64 {
+    uint.load(field).saturating_mul(unit)
 }
 
 /// What a header means whose length is below `min`, that of the shortest block, or nearly 2^63 or

@@ -168,8 +168,9 @@ fn the_framings_of_this_crate_and_the_tests_keep_the_contract() {
     with_each_framing!(|case| check_framing(&case.framing).expect(case.name));
     for strip in 0..=7 {
         let kept = LengthField::config().offset(1).header_len(7).strip(strip);
-        for adjustment in [-5, -4, 0, 2, 9] {
-            let framing = kept.width(4).adjustment(adjustment).build().unwrap();
+        for (adjustment, unit) in [-5, -4, 0, 2, 9].into_iter().flat_map(|a| [(a, 1), (a, 3)]) {
+            let framing = kept.width(4).adjustment(adjustment).unit(unit);
+            let framing = framing.build().unwrap();
             check_framing(&framing).unwrap_or_else(|error| panic!("{framing:?}: {error}"));
         }
     }

@@ -2,8 +2,12 @@
 //! accepts. Any configuration, against the reference, is what `fuzz/` tries.
 
 use bytes::{Bytes, BytesMut};
+use testing::{Scripted, ready};
 use tokio_util::codec::{Decoder, Encoder, LengthDelimitedCodec};
-use wholeblock::{BlockCodec, BlockError, ConfigError, LengthField, LengthFieldConfig};
+use wholeblock::{
+    AnyFraming, BlockCodec, BlockError, BlockTransport, ConfigError, Framing, Header,
+    InvalidHeader, LengthField, LengthFieldConfig, check_framing,
+};
 
 /// Decodes `wire` with `LengthDelimitedCodec`. Its adjustment counts from the header's end.
 fn decode_theirs(config: LengthFieldConfig, wire: &[u8]) -> Option<BytesMut> {
@@ -104,4 +108,155 @@ fn settings_can_be_changed_in_place_and_read() {
     let framing = config.build().unwrap();
     assert_eq!(framing.to_config(), config);
     assert_eq!(framing.to_config().header_len, None);
+}
+
+#[test]
+fn length_in_units_carries_what_its_field_has_room_for() {
+    let lens = |config: LengthFieldConfig| config.build().map(|framing| framing.block_lens());
+    let words = LengthField::config().width(2).unit(4);
+    assert_eq!(lens(words), Ok(0..=0xffff * 4));
+    assert_eq!(lens(words.adjustment(3)), Ok(3..=0xffff * 4 + 3));
+    // X11: the length counts the header.
+    let x11 = words.offset(2).adjustment(-4).keep_header();
+    assert_eq!(lens(x11), Ok(4..=0xffff * 4));
+    // The shortest block has all of its header, and is a whole number of units.
+    assert_eq!(lens(x11.header_len(5)), Ok(8..=0xffff * 4));
+    assert_eq!(lens(x11.header_len(8)), Ok(8..=0xffff * 4));
+    assert_eq!(lens(x11.header_len(9)), Ok(12..=0xffff * 4));
+    assert_eq!(lens(x11.adjustment(-6)), Ok(6..=0xffff * 4 - 2));
+    assert_eq!(
+        x11.max_block_len(3).build(),
+        Err(ConfigError::LimitTooSmall { limit: 3, min: 4 })
+    );
+    assert_eq!(
+        words.max_block_len(0xffff * 4 + 1).build(),
+        Err(ConfigError::LimitTooLarge {
+            limit: 0xffff * 4 + 1,
+            max: 0xffff * 4
+        })
+    );
+
+    // More than any length has room for, whatever is added.
+    let wide = LengthField::config().width(8);
+    assert_eq!(lens(wide.unit(2)), Ok(0..=u64::MAX));
+    assert_eq!(lens(wide.unit(2).adjustment(-9)), Ok(1..=u64::MAX - 9));
+    assert_eq!(lens(wide.unit(usize::MAX)), Ok(0..=u64::MAX));
+    if let Ok(unit) = usize::try_from(u64::MAX) {
+        // A unit less 2^63 bytes is longer than any allocation.
+        let adjustment = i64::MIN;
+        assert_eq!(
+            lens(wide.unit(unit).adjustment(adjustment)),
+            Err(ConfigError::Adjustment { adjustment })
+        );
+    }
+    assert_eq!(wide.unit(0).build(), Err(ConfigError::Unit));
+    assert_eq!(
+        ConfigError::Unit.to_string(),
+        "a unit of a length has at least 1 byte"
+    );
+
+    // A value of 255 is too little for what the length counts.
+    let few = LengthField::config().width(1).unit(2);
+    assert_eq!(lens(few.adjustment(-510)), Ok(0..=0));
+    assert_eq!(
+        lens(few.adjustment(-511)),
+        Err(ConfigError::Adjustment { adjustment: -511 })
+    );
+}
+
+#[test]
+fn each_unit_reads_what_it_writes_and_refuses_what_is_no_whole_number_of_it() {
+    let mut sent = 0;
+    for (unit, width, adjustment) in
+        (1..6).flat_map(|unit| (1..5).flat_map(move |w| (-7..4).map(move |a| (unit, w, a))))
+    {
+        let config = LengthField::config().unit(unit).adjustment(adjustment);
+        let framing = config.width(width).build().unwrap();
+        if let (2, -4 | 1) = (width, adjustment) {
+            check_framing(&framing).unwrap();
+            check_framing(&AnyFraming::from(framing)).unwrap();
+        }
+        let shortest = *framing.block_lens().start() as usize;
+        for len in shortest..shortest + 20 {
+            let mut wire = BytesMut::new();
+            let mut codec = BlockCodec::new(framing);
+            let encoded = codec.encode(vec![7; len].into(), &mut wire);
+            let counted = len as i64 - adjustment;
+            if counted % unit as i64 != 0 {
+                let before = (counted - counted % unit as i64 + adjustment) as u64;
+                assert!(
+                    matches!(encoded, Err(BlockError::WrongHeader { announced, reason: None, .. })
+                        if announced == Some(before)),
+                    "{encoded:?}: {len} bytes, {config:?}"
+                );
+                assert_eq!(wire, "");
+                continue;
+            }
+            encoded.unwrap();
+            let value = (counted / unit as i64).to_be_bytes();
+            assert_eq!(wire[..width], value[8 - width..], "{len} bytes, {config:?}");
+            assert_eq!(codec.decode(&mut wire).unwrap().unwrap(), vec![7; len]);
+            sent += 1;
+        }
+    }
+    assert!(sent > 1_500, "{sent}");
+}
+
+#[test]
+fn block_that_is_no_whole_number_of_units_is_refused_before_a_byte_leaves() {
+    let words = LengthField::config().unit(4).build().unwrap();
+    let mut transport = BlockTransport::new(Scripted::default(), BlockCodec::new(words));
+    ready(transport.send("four")).unwrap();
+    let error = ready(transport.send("five5")).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "block 1, of 5 bytes, cannot be sent: its header announces 4",
+    );
+    ready(transport.send("")).unwrap();
+    assert_eq!(transport.get_ref().written, b"\0\0\0\x01four\0\0\0\0");
+}
+
+#[test]
+fn lengths_in_units_that_overflow_everything_are_told_as_far_as_they_can_be() {
+    let wide = LengthField::config().width(8).unit(4);
+    let read = |config: LengthFieldConfig, value: u64| {
+        let read = config.build().unwrap().decode_header(&value.to_be_bytes());
+        read.map(|header| match header {
+            Header::Complete {
+                stripped: 8,
+                block_len,
+            } => block_len,
+            other => panic!("{other:?}"),
+        })
+    };
+    assert_eq!(read(wide, 1 << 61), Ok(1 << 63));
+    assert_eq!(read(wide, (1 << 62) - 1), Ok(u64::MAX - 3));
+    assert_eq!(read(wide, 1 << 62), Ok(u64::MAX));
+    assert_eq!(read(wide, u64::MAX), Ok(u64::MAX));
+    let less = wide.adjustment(-8);
+    assert_eq!(read(less, (1 << 62) - 1), Ok(u64::MAX - 3 - 8));
+    assert_eq!(read(less, 1 << 62), Ok(u64::MAX - 8));
+    let invalid = InvalidHeader("its length is less than what it counts");
+    assert_eq!(read(less, 1), Err(invalid));
+    assert_eq!(read(less, 2), Ok(0));
+    let most = wide.unit(usize::MAX).adjustment(1_000);
+    assert_eq!(read(most, u64::MAX), Ok(u64::MAX));
+
+    let mut header = Vec::new();
+    let framing = less.build().unwrap();
+    framing.encode_header(u64::MAX - 3 - 8, &mut header);
+    assert_eq!(header, ((1_u64 << 62) - 1).to_be_bytes());
+
+    let mut codec = BlockCodec::new(framing);
+    let error = codec.decode(&mut BytesMut::from(&[0xff; 8][..]));
+    assert!(
+        matches!(
+            error,
+            Err(BlockError::TooLarge {
+                announced: 0xffff_ffff_ffff_fff7,
+                ..
+            })
+        ),
+        "{error:?}"
+    );
 }

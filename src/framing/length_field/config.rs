@@ -34,6 +34,11 @@ use crate::{error::ConfigError, framing::DEFAULT_MAX_BLOCK_LEN};
 pub struct LengthFieldConfig {
     /// Bytes of the length field, 1 to 8; 4 by default.
     pub width: usize,
+    /// Bytes that a length of 1 stands for; 1 by default. For a length in 4-byte words it is 4.
+    ///
+    /// A block to send that is no whole number of units is refused, as
+    /// [`WrongHeader`](crate::BlockError::WrongHeader): padding is the caller's.
+    pub unit: usize,
     /// Whether the length's least significant byte comes first; it does not by default.
     pub little_endian: bool,
     /// Bytes of the header before the length field; 0 by default.
@@ -42,8 +47,8 @@ pub struct LengthFieldConfig {
     ///
     /// A block whose length leaves no room for its own header is refused.
     pub header_len: Option<usize>,
-    /// What to add to the length field's value for the number of bytes that follow the field; 0 by
-    /// default. For a length that counts its own 4 bytes it is −4; for one that counts the payload
+    /// What to add to the length field's value, in bytes, for the number of bytes that follow the field;
+    /// 0 by default. For a length that counts its own 4 bytes it is −4; for one that counts the payload
     /// only, while 2 bytes of header come between, it is 2.
     pub adjustment: i64,
     /// How many bytes of the header's front are no part of a block; all of it by default.
@@ -79,6 +84,7 @@ impl Default for LengthFieldConfig {
     fn default() -> Self {
         Self {
             width: 4,
+            unit: 1,
             little_endian: false,
             offset: 0,
             header_len: None,
@@ -94,6 +100,37 @@ impl LengthFieldConfig {
     #[must_use]
     pub fn width(mut self, bytes: usize) -> Self {
         self.width = bytes;
+        self
+    }
+
+    /// Sets how many bytes a length of 1 [stands for](Self#structfield.unit).
+    ///
+    /// ```
+    /// use bytes::{Bytes, BytesMut};
+    /// use tokio_util::codec::{Decoder, Encoder};
+    /// use wholeblock::{BlockCodec, Framing, LengthField};
+    ///
+    /// // X11's requests: a length of 2 bytes, in words of 4 bytes, which counts the header too.
+    /// let requests = LengthField::config().offset(2).width(2).unit(4).adjustment(-4).keep_header();
+    /// let requests = requests.little_endian().build()?;
+    /// assert_eq!(requests.block_lens(), 4..=65_535 * 4);
+    ///
+    /// let mut arrived = BytesMut::from(&b"\x62\0\x04\0\x06\0\0\0RENDER\0\0\x2b\0\x01\0"[..]);
+    /// let mut codec = BlockCodec::new(requests);
+    /// let query_extension = codec.decode(&mut arrived)?.unwrap(); // 4 words
+    /// assert_eq!(query_extension, "\x62\0\x04\0\x06\0\0\0RENDER\0\0");
+    /// assert_eq!(codec.decode(&mut arrived)?.unwrap(), "\x2b\0\x01\0"); // GetInputFocus, 1 word
+    ///
+    /// let unpadded = Bytes::from("\x62\0\x04\0\x06\0\0\0RENDER");
+    /// assert_eq!(
+    ///     codec.encode(unpadded, &mut BytesMut::new()).unwrap_err().to_string(),
+    ///     "block 0, of 14 bytes, cannot be sent: its header announces 16",
+    /// );
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn unit(mut self, bytes: usize) -> Self {
+        self.unit = bytes;
         self
     }
 
@@ -118,8 +155,8 @@ impl LengthFieldConfig {
         self
     }
 
-    /// Sets [what to add](Self#structfield.adjustment) to the length field's value for the number
-    /// of bytes that follow the field.
+    /// Sets [what to add](Self#structfield.adjustment), in bytes, to the length field's value for the
+    /// number of bytes that follow the field.
     #[must_use]
     pub fn adjustment(mut self, bytes: i64) -> Self {
         self.adjustment = bytes;
@@ -157,10 +194,10 @@ impl LengthFieldConfig {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] for a width that is not 1 to 8, a header that is longer than 1,024 bytes or
-    /// ends before its length field, more to strip than there is of a header, an adjustment with
-    /// which no length is that of a block, and a limit that the length field has no room for, or
-    /// that is below the shortest block.
+    /// [`ConfigError`] for a width that is not 1 to 8, a unit of 0 bytes, a header that is longer than
+    /// 1,024 bytes or ends before its length field, more to strip than there is of a header, an
+    /// adjustment with which no length is that of a block, and a limit that the length field has no room
+    /// for, or that is below the shortest block.
     pub fn build(&self) -> Result<LengthField, ConfigError> {
         LengthField::new(*self)
     }

@@ -71,6 +71,17 @@ fn messages_of_each_protocol_read_and_write_the_same() {
             ],
         ),
         Row::field(
+            "X11: QueryExtension, GetInputFocus",
+            LengthField::config()
+                .offset(2)
+                .width(2)
+                .unit(4)
+                .adjustment(-4)
+                .keep_header(),
+            b"\x62\0\0\x04\0\x06\0\0RENDER\0\0\x2b\0\0\x01",
+            &[b"\x62\0\0\x04\0\x06\0\0RENDER\0\0", b"\x2b\0\0\x01"],
+        ),
+        Row::field(
             "libvirt: a call without arguments",
             LengthField::config()
                 .adjustment(-4)
@@ -100,14 +111,17 @@ fn a_length_that_leaves_no_room_for_its_header_is_invalid() {
         .adjustment(-4)
         .header_len(7)
         .keep_header();
+    let x11 = LengthField::config().offset(2).width(2).unit(4);
+    let x11 = x11.adjustment(-4).keep_header();
     let libvirt = LengthField::config().adjustment(-4).header_len(28).strip(4);
-    let cases: [Case; 4] = [
+    let cases: [Case; 5] = [
         ("PostgreSQL", postgres.build().unwrap(), b"S\0\0\0\x03"),
         (
             "Modbus TCP",
             modbus.build().unwrap(),
             b"\0\x01\0\0\0\0\xff\x03",
         ),
+        ("X11", x11.build().unwrap(), b"\x2b\0\0\0\x2b\0\0\x01"),
         ("9P2000", nine_p.build().unwrap(), b"\x06\0\0\0\x79\x01\0"),
         (
             "libvirt",

@@ -8,7 +8,7 @@ use wholeblock::internals::{FIRST_WRITE, FULL_WRITE};
 
 use crate::{
     Step,
-    config::{Adjustment, Len},
+    config::{Adjustment, Len, Unit},
 };
 
 /// Lengths around which something in the crate changes.
@@ -43,6 +43,18 @@ impl<'a> Arbitrary<'a> for Adjustment {
             ..200 => i64::from(i8::arbitrary(u)? / 4),
             200..250 => i16::arbitrary(u)?.into(),
             250.. => i64::arbitrary(u)?,
+        }))
+    }
+}
+
+impl<'a> Arbitrary<'a> for Unit {
+    fn arbitrary(u: &mut Unstructured<'a>) -> Result<Self> {
+        Ok(Self(match u8::arbitrary(u)? {
+            ..128 => 1,
+            small @ 128..240 => u64::from(small) % 9,
+            240..250 => u16::arbitrary(u)?.into(),
+            // As many as there can be on any machine.
+            250.. => usize::arbitrary(u)? as u64,
         }))
     }
 }

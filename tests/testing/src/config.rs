@@ -21,6 +21,10 @@ pub struct Len(pub usize);
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Adjustment(pub i64);
 
+/// Bytes that a length of 1 stands for: mostly 1.
+#[derive(Clone, Copy, Debug)]
+pub struct Unit(pub u64);
+
 /// A limit on a block's length, as a user might choose one.
 #[cfg_attr(feature = "arbitrary", derive(Arbitrary))]
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +70,7 @@ pub enum Config {
     },
     LengthField {
         width: u8,
+        unit: Unit,
         little_endian: bool,
         offset: Len,
         /// Header after the length field; none by default.
@@ -181,6 +186,7 @@ impl Config {
     fn length_field(&self) -> Result<LengthField, ConfigError> {
         let Self::LengthField {
             width,
+            unit,
             little_endian,
             offset,
             more,
@@ -194,6 +200,7 @@ impl Config {
         };
         let mut config = LengthField::config()
             .width(usize::from(width % 10))
+            .unit(unit.0 as usize)
             .offset(offset.0)
             .adjustment(adjustment.0);
         config.little_endian = little_endian;

@@ -162,6 +162,7 @@ macro_rules! with_each_framing {
             "u24 LE in a header of 7",
                 Config::LengthField {
                     width: 3,
+                    unit: Unit(1),
                     little_endian: true,
                     offset: Len(2),
                     more: Some(2),
@@ -185,7 +186,7 @@ macro_rules! with_each_framing {
     };
     (|$case:ident| $test:expr; $($name:literal, $config:expr, $framing:expr;)*) => {$({
         #[allow(unused_imports)]
-        use $crate::config::{Adjustment, Config, Len, Max, prefix};
+        use $crate::config::{Adjustment, Config, Len, Max, Unit, prefix};
         let $case = $crate::Case::new($name, $config, $framing);
         $test;
     })*};

@@ -36,7 +36,9 @@ struct Field {
     start: usize,
     end: usize,
     little_endian: bool,
-    /// What the value counts beyond the bytes after the field, negative if it counts less.
+    /// Bytes that a value of 1 stands for.
+    unit: i128,
+    /// What the value counts beyond the bytes after the field, in bytes, negative if it counts less.
     more: i128,
     header_len: usize,
     strip: usize,
@@ -130,9 +132,14 @@ impl Reference {
                 if field.strip > field.header_len || field.header_len < field.end {
                     return None;
                 }
-                let of_value = |value: i128| field.end as i128 + value - field.more;
-                let least = of_value(0).max(field.header_len as i128);
-                let most = of_value((1 << (8 * width)) - 1);
+                if field.unit == 0 {
+                    return None;
+                }
+                let most = field.on_wire((1 << (8 * width)) - 1);
+                let least = field.on_wire(0);
+                // So many units more, that the header fits.
+                let missing = (field.header_len as i128 - least).max(0);
+                let least = least + (missing + field.unit - 1) / field.unit * field.unit;
                 (least - field.strip as i128, most - field.strip as i128)
             }
             _ => (0, i128::MAX),
@@ -184,6 +191,16 @@ impl Reference {
         }
         wire.truncate(start);
         Err(Refusal::Header { announced })
+    }
+
+    /// The nearest length to `len`, not beyond `max`, that can be sent, if any can.
+    pub fn nearest(&self, len: usize, max: usize) -> usize {
+        let least = *self.lens.start();
+        let len = len.clamp(least, max);
+        match &self.wire {
+            Wire::Field(field) => len - ((len - least) as i128 % field.unit) as usize,
+            _ => len,
+        }
     }
 
     /// Gives `block` the length in it that it should have.
@@ -243,6 +260,7 @@ impl Wire {
                     start: 0,
                     end: width,
                     little_endian,
+                    unit: 1,
                     more: if including_header { width as i128 } else { 0 },
                     header_len: width,
                     strip: width,
@@ -250,6 +268,7 @@ impl Wire {
             }
             Config::LengthField {
                 width,
+                unit,
                 little_endian,
                 offset,
                 more,
@@ -264,6 +283,7 @@ impl Wire {
                     start,
                     end,
                     little_endian,
+                    unit: unit.0.into(),
                     more: -i128::from(adjustment.0),
                     header_len,
                     strip: strip.map_or(header_len, |strip| strip.0),
@@ -274,6 +294,12 @@ impl Wire {
 }
 
 impl Field {
+    /// Bytes of a whole block on the wire whose length field has this value.
+    fn on_wire(&self, value: i128) -> i128 {
+        let counted = value.saturating_mul(self.unit).min(u64::MAX.into());
+        counted + self.end as i128 - self.more
+    }
+
     fn read(&self, front: &[u8]) -> Front {
         let at_least = self.end.max(self.strip);
         let (Some(field), true) = (front.get(self.start..self.end), front.len() >= at_least) else {
@@ -284,7 +310,7 @@ impl Field {
             true => field.iter().rev().fold(0, shift),
             false => field.iter().fold(0, shift),
         };
-        let on_wire = self.end as i128 + value - self.more;
+        let on_wire = self.on_wire(value);
         if on_wire < self.header_len as i128 {
             return Front::Invalid;
         }
@@ -297,7 +323,8 @@ impl Field {
 
     /// The header up to its length's end, or what is stripped of it, for a block of `len` bytes.
     fn header(&self, len: u64) -> Vec<u8> {
-        let value = self.strip as i128 + i128::from(len) - self.end as i128 + self.more;
+        let counted = self.strip as i128 + i128::from(len) - self.end as i128 + self.more;
+        let value = counted / self.unit;
         let width = self.end - self.start;
         let mut header = vec![0; self.end.max(self.strip)];
         for (at, byte) in header[self.start..self.end].iter_mut().enumerate() {

@@ -20,7 +20,8 @@ const MAX_VARINT_LEN: usize = 10;
 ///
 /// Each byte carries 7 bits, least significant first; all but the last have their top bit set.
 /// At most 10 bytes, and at most 8 MiB a whole block by default. A longer encoding than needed (`80 00`
-/// for 0) is accepted, as protobuf's readers do, and never written.
+/// for 0) is never written. It is accepted, as protobuf's readers do, except by a
+/// [`minimal`](Self::minimal) varint.
 ///
 /// ```
 /// use bytes::{Bytes, BytesMut};
@@ -37,6 +38,8 @@ const MAX_VARINT_LEN: usize = 10;
 pub struct Varint {
     /// Longest whole block, in bytes.
     max: usize,
+    /// Whether a longer encoding than needed is refused.
+    minimal: bool,
 }
 
 impl Varint {
@@ -45,7 +48,26 @@ impl Varint {
     pub fn new() -> Self {
         Self {
             max: DEFAULT_MAX_BLOCK_LEN,
+            minimal: false,
         }
+    }
+
+    /// Refuses a longer encoding than needed, so that only one header stands for a length, as in
+    /// multiformats.
+    ///
+    /// ```
+    /// use wholeblock::{Framing, Header, InvalidHeader, Varint};
+    ///
+    /// let one = Header::Complete { stripped: 2, block_len: 1 };
+    /// assert_eq!(Varint::new().decode_header(b"\x81\0"), Ok(one));
+    /// let longer = InvalidHeader("its varint is longer than it needs to be");
+    /// assert_eq!(Varint::new().minimal().decode_header(b"\x81\0"), Err(longer));
+    /// ```
+    #[must_use]
+    #[doc(alias = "canonical")]
+    pub fn minimal(mut self) -> Self {
+        self.minimal = true;
+        self
     }
 
     /// Sets the longest block that is received or sent whole, in bytes.
@@ -100,6 +122,10 @@ impl Framing for Varint {
             }
             payload_len |= u64::from(byte & 0x7f) << (7 * i);
             if byte & 0x80 == 0 {
+                // The last byte has the highest bits: zeros, which need no byte of their own.
+                if self.minimal && byte == 0 && i > 0 {
+                    return Err(InvalidHeader("its varint is longer than it needs to be"));
+                }
                 return Ok(Header::Complete {
                     stripped: i + 1,
                     block_len: payload_len,

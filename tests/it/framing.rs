@@ -266,6 +266,13 @@ fn a_malformed_header_is_refused_at_the_byte_where_that_is_certain() {
     );
     let overflowing = [&[0xff; 9][..], &[0x02]].concat();
     check(Varint::new(), &overflowing, "its varint overflows 64 bits");
+    let longer = "its varint is longer than it needs to be";
+    let minimal = Varint::new().minimal();
+    check(minimal, &[0x80, 0], longer);
+    check(minimal, &[0xff, 0xff, 0], longer);
+    check(minimal, &[&[0x80; 9][..], &[0]].concat(), longer);
+    check(minimal, &endless, "its varint does not end within 10 bytes");
+    check(minimal, &overflowing, "its varint overflows 64 bits");
     let short = "its length is less than the prefix it includes";
     check(
         LengthPrefix::u32().including_header().unwrap(),
@@ -286,6 +293,30 @@ fn a_varint_may_be_spelled_longer_than_need_be() {
     assert_eq!(blocks, [&b""[..], b"x"]);
     let unended = Varint::new().decode_header(&[0x80, 0x80]);
     assert_eq!(unended, Ok(Header::Incomplete { at_least: 3 }));
+}
+
+#[test]
+fn minimal_varint_reads_each_length_as_it_is_written() {
+    let minimal = Varint::new().minimal();
+    for len in [0, 1, 0x7f, 0x80, 0x3fff, 0x4000, u64::MAX >> 1, u64::MAX] {
+        let mut header = Vec::new();
+        minimal.encode_header(len, &mut header);
+        let complete = Header::Complete {
+            stripped: header.len(),
+            block_len: len,
+        };
+        assert_eq!(minimal.decode_header(&header), Ok(complete), "{header:?}");
+    }
+    // A zero is a byte that is needed if it is the only one, or is not the last.
+    let io = Scripted::default().send(&[0, 0x80, 0x01]).send(&[7; 128]);
+    let (blocks, error) = collect(&mut Framed::new(io, BlockCodec::new(minimal)));
+    assert!(error.is_none(), "{error:?}");
+    assert_eq!(blocks, [&b""[..], &[7; 128]]);
+    check_framing(&minimal).unwrap();
+    assert_eq!(
+        minimal.max_block_len(300).unwrap().minimal(),
+        minimal.max_block_len(300).unwrap()
+    );
 }
 
 /// Says that its header is complete, of `header_len` bytes, however few there are.

@@ -67,6 +67,7 @@ pub enum Config {
     },
     Varint {
         max: Max,
+        minimal: bool,
     },
     LengthField {
         width: u8,
@@ -177,9 +178,13 @@ impl Config {
     }
 
     fn varint(&self) -> Result<Varint, ConfigError> {
+        let mut framing = Varint::new();
+        if let Self::Varint { minimal: true, .. } = self {
+            framing = framing.minimal();
+        }
         match self.max() {
-            Some(max) => Varint::new().max_block_len(max),
-            None => Ok(Varint::new()),
+            Some(max) => framing.max_block_len(max),
+            None => Ok(framing),
         }
     }
 
@@ -221,7 +226,7 @@ impl Config {
         let (smallest, largest) = self.carried();
         match *self {
             Self::LengthPrefix { max, .. }
-            | Self::Varint { max }
+            | Self::Varint { max, .. }
             | Self::LengthField { max, .. } => max.among(smallest, largest),
             Self::Exact { .. } | Self::Own => None,
         }

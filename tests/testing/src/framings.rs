@@ -158,7 +158,10 @@ macro_rules! with_each_framing {
             "u56 LE", prefix(7).little_endian(),
                 wholeblock::LengthPrefix::bytes(7).unwrap().little_endian();
             "u64", prefix(8), wholeblock::LengthPrefix::u64();
-            "varint", Config::Varint { max: Max::Default }, wholeblock::Varint::new();
+            "varint", Config::Varint { max: Max::Default, minimal: false },
+                wholeblock::Varint::new();
+            "minimal varint", Config::Varint { max: Max::Default, minimal: true },
+                wholeblock::Varint::new().minimal();
             "u24 LE in a header of 7",
                 Config::LengthField {
                     width: 3,

@@ -24,7 +24,7 @@ pub struct Reference {
 #[derive(Clone, Debug)]
 enum Wire {
     Exact,
-    Varint,
+    Varint { minimal: bool },
     Own,
     Field(Field),
 }
@@ -152,7 +152,7 @@ impl Reference {
     pub fn header_len(&self) -> usize {
         match &self.wire {
             Wire::Exact => 0,
-            Wire::Varint => 10,
+            Wire::Varint { .. } => 10,
             Wire::Own => 6,
             Wire::Field(field) => field.strip,
         }
@@ -165,7 +165,14 @@ impl Reference {
                 header_len: 0,
                 payload_len: *self.lens.start() as u64,
             },
-            Wire::Varint => read_varint(front),
+            Wire::Varint { minimal } => match read_varint(front) {
+                Front::Announced { header_len, .. }
+                    if *minimal && !self.is_canonical(front, header_len) =>
+                {
+                    Front::Invalid
+                }
+                read => read,
+            },
             Wire::Own => read_own(front),
             Wire::Field(field) => field.read(front),
         }
@@ -220,7 +227,7 @@ impl Reference {
     pub fn announce(&self, len: u64, wire: &mut Vec<u8>) {
         match &self.wire {
             Wire::Exact => {}
-            Wire::Varint => write_varint(len, wire),
+            Wire::Varint { .. } => write_varint(len, wire),
             Wire::Own => {
                 wire.extend_from_slice(b"WB\x01");
                 wire.extend_from_slice(&(len as u32).to_be_bytes()[1..]);
@@ -234,7 +241,7 @@ impl Reference {
     pub fn is_canonical(&self, wire: &[u8], header_len: usize) -> bool {
         match &self.wire {
             Wire::Exact | Wire::Own => true,
-            Wire::Varint => header_len == 1 || wire[header_len - 1] != 0,
+            Wire::Varint { .. } => header_len == 1 || wire[header_len - 1] != 0,
             Wire::Field(field) => {
                 let is_length = |at: &usize| (field.start..field.end).contains(at);
                 (0..header_len).all(|at| is_length(&at) || wire[at] == 0)
@@ -247,7 +254,7 @@ impl Wire {
     fn new(config: &Config) -> Self {
         match *config {
             Config::Exact { .. } => Self::Exact,
-            Config::Varint { .. } => Self::Varint,
+            Config::Varint { minimal, .. } => Self::Varint { minimal },
             Config::Own => Self::Own,
             Config::LengthPrefix {
                 width,

@@ -154,7 +154,7 @@ impl<F: Framing> BlockCodec<F> {
     /// ```
     #[must_use]
     pub fn new(framing: F) -> Self {
-        let encode_max = longest(&framing);
+        let encode_max = longest(framing.outgoing());
         Self {
             encode_max,
             encode_end: encode_max + 1,
@@ -223,6 +223,8 @@ impl<F: Framing, E> BlockCodec<F, E> {
     ///
     /// [`ConfigError`] if `max` is outside [`Framing::block_lens`]; nothing is changed then.
     pub fn set_max_block_len(&mut self, max: usize) -> Result<(), ConfigError> {
+        // Before anything is set: the two directions may carry different lengths.
+        check_limit(self.framing(), max)?;
         self.set_max_encode_len(max)?;
         self.set_max_decode_len(max)
     }
@@ -234,7 +236,7 @@ impl<F: Framing, E> BlockCodec<F, E> {
     ///
     /// As [`set_max_block_len`](Self::set_max_block_len).
     pub fn set_max_decode_len(&mut self, max: usize) -> Result<(), ConfigError> {
-        self.check_limit(max)?;
+        check_limit(self.framing(), max)?;
         self.parser.set_max(max);
         Ok(())
     }
@@ -245,7 +247,7 @@ impl<F: Framing, E> BlockCodec<F, E> {
     ///
     /// As [`set_max_block_len`](Self::set_max_block_len), which shows this too.
     pub fn set_max_encode_len(&mut self, max: usize) -> Result<(), ConfigError> {
-        self.check_limit(max)?;
+        check_limit(self.framing().outgoing(), max)?;
         self.encode_max = max;
         self.update_encode_end();
         Ok(())
@@ -275,21 +277,6 @@ impl<F: Framing, E> BlockCodec<F, E> {
     #[must_use]
     pub fn max_reader_len(&self) -> u64 {
         self.parser.max_in_parts()
-    }
-
-    fn check_limit(&self, limit: usize) -> Result<(), ConfigError> {
-        let (min, max) = (
-            *self.framing().block_lens().start(),
-            longest(self.framing()),
-        );
-        if limit > max {
-            let max = max as u64;
-            return Err(ConfigError::LimitTooLarge { limit, max });
-        }
-        if (limit as u64) < min {
-            return Err(ConfigError::LimitTooSmall { limit, min });
-        }
-        Ok(())
     }
 
     /// The longest payload, in bytes, that is [received](Self::set_max_block_len).
@@ -433,7 +420,7 @@ impl<F: Framing, E> BlockCodec<F, E> {
     pub fn with_framing<F2: Framing>(mut self, framing: F2) -> BlockCodec<F2, E> {
         self.decode.change_framing();
         let mut codec = BlockCodec {
-            encode_max: longest(&framing),
+            encode_max: longest(framing.outgoing()),
             encode_end: 0,
             parser: FrameParser::new(framing),
             decode: self.decode,
@@ -447,7 +434,7 @@ impl<F: Framing, E> BlockCodec<F, E> {
     /// As [`with_framing`](Self::with_framing), for a framing of the same type.
     pub fn set_framing(&mut self, framing: F) {
         self.decode.change_framing();
-        self.encode_max = longest(&framing);
+        self.encode_max = longest(framing.outgoing());
         self.update_encode_end();
         self.parser = FrameParser::new(framing);
     }
@@ -465,7 +452,7 @@ impl<F: Framing, E> BlockCodec<F, E> {
         payload: &[u8],
         dst: &mut impl HeaderBuf,
     ) -> Result<(), BlockError> {
-        let framing = self.framing();
+        let framing = self.framing().outgoing();
         let len = payload.len();
         if len >= self.encode_end || (len as u64) < *framing.block_lens().start() {
             return Err(self.refused(len));
@@ -484,8 +471,8 @@ impl<F: Framing, E> BlockCodec<F, E> {
     fn encode_unproven(&self, payload: &[u8], dst: &mut impl HeaderBuf) -> Result<(), BlockError> {
         let start = dst.as_ref().len();
         let mut header = UnfinishedHeader { dst, start };
-        self.framing()
-            .encode_header(payload.len() as u64, header.dst);
+        let framing = self.framing().outgoing();
+        framing.encode_header(payload.len() as u64, header.dst);
         self.read_back(&header.dst.as_ref()[start..], payload)?;
         header.start = usize::MAX;
         Ok(())
@@ -498,13 +485,14 @@ impl<F: Framing, E> BlockCodec<F, E> {
         if wire_len == 0 {
             return Err(self.wrong_size(0));
         }
+        let framing = self.framing().outgoing();
         // The part of a header that is not stripped is in the payload.
         let mut near = [0; 64];
         let near = &mut near[..wire_len.min(64)];
         header.chain(payload).copy_to_slice(near);
-        let read = match self.framing().decode_header(near) {
+        let read = match framing.decode_header(near) {
             Ok(Header::Incomplete { .. }) if near.len() < wire_len => {
-                self.framing().decode_header(&[header, payload].concat())
+                framing.decode_header(&[header, payload].concat())
             }
             read => read,
         };
@@ -536,10 +524,11 @@ impl<F: Framing, E> BlockCodec<F, E> {
 
     #[cold]
     fn wrong_size(&self, actual: usize) -> BlockError {
+        let framing = self.framing().outgoing();
         let least_on_wire = u64::from(actual == 0);
         BlockError::WrongSize {
-            min: least_on_wire.max(*self.framing().block_lens().start()),
-            max: longest(self.framing()) as u64,
+            min: least_on_wire.max(*framing.block_lens().start()),
+            max: longest(framing) as u64,
             limit: self.encode_max as u64,
             actual: actual as u64,
             index: self.encode.blocks,
@@ -661,6 +650,19 @@ impl<F: fmt::Debug, E> fmt::Debug for BlockCodec<F, E> {
             .field("encode", &self.encode)
             .finish_non_exhaustive()
     }
+}
+
+/// Checks a limit for what `framing` delimits.
+fn check_limit(framing: &impl Framing, limit: usize) -> Result<(), ConfigError> {
+    let (min, max) = (*framing.block_lens().start(), longest(framing));
+    if limit > max {
+        let max = max as u64;
+        return Err(ConfigError::LimitTooLarge { limit, max });
+    }
+    if (limit as u64) < min {
+        return Err(ConfigError::LimitTooSmall { limit, min });
+    }
+    Ok(())
 }
 
 /// A header that is being appended, from `start` on, and is removed if it turns out wrong or the

@@ -3,6 +3,7 @@
 mod any;
 mod check;
 mod exact;
+mod in_out;
 mod length_field;
 mod length_prefix;
 mod uint;
@@ -16,6 +17,7 @@ pub use self::{
     any::AnyFraming,
     check::{ContractViolation, check_framing},
     exact::Exact,
+    in_out::InOut,
     length_field::{LengthField, LengthFieldConfig, LengthLimit},
     length_prefix::LengthPrefix,
     varint::Varint,
@@ -115,7 +117,7 @@ pub trait Framing: Clone {
     /// empty range no block can be received or sent.
     ///
     /// One range serves both directions: [`BlockCodec`](crate::BlockCodec) refuses to encode a
-    /// block outside it, and refuses a header that announces one.
+    /// block outside it, and refuses a header that announces one. [`InOut`] has one for each.
     fn block_lens(&self) -> RangeInclusive<u64>;
 
     /// The longest block that this framing carries whole, in bytes, in one piece of memory: the limit for
@@ -201,6 +203,13 @@ pub trait Framing: Clone {
     #[inline]
     fn proven(&self) -> Proven {
         Proven::default()
+    }
+
+    /// The framing of what is sent: this one, except for an [`InOut`].
+    #[doc(hidden)]
+    #[inline]
+    fn outgoing(&self) -> &impl Framing {
+        self
     }
 
     /// What [`check_framing`] does with this framing.

@@ -17,6 +17,7 @@
 //! | [`LengthField`] | a header with a length anywhere in it, stripped or kept | [`LengthField::config()`](LengthField::config), [`BlockCodec::new`] |
 //! | [`Varint`] | a LEB128 length before each block, as protobuf's delimiter | [`BlockCodec::new`] |
 //! | [`AnyFraming`] | one of these, chosen while the program runs | [`BlockCodec::new`] |
+//! | [`InOut`] | one of these for what is received, another for what is sent | [`BlockCodec::new`] |
 //! | your own | any header that says how long the payload is | [`BlockCodec::new`] |
 //!
 //! # Which form to use
@@ -170,7 +171,7 @@ pub use self::{
     codec::BlockCodec,
     error::{BlockError, BlockPart, CodecError, ConfigError, HeaderBytes},
     framing::{
-        AnyFraming, ContractViolation, Exact, Framing, Header, InvalidHeader, LengthField,
+        AnyFraming, ContractViolation, Exact, Framing, Header, InOut, InvalidHeader, LengthField,
         LengthFieldConfig, LengthLimit, LengthPrefix, Varint, check_framing,
     },
     helpers::{

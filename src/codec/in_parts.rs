@@ -51,7 +51,7 @@ impl<F: Framing, E> BlockCodec<F, E> {
         if let Some(error) = self.unfinished_error() {
             return Err(error);
         }
-        let (min, max) = self.framing().block_lens().into_inner();
+        let (min, max) = self.framing().outgoing().block_lens().into_inner();
         if len < min || len > max {
             return Err(BlockError::WrongSize {
                 min,
@@ -63,7 +63,7 @@ impl<F: Framing, E> BlockCodec<F, E> {
         }
         let start = dst.as_ref().len();
         let mut header = UnfinishedHeader { dst, start };
-        self.framing().encode_header(len, header.dst);
+        self.framing().outgoing().encode_header(len, header.dst);
         let header_len = header.dst.as_ref().len() - start;
         let unfinished = Unfinished {
             len,
@@ -87,14 +87,14 @@ impl<F: Framing, E> BlockCodec<F, E> {
     }
 
     fn check(&self, unfinished: &Unfinished, front: &[u8]) -> Result<bool, BlockError> {
-        if self.framing().proven().encoded {
+        if self.framing().outgoing().proven().encoded {
             return Ok(true);
         }
         let &Unfinished {
             len, header_len, ..
         } = unfinished;
         let arrived = (front.len() - header_len) as u64;
-        let (announced, reason) = match self.framing().decode_header(front) {
+        let (announced, reason) = match self.framing().outgoing().decode_header(front) {
             Ok(Header::Complete {
                 stripped,
                 block_len,

@@ -113,7 +113,7 @@ where
 
     /// Queues the header.
     fn poll_begin(&mut self, len: u64, cx: &mut Context<'_>) -> Poll<Result<(), E>> {
-        let is_kept = !self.transport.codec.framing().proven().encoded;
+        let is_kept = !self.transport.codec.framing().outgoing().proven().encoded;
         if is_kept || len == 0 {
             // What was queued before must not wait for this source.
             ready!(self.poll_flush(cx))?;

@@ -13,4 +13,4 @@ macro_rules! examples {
     )*};
 }
 
-examples! { echo custom_framing writer_task request_response }
+examples! { echo custom_framing nbd writer_task request_response }

@@ -7,7 +7,7 @@ use futures::stream;
 use testing::{Scripted, WAYS, ready, with_each_framing};
 use tokio_util::codec::{Encoder, Framed};
 use wholeblock::{
-    BlockCodec, BlockError, BlockTransport, Framing, Header, InvalidHeader, LengthField,
+    BlockCodec, BlockError, BlockTransport, Framing, Header, InOut, InvalidHeader, LengthField,
     check_framing, send_blocks,
 };
 
@@ -183,6 +183,31 @@ fn the_checker_names_the_rule_that_is_broken() {
         let violation = check_framing(&scheme).unwrap_err().to_string();
         assert!(violation.starts_with(rule), "{rule}: {violation}");
     }
+}
+
+#[test]
+fn the_checker_checks_both_sides_of_two_framings() {
+    let two = |incoming: &Scheme, outgoing: &Scheme| InOut {
+        incoming: incoming.clone(),
+        outgoing: outgoing.clone(),
+    };
+    for (rule, scheme) in broken() {
+        for framing in [two(&scheme, &SOUND), two(&SOUND, &scheme)] {
+            let violation = check_framing(&framing).unwrap_err().to_string();
+            assert!(violation.starts_with(rule), "{rule}: {violation}");
+        }
+    }
+    // What one writes, the other need not read.
+    let other = Scheme {
+        lens: 5..=10,
+        read: |front| match front {
+            [len, ..] => complete(1, u64::from(len / 3)),
+            [] => incomplete(1),
+        },
+        write: |len, dst| dst.push(len as u8 * 3),
+    };
+    check_framing(&two(&SOUND, &other)).unwrap();
+    check_framing(&two(&other, &SOUND)).unwrap();
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod exhaustive;
 mod fairness;
 mod framing;
 mod handover;
+mod in_out;
 mod io_errors;
 mod kept;
 mod lend;

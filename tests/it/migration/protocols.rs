@@ -5,7 +5,7 @@ use std::error::Error;
 use bytes::{Bytes, BytesMut};
 use tokio_util::codec::{Decoder, LengthDelimitedCodec};
 use wholeblock::{
-    BlockCodec, BlockError, BlockTransport, ConfigError, Exact, LengthField, LengthLimit,
+    BlockCodec, BlockError, BlockTransport, ConfigError, Exact, InOut, LengthField, LengthLimit,
     LengthPrefix,
 };
 
@@ -287,9 +287,12 @@ async fn a_postgres_client_reads_a_byte_and_then_messages() -> Result<(), Box<dy
         .keep_header()
         .build()?;
 
-    let mut transport = BlockTransport::new(socket, BlockCodec::new(startup));
+    let opening = InOut {
+        incoming: answer,
+        outgoing: startup,
+    };
+    let mut transport = BlockTransport::new(socket, BlockCodec::new(opening));
     transport.send(ssl_request).await?;
-    let mut transport = transport.map_codec(|codec| codec.with_framing(answer));
     assert_eq!(transport.next().await.expect("an answer")?, "N");
     let mut transport = transport.map_codec(|codec| codec.with_framing(startup));
     transport.send(login).await?;

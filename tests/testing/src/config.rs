@@ -4,8 +4,8 @@
 #[cfg(feature = "arbitrary")]
 use arbitrary::Arbitrary;
 use wholeblock::{
-    AnyFraming, BlockCodec, ConfigError, Exact, Framing, LengthField, LengthLimit, LengthPrefix,
-    Varint, internals::DEFAULT_MAX_RETAINED,
+    AnyFraming, BlockCodec, ConfigError, Exact, Framing, InOut, LengthField, LengthLimit,
+    LengthPrefix, Varint, internals::DEFAULT_MAX_RETAINED,
 };
 
 use crate::{
@@ -119,11 +119,12 @@ impl Config {
     }
 
     /// Builds the framing, compares what the crate says of it with what the reference does, and has
-    /// it visited: as itself, or as the framing chosen at run time.
+    /// it visited: as itself, or as the framing chosen at run time, for each direction by itself.
     pub fn visit(&self, chosen_at_run_time: bool, visit: impl Visit) {
         if let (true, false) = (chosen_at_run_time, matches!(self, Self::Own)) {
             if let Some((framing, reference)) = self.any() {
-                visit.visit(framing, reference);
+                let (incoming, outgoing) = (framing, framing);
+                visit.visit(InOut { incoming, outgoing }, reference);
             }
             return;
         }

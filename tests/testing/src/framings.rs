@@ -184,6 +184,11 @@ macro_rules! with_each_framing {
                     .unwrap();
             "one chosen at run time", prefix(2),
                 wholeblock::AnyFraming::from(wholeblock::LengthPrefix::u16());
+            "the same in and out", prefix(2),
+                wholeblock::InOut {
+                    incoming: wholeblock::LengthPrefix::u16(),
+                    outgoing: wholeblock::LengthPrefix::u16(),
+                };
             "a user's own", Config::Own, $crate::Magic;
         }
     };

@@ -132,7 +132,7 @@
 //!
 //! # Questions
 //!
-//! [`questions`] has what new users asked: headers of one's own, another framing in mid-stream, a
+//! [`questions`] has what new users asked: headers of one's own, trailers, another framing in mid-stream, a
 //! codec inside another, several requests at once, how to end a connection, blocking code, TLS, peers
 //! that are gone, timeouts that never fire.
 

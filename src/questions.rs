@@ -6,6 +6,52 @@
 //! received, and a block to send begins with one. With [`strip`], only a part of it is kept. A block
 //! whose header contradicts its length is refused, as [`WrongHeader`].
 //!
+//! # How do I check a trailer?
+//!
+//! A framing sees headers only, so an end byte or a checksum behind the payload is a part of the block. Add
+//! its length to the [`adjustment`], append it to what you send, and check what you receive for it. AMQP
+//! 0-9-1 has an end byte, which its length does not count:
+//!
+//! ```
+//! use bytes::{BufMut, Bytes, BytesMut};
+//! use tokio_util::codec::{Decoder, Encoder};
+//! use wholeblock::{BlockCodec, LengthField};
+//!
+//! const END: u8 = 0xce;
+//!
+//! fn frame(kind: u8, channel: u16, payload: &[u8]) -> Bytes {
+//!     let mut frame = vec![kind];
+//!     frame.put_u16(channel);
+//!     frame.put_u32(payload.len() as u32);
+//!     frame.put_slice(payload);
+//!     frame.put_u8(END);
+//!     frame.into()
+//! }
+//!
+//! /// The payload of a frame that ends as it should.
+//! fn payload(frame: &[u8]) -> Option<&[u8]> {
+//!     frame[7..].strip_suffix(&[END])
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // A type, a channel of 2 bytes, a length of 4 bytes; a frame has at least these 7 bytes and the end byte.
+//! let frames = LengthField::config().offset(3).adjustment(1).keep_header().build()?;
+//! let mut codec = BlockCodec::new(frames);
+//! let mut wire = BytesMut::new();
+//! codec.encode(frame(1, 1, b"\0\x14\0\x0a\0"), &mut wire)?; // Channel.Open
+//! assert_eq!(wire, &b"\x01\0\x01\0\0\0\x05\0\x14\0\x0a\0\xce"[..]);
+//! let unended = frame(1, 1, b"").slice(..7);
+//! assert!(codec.encode(unended, &mut wire).is_err()); // it is shorter than its length says
+//!
+//! let open = codec.decode(&mut wire)?.expect("a frame");
+//! assert_eq!(payload(&open), Some(&b"\0\x14\0\x0a\0"[..]));
+//! wire.extend_from_slice(b"\x08\0\0\0\0\0\0\xce\x08\0\0\0\0\0\0\0"); // two heartbeats
+//! assert_eq!(payload(&codec.decode(&mut wire)?.expect("a frame")), Some(&b""[..]));
+//! assert_eq!(payload(&codec.decode(&mut wire)?.expect("a frame")), None); // the end byte is wrong
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # How do I change the framing in mid-stream?
 //!
 //! [`BlockTransport::map_codec`] with [`BlockCodec::with_framing`], after the last block of the old
@@ -336,6 +382,7 @@
 //! [`LengthField`]: crate::LengthField
 //! [`RecvBlocks`]: crate::RecvBlocks
 //! [`WrongHeader`]: crate::BlockError::WrongHeader
+//! [`adjustment`]: crate::LengthFieldConfig::adjustment
 //! [`keep_header`]: crate::LengthFieldConfig::keep_header
 //! [`recv_blocks`]: crate::recv_blocks
 //! [`send_blocks`]: crate::send_blocks

@@ -82,6 +82,21 @@ fn messages_of_each_protocol_read_and_write_the_same() {
             &[b"\x62\0\0\x04\0\x06\0\0RENDER\0\0", b"\x2b\0\0\x01"],
         ),
         Row::field(
+            "AMQP 0-9-1: Channel.Open, a heartbeat",
+            LengthField::config().offset(3).adjustment(1).keep_header(),
+            b"\x01\0\x01\0\0\0\x05\0\x14\0\x0a\0\xce\x08\0\0\0\0\0\0\xce",
+            &[
+                b"\x01\0\x01\0\0\0\x05\0\x14\0\x0a\0\xce",
+                b"\x08\0\0\0\0\0\0\xce",
+            ],
+        ),
+        Row::new(
+            "AMQP 0-9-1: the protocol header",
+            Exact::new(8).unwrap(),
+            b"AMQP\0\0\x09\x01",
+            &[b"AMQP\0\0\x09\x01"],
+        ),
+        Row::field(
             "libvirt: a call without arguments",
             LengthField::config()
                 .adjustment(-4)

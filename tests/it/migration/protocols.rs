@@ -96,6 +96,24 @@ fn messages_of_each_protocol_read_and_write_the_same() {
             b"AMQP\0\0\x09\x01",
             &[b"AMQP\0\0\x09\x01"],
         ),
+        Row::new(
+            "NBD: a request to read 5 bytes at 2",
+            Exact::new(28).unwrap(),
+            b"\x25\x60\x95\x13\0\0\0\0\0\0\0\0\0\0\0\x4d\0\0\0\0\0\0\0\x02\0\0\0\x05",
+            &[b"\x25\x60\x95\x13\0\0\0\0\0\0\0\0\0\0\0\x4d\0\0\0\0\0\0\0\x02\0\0\0\x05"],
+        ),
+        Row::field(
+            "NBD: a structured reply with these, and one of no data",
+            LengthField::config().offset(16).keep_header(),
+            b"\x66\x8e\x33\xef\0\0\0\x01\0\0\0\0\0\0\0\x4d\0\0\0\x0d\
+              \0\0\0\0\0\0\0\x02whole\
+              \x66\x8e\x33\xef\0\x01\0\0\0\0\0\0\0\0\0\x4d\0\0\0\0",
+            &[
+                b"\x66\x8e\x33\xef\0\0\0\x01\0\0\0\0\0\0\0\x4d\0\0\0\x0d\
+                  \0\0\0\0\0\0\0\x02whole",
+                b"\x66\x8e\x33\xef\0\x01\0\0\0\0\0\0\0\0\0\x4d\0\0\0\0",
+            ],
+        ),
         Row::field(
             "libvirt: a call without arguments",
             LengthField::config()

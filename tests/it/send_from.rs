@@ -16,7 +16,7 @@ use testing::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use wholeblock::{
-    BlockCodec, BlockError, BlockTransport, Exact, Framing, LengthField, LengthPrefix,
+    BlockCodec, BlockError, BlockTransport, Exact, Framing, InOut, LengthField, LengthPrefix,
     internals::BATCH, send_blocks,
 };
 
@@ -582,4 +582,48 @@ fn framed_goes_on_after_a_block_that_was_sent_part_by_part() {
     let mut framed = blocks.into_framed();
     ready(SinkExt::send(&mut framed, Bytes::from("too"))).unwrap();
     assert_eq!(framed.get_ref().written, b"\0\0\0\x02me\0\0\0\x03too");
+}
+
+#[test]
+fn framing_of_the_other_direction_does_not_count() {
+    let (bytes, tags) = (LengthPrefix::u8(), tagged());
+    let out_long = InOut {
+        incoming: bytes,
+        outgoing: tags,
+    };
+    let mut blocks = BlockTransport::new(
+        Scripted::default().send(b"\x05hello"),
+        BlockCodec::new(out_long),
+    );
+    let message = message(300);
+    ready(blocks.send_from(message.len() as u64, &message[..])).unwrap();
+    let lie = ready(blocks.send_from(304, &message[..304])).unwrap_err();
+    assert!(
+        matches!(lie, BlockError::WrongHeader { actual: 304, .. }),
+        "{lie:?}"
+    );
+    assert_eq!(blocks.get_ref().written, message);
+    let reader = ready(blocks.recv_reader()).unwrap().unwrap();
+    assert_eq!(reader.len(), 5);
+
+    let out_short = InOut {
+        incoming: tags,
+        outgoing: bytes,
+    };
+    let mut blocks = BlockTransport::new(Scripted::default(), BlockCodec::new(out_short));
+    let error = ready(blocks.send_from(256, tokio::io::repeat(1))).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            BlockError::WrongSize {
+                min: 0,
+                max: 255,
+                limit: 255,
+                ..
+            }
+        ),
+        "{error:?}"
+    );
+    ready(blocks.send_from(2, &b"me"[..])).unwrap();
+    assert_eq!(blocks.get_ref().written, b"\x02me");
 }

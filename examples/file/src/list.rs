@@ -14,7 +14,7 @@ pub(crate) struct Item {
     pub(crate) path: Vec<String>,
     pub(crate) is_folder: bool,
     /// Its length when it was listed, for the progress bar.
-    len: u64,
+    pub(crate) len: u64,
 }
 
 pub(crate) fn total_len(items: &[Item]) -> u64 {

@@ -1,4 +1,4 @@
-//! Sends files and folders of any size in blocks, and receives them whole.
+//! Sends files and folders of any size, each file in one block, and receives them whole.
 //!
 //! ```text
 //! cargo run --release -p file -- receive --into received
@@ -45,7 +45,7 @@ struct Args {
     #[command(subcommand)]
     command: Command,
 
-    /// Give up on another end that is silent, or takes for a block of 256 KiB, for this long
+    /// How long the other end may take for an answer, or for 256 KiB of a file
     #[arg(long, value_name = "SECONDS", default_value = "30", global = true,
           value_parser = clap::value_parser!(u64).range(1..))]
     patience: u64,

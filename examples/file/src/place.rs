@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use sha2::Sha256;
 use tokio::fs;
 
-use crate::wire::{Modified, cannot, digest_front};
+use crate::wire::{Modified, Refusal, Refuse, cannot, digest_front};
 
 const PARTIAL: &str = ".part";
 
@@ -179,19 +179,4 @@ fn is_part_of(part: &Path, path: &Path) -> bool {
         numbers.map(|number| number.parse().ok()).collect()
     });
     numbers.is_some_and(|numbers| numbers.len() == 3)
-}
-
-/// Why one file or folder is refused, in words for the sender. Others can still come.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct Refusal(pub(crate) String);
-
-pub(crate) trait Refuse<T> {
-    fn refuse(self, cannot: impl FnOnce() -> String) -> anyhow::Result<T>;
-}
-
-impl<T> Refuse<T> for io::Result<T> {
-    fn refuse(self, cannot: impl FnOnce() -> String) -> anyhow::Result<T> {
-        self.map_err(|error| Refusal(format!("{}: {error}", cannot())).into())
-    }
 }

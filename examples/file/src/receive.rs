@@ -10,14 +10,18 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use indicatif::ProgressBar;
 use sha2::Digest;
-use tokio::{fs, io::AsyncWriteExt, net::TcpStream};
+use tokio::{
+    fs,
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use crate::{
-    place::{Incoming, OldParts, Refusal, Refuse, place},
-    wire::{Answer, Gone, Offer, Wire, cannot},
+    place::{Incoming, OldParts, place},
+    wire::{Answer, Gone, Offer, PART, Refusal, Refuse, Wire, cannot, in_time},
 };
 
 /// What came over one connection.
@@ -86,8 +90,7 @@ impl Receiver {
     ) -> anyhow::Result<()> {
         let mut old = OldParts::default();
         while let Some(offer) = wire.hear().await? {
-            let mut rest = Rest::default();
-            let taken = self.take(offer, &mut wire, &mut rest, &mut old, received, bar);
+            let taken = self.take(offer, &mut wire, &mut old, received, bar);
             let answer = match taken.await {
                 Ok(answer) => answer,
                 Err(error) => {
@@ -98,7 +101,9 @@ impl Receiver {
                 }
             };
             wire.say(&answer).await?;
-            rest.discard(&mut wire).await?;
+            if wire.is_in_file && !wire.discard_file().await {
+                break; // the sender ended the connection
+            }
         }
         Ok(())
     }
@@ -108,7 +113,6 @@ impl Receiver {
         &self,
         offer: Offer,
         wire: &mut Wire,
-        rest: &mut Rest,
         old: &mut OldParts,
         received: &mut Received,
         bar: &ProgressBar,
@@ -133,7 +137,8 @@ impl Receiver {
                     modified,
                 };
                 old.remove(&file).await?;
-                file.receive(wire, rest, received, bar).await
+                let taken = file.receive(wire, received, bar).await;
+                taken.with_context(|| cannot("receive", &file.path))
             }
         }
     }
@@ -142,7 +147,7 @@ impl Receiver {
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
         if !busy.insert(path.to_owned()) {
             // The connection before may not have noticed its end yet: the sender is to try again.
-            bail!(Gone);
+            bail!(Gone::Ended);
         }
         Ok(Claim {
             path: path.to_owned(),
@@ -151,48 +156,10 @@ impl Receiver {
     }
 }
 
-/// What is still to come of a file that has been asked for.
-#[derive(Default)]
-struct Rest {
-    /// Bytes before the checksum; none if nothing is to come.
-    left: Option<u64>,
-}
-
-enum Piece {
-    Bytes,
-    Checksum,
-    Withdrawn,
-}
-
-impl Rest {
-    /// The meaning of the next block.
-    fn piece(&mut self, block: &[u8]) -> anyhow::Result<Piece> {
-        if block.is_empty() {
-            self.left = None;
-            return Ok(Piece::Withdrawn);
-        }
-        let Some(left @ 1..) = self.left else {
-            self.left = None;
-            return Ok(Piece::Checksum);
-        };
-        let left = left.checked_sub(block.len() as u64);
-        self.left = Some(left.context("the sender sent more than it announced")?);
-        Ok(Piece::Bytes)
-    }
-
-    async fn discard(mut self, wire: &mut Wire) -> anyhow::Result<()> {
-        while self.left.is_some() {
-            self.piece(wire.block().await?)?;
-        }
-        Ok(())
-    }
-}
-
 impl Incoming {
     async fn receive(
         &self,
         wire: &mut Wire,
-        rest: &mut Rest,
         received: &mut Received,
         bar: &ProgressBar,
     ) -> anyhow::Result<Answer> {
@@ -208,22 +175,35 @@ impl Incoming {
         bar.set_position(from);
         bar.set_message(self.path.display().to_string());
         wire.say(&Answer::From(from)).await?;
-        rest.left = Some(self.len - from);
+        wire.is_in_file = true;
 
-        let is_whole = loop {
-            let block = wire.block().await?;
-            match rest.piece(block)? {
-                Piece::Bytes => {
-                    digest.update(block);
-                    file.write_all(block).await.refuse(cannot_write)?;
-                    received.bytes += block.len() as u64;
-                    bar.inc(block.len() as u64);
-                }
-                Piece::Checksum => break block == &digest.finalize()[..],
-                Piece::Withdrawn => break false,
+        let rest = in_time(wire.patience, wire.reader.recv_reader()).await?;
+        let mut rest = rest.context(Gone::Ended)?;
+        let (announced, lacking) = (rest.len(), self.len - from);
+        ensure!(
+            announced == lacking,
+            "the sender announces {announced} bytes where {lacking} are due"
+        );
+        let mut part = Vec::with_capacity(PART);
+        while rest.remaining() > 0 {
+            part.clear();
+            let mut next = (&mut rest).take(PART as u64);
+            let read = in_time(wire.patience, next.read_to_end(&mut part)).await;
+            digest.update(&part);
+            file.write_all(&part).await.refuse(cannot_write)?;
+            received.bytes += part.len() as u64;
+            bar.inc(part.len() as u64);
+            if let Err(error) = read {
+                // The next connection goes on with the byte where this one ended.
+                file.flush().await.refuse(cannot_write)?;
+                return Err(error);
             }
-        };
+        }
+        drop(rest);
         file.flush().await.refuse(cannot_write)?;
+        let checksum = in_time(wire.patience, wire.reader.recv()).await?;
+        let is_whole = checksum.context(Gone::Ended)? == &digest.finalize()[..];
+        wire.is_in_file = false;
         if !is_whole {
             fs::remove_file(&partial).await.refuse(cannot_write)?;
             return Ok(Answer::Differs);

@@ -7,19 +7,20 @@ use std::{
 };
 
 use anyhow::{Context, anyhow, bail, ensure};
-use bytes::Bytes;
-use futures::TryStreamExt;
 use indicatif::ProgressBar;
 use sha2::Digest;
-use tokio::{io::AsyncReadExt, net::TcpStream};
-use tokio_util::io::ReaderStream;
-use wholeblock::{BlockError, try_send_blocks};
+use tokio::{
+    io::{AsyncReadExt, BufReader},
+    net::TcpStream,
+};
+use tokio_util::io::InspectReader;
+use wholeblock::BlockError;
 
 use crate::{
-    list::{Item, total_len},
+    list::Item,
     wire::{
-        Answer, BLOCK, Gone, Modified, Offer, Wire, cannot, digest_front, hear_between,
-        is_of_the_connection,
+        Answer, Gone, Modified, Offer, PART, Reader, Refusal, Refuse, Wire, cannot, digest_front,
+        hear, in_time, is_of_the_connection,
     },
 };
 
@@ -38,14 +39,6 @@ pub(crate) struct Sent {
     pub(crate) refused: u64,
 }
 
-/// What the sending of one file or folder came to.
-enum Outcome {
-    Whole,
-    Differs,
-    /// This one is not sent, for this reason, and the next one can be.
-    Refused(String),
-}
-
 /// Sends all of `items`, over as many connections as it takes. Gives up when nothing has moved on
 /// for `give_up`.
 pub(crate) async fn send_all(
@@ -56,14 +49,18 @@ pub(crate) async fn send_all(
     bar: &ProgressBar,
 ) -> anyhow::Result<Sent> {
     let mut progress = Progress {
+        items,
+        bar,
         next: 0,
+        before: 0,
         reached: 0,
         moved: Instant::now(),
         sent: Sent::default(),
     };
     loop {
-        let error = match send_from(server, items, patience, &mut progress, bar).await {
-            Ok(()) => return Ok(progress.sent),
+        let error = match send_rest(server, patience, &mut progress).await {
+            Ok(()) if progress.next == items.len() => return Ok(progress.sent),
+            Ok(()) => continue,
             Err(error) => error,
         };
         if !is_of_the_connection(&error) {
@@ -79,17 +76,22 @@ pub(crate) async fn send_all(
     }
 }
 
-struct Progress {
+struct Progress<'a> {
+    items: &'a [Item],
+    bar: &'a ProgressBar,
     /// The item that is being sent.
     next: usize,
+    /// Bytes of the items before it.
+    before: u64,
     /// How far into it the sending has come.
     reached: u64,
     moved: Instant,
     sent: Sent,
 }
 
-impl Progress {
+impl Progress<'_> {
     fn reach(&mut self, offset: u64) {
+        self.bar.set_position(self.before + offset);
         if offset > self.reached {
             self.reached = offset;
             self.moved = Instant::now();
@@ -97,43 +99,39 @@ impl Progress {
     }
 
     fn done(&mut self) {
+        self.before += self.items[self.next].len;
         self.next += 1;
         self.reached = 0;
         self.moved = Instant::now();
     }
 }
 
-/// Sends what is left of `items`, over one connection.
-async fn send_from(
+/// Sends what is left of `items` over one connection. Ends early after a file that was given up in its
+/// midst.
+async fn send_rest(
     server: &str,
-    items: &[Item],
     patience: Duration,
-    progress: &mut Progress,
-    bar: &ProgressBar,
+    progress: &mut Progress<'_>,
 ) -> anyhow::Result<()> {
     let socket = TcpStream::connect(server).await;
     let socket = socket
         .map_err(|error| anyhow!(BlockError::from(error)))
         .with_context(|| format!("cannot connect to {server}"))?;
     let mut wire = Wire::new(socket, patience)?;
-    while let Some(item) = items.get(progress.next) {
-        bar.set_position(total_len(&items[..progress.next]));
-        let mut differed = false;
-        let refused = loop {
-            let outcome = send_item(&mut wire, item, progress, bar).await;
-            match outcome.with_context(|| cannot("send", &item.source))? {
-                Outcome::Whole => break None,
-                // Its name told a version by time and length alone, or a disk lost what it had.
-                Outcome::Differs if !differed => differed = true,
-                Outcome::Differs => break Some("what arrives is not what was sent".into()),
-                Outcome::Refused(why) => break Some(why),
+    while let Some(item) = progress.items.get(progress.next) {
+        progress.reach(0);
+        if let Err(error) = send_item(&mut wire, item, progress).await {
+            let cannot = cannot("send", &item.source);
+            match error.downcast() {
+                Ok(Refusal(why)) => progress.bar.suspend(|| eprintln!("error: {cannot}: {why}")),
+                Err(error) => return Err(error.context(cannot)),
             }
-        };
-        if let Some(why) = refused {
-            bar.suspend(|| eprintln!("error: {}: {why}", cannot("send", &item.source)));
             progress.sent.refused += 1;
         }
         progress.done();
+        if wire.is_in_file {
+            return Ok(());
+        }
     }
     wire.linger().await;
     Ok(())
@@ -142,35 +140,42 @@ async fn send_from(
 async fn send_item(
     wire: &mut Wire,
     item: &Item,
-    progress: &mut Progress,
-    bar: &ProgressBar,
-) -> anyhow::Result<Outcome> {
-    if !item.is_folder {
-        return send_file(wire, item, progress, bar).await;
+    progress: &mut Progress<'_>,
+) -> anyhow::Result<()> {
+    // Again if it differs: its name told a version by time and length alone, or a disk lost what it had.
+    for _ in 0..2 {
+        let is_whole = match item.is_folder {
+            true => send_folder(wire, item).await?,
+            false => send_file(wire, item, progress).await?,
+        };
+        if is_whole {
+            return Ok(());
+        }
     }
-    let path = item.path.clone();
-    wire.say(&Offer::Folder { path }).await?;
-    outcome(answer(wire).await?)
+    bail!(Refusal("what arrives is not what was sent".into()))
 }
 
-/// Offers a file as it is now, and sends what the receiver asks for of it.
+async fn send_folder(wire: &mut Wire, item: &Item) -> anyhow::Result<bool> {
+    let path = item.path.clone();
+    wire.say(&Offer::Folder { path }).await?;
+    is_whole(wire).await
+}
+
+/// Offers a file as it is now, and sends what the receiver asks for of it. False if that differs.
 async fn send_file(
     wire: &mut Wire,
     item: &Item,
-    progress: &mut Progress,
-    bar: &ProgressBar,
-) -> anyhow::Result<Outcome> {
-    let cannot_read = |error: &dyn std::error::Error| format!("cannot read it: {error}");
+    progress: &mut Progress<'_>,
+) -> anyhow::Result<bool> {
+    let cannot_read = || "cannot read it".to_owned();
+    let changed = || Refusal("it changed while it was sent".into());
     let source = item.source.clone();
     let opened = tokio::task::spawn_blocking(move || {
         let file = std::fs::File::open(source)?;
         let version = version(&file.metadata()?)?;
         Ok::<_, io::Error>((file, version))
     });
-    let (mut file, version) = match opened.await? {
-        Ok(opened) => opened,
-        Err(error) => return Ok(Outcome::Refused(cannot_read(&error))),
-    };
+    let (mut file, version) = opened.await?.refuse(cannot_read)?;
     let (len, modified) = version;
     let path = item.path.clone();
     wire.say(&Offer::File {
@@ -179,61 +184,52 @@ async fn send_file(
         modified,
     })
     .await?;
-    let from = match answer(wire).await? {
-        Answer::From(from) => from,
-        Answer::Whole => {
-            progress.sent.there_already += 1;
-            return Ok(Outcome::Whole);
-        }
-        other => return outcome(other),
+    let answered = in_time(wire.patience, answer(&mut wire.reader)).await?;
+    let Answer::From(from) = answered else {
+        let is_whole = matches!(answered, Answer::Whole);
+        progress.sent.there_already += u64::from(is_whole);
+        return Ok(is_whole);
     };
     ensure!(from <= len, "the receiver asks for more than there is");
+    wire.is_in_file = true;
     progress.reach(from);
-    bar.inc(from);
 
     let front = tokio::task::spawn_blocking(move || {
         let digest = digest_front(&mut file, from)?;
         Ok::<_, io::Error>((tokio::fs::File::from_std(file), digest))
     });
-    let (mut file, mut digest) = match front.await? {
-        Ok(front) => front,
-        Err(error) => return give_up(wire, cannot_read(&error)).await,
-    };
-    let rest = ReaderStream::with_capacity((&mut file).take(len - from), BLOCK);
+    let (mut file, mut digest) = front.await?.refuse(cannot_read)?;
+    // `take`, because the block of a file that has grown is then whole, and the connection goes on.
+    let rest = BufReader::with_capacity(PART, (&mut file).take(len - from));
     let mut position = from;
-    let blocks = rest.inspect_ok(|bytes: &Bytes| {
+    let source = InspectReader::new(rest, |bytes: &[u8]| {
         digest.update(bytes);
         position += bytes.len() as u64;
         progress.reach(position);
-        bar.inc(bytes.len() as u64);
     });
-    let sending = try_send_blocks(&mut wire.writer, blocks).stall_timeout(wire.patience);
     let sent = tokio::select! {
-        sent = sending => sent,
-        // In between, the receiver says only that it does not want the rest. What has been queued
-        // of it is sent before what follows here.
-        said = hear_between::<Answer>(&mut wire.reader) => {
-            wire.withdraw().await?;
-            return outcome(said?.context(Gone)?);
-        }
+        sent = wire.writer.send_from(len - from, source) => sent,
+        // Meanwhile, the receiver says only that it does not want the rest.
+        said = answer(&mut wire.reader) => bail!("the receiver answers {:?} too early", said?),
     };
-    let sent = match sent {
-        Ok(sent) => sent.payload_bytes,
-        Err(BlockError::Source(error)) => return give_up(wire, cannot_read(&*error)).await,
+    match sent {
+        Ok(()) => wire.is_in_file = false,
+        Err(BlockError::WrongSource { .. }) => bail!(changed()),
+        Err(BlockError::Source(error)) => bail!(Refusal(format!("{}: {error}", cannot_read()))),
         Err(error) => return Err(error.into()),
-    };
-    progress.sent.bytes += sent;
-    // A file that changes meanwhile arrives as a mixture, with the right checksum of it.
-    match file.metadata().await.and_then(|data| self::version(&data)) {
-        Ok(now) if sent == len - from && now == version => {}
-        Ok(_) => return give_up(wire, "it changed while it was sent".into()).await,
-        Err(error) => return give_up(wire, cannot_read(&error)).await,
     }
-    wire.send(Bytes::copy_from_slice(&digest.finalize()))
-        .await?;
-    let outcome = outcome(answer(wire).await?)?;
-    progress.sent.files += u64::from(matches!(outcome, Outcome::Whole));
-    Ok(outcome)
+    progress.sent.bytes += len - from;
+    // A file that changes meanwhile arrives as a mixture, to which no checksum belongs.
+    let now = file.metadata().await.and_then(|data| self::version(&data));
+    if !now.is_ok_and(|now| now == version) {
+        wire.writer.send("").await?;
+        is_whole(wire).await?;
+        bail!(changed());
+    }
+    wire.writer.send(&digest.finalize()[..]).await?;
+    let is_whole = is_whole(wire).await?;
+    progress.sent.files += u64::from(is_whole);
+    Ok(is_whole)
 }
 
 /// Length and time, which differ after a change.
@@ -241,24 +237,15 @@ fn version(data: &Metadata) -> io::Result<(u64, Modified)> {
     Ok((data.len(), data.modified()?.into()))
 }
 
-/// Takes back what has been sent of a file that cannot be sent whole.
-async fn give_up(wire: &mut Wire, why: String) -> anyhow::Result<Outcome> {
-    wire.withdraw().await?;
-    match outcome(answer(wire).await?)? {
-        Outcome::Whole => bail!("the receiver took a part of a file for the whole"),
-        Outcome::Differs | Outcome::Refused(_) => Ok(Outcome::Refused(why)),
+/// Waits for what the receiver says next.
+async fn answer(reader: &mut Reader) -> anyhow::Result<Answer> {
+    match hear(reader).await?.context(Gone::Ended)? {
+        Answer::Refused(why) => bail!(Refusal(format!("the receiver says: {why}"))),
+        answer => Ok(answer),
     }
 }
 
-async fn answer(wire: &mut Wire) -> anyhow::Result<Answer> {
-    wire.hear().await?.context(Gone)
-}
-
-fn outcome(answer: Answer) -> anyhow::Result<Outcome> {
-    match answer {
-        Answer::Whole => Ok(Outcome::Whole),
-        Answer::Differs => Ok(Outcome::Differs),
-        Answer::Refused(why) => Ok(Outcome::Refused(format!("the receiver says: {why}"))),
-        Answer::From(_) => bail!("the receiver asks for what it has been sent"),
-    }
+async fn is_whole(wire: &mut Wire) -> anyhow::Result<bool> {
+    let answer = in_time(wire.patience, answer(&mut wire.reader)).await?;
+    Ok(matches!(answer, Answer::Whole))
 }

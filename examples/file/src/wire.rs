@@ -5,27 +5,34 @@
 //! {"File":{"path":["a","b.bin"],...}}  ->
 //!                                      <-   {"From":1048576}    what it has of it, from before
 //! the file's bytes from there on       ->
-//!   in blocks of up to 256 KiB
 //! 32 bytes: SHA-256 of all of it       ->
 //!                                      <-   "Whole"             it is on the disk
 //! ```
 //!
-//! and so on with the next file. The end of the stream between two files is the end.
+//! and so on with the next file. Each line is one block, the file's bytes, too, however many they are.
+//! The end of the stream between two files is the end.
 //!
-//! Either end can give up one file, and both go on with the next. The receiver answers `Refused`,
-//! at any time. The sender sends an empty block in place of the next one. After a `Refused` in the
-//! midst of a file, the receiver discards what comes of that file, up to the checksum or an empty
-//! block.
+//! Either end can give up one file, and both go on with the next:
+//!
+//! - The receiver answers `Refused`, at any time. In the midst of a file, it then discards the rest of
+//!   that file, and the checksum.
+//! - The sender of a file that has changed meanwhile sends an empty block in place of the checksum.
+//! - A sender that cannot send the rest of a file, or need not, ends the connection, because the
+//!   receiver would take all else for that rest. It goes on over a new connection.
 
 use std::{
     fmt,
-    io::{self, Read},
+    future::Future,
+    io::{
+        self,
+        ErrorKind::{InvalidData, InvalidInput},
+        Read,
+    },
     path::Path,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context, bail};
-use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 use tokio::{
@@ -34,11 +41,15 @@ use tokio::{
         TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
+    time::timeout,
 };
 use wholeblock::{BlockCodec, BlockError, BlockTransport, ConfigError, LengthPrefix};
 
-/// Bytes of a file in a block: enough that a block's share of all other work does not matter.
-pub(crate) const BLOCK: usize = 256 * 1024;
+/// Bytes of a file that are read or written at once: enough that all other work does not matter.
+pub(crate) const PART: usize = 256 * 1024;
+
+/// The longest block that is no file. A path of 4 KiB takes six times as many at most.
+const MAX_MESSAGE_LEN: usize = 64 * 1024;
 
 /// What the sender has.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -96,12 +107,16 @@ pub(crate) enum Answer {
     Refused(String),
 }
 
+pub(crate) type Reader = BlockTransport<OwnedReadHalf, LengthPrefix>;
+
 /// A connection in its two halves: an answer can come while a file is being sent.
 pub(crate) struct Wire {
-    pub(crate) reader: BlockTransport<OwnedReadHalf, LengthPrefix>,
+    pub(crate) reader: Reader,
     pub(crate) writer: BlockTransport<OwnedWriteHalf, LengthPrefix>,
-    /// How long the other end may be silent, or take for a block, or not take anything.
+    /// How long the other end may take for a message, or for a part of a file, or not take anything.
     pub(crate) patience: Duration,
+    /// True after a file was asked for, until all of it is sent or, with its checksum, received.
+    pub(crate) is_in_file: bool,
 }
 
 impl Wire {
@@ -109,47 +124,35 @@ impl Wire {
         socket.set_nodelay(true)?;
         let (reader, writer) = socket.into_split();
         Ok(Self {
-            // A peer that is gone, and one that sends a byte now and then.
-            reader: BlockTransport::new(reader, codec()?)
-                .stall_timeout(patience)
-                .block_deadline(patience),
-            writer: BlockTransport::new(writer, codec()?),
+            // Without timeouts of its own: a `block_deadline` would limit the time of a whole file, and a
+            // `stall_timeout` lets a peer send a byte now and then. `in_time` limits each part's time.
+            reader: BlockTransport::new(reader, codec()?),
+            writer: BlockTransport::new(writer, codec()?).write_timeout(patience),
             patience,
+            is_in_file: false,
         })
     }
 
     pub(crate) async fn say(&mut self, message: &impl Serialize) -> anyhow::Result<()> {
-        let block = Bytes::from(serde_json::to_vec(message)?);
-        self.send(block).await
-    }
-
-    /// Gives up the file that is being sent.
-    pub(crate) async fn withdraw(&mut self) -> anyhow::Result<()> {
-        self.send(Bytes::new()).await
-    }
-
-    /// Sends `block`. A peer that takes nothing is as one that is gone.
-    pub(crate) async fn send(&mut self, block: Bytes) -> anyhow::Result<()> {
-        match tokio::time::timeout(self.patience, self.writer.send(block)).await {
-            Ok(sent) => Ok(sent?),
-            Err(_) => bail!(Gone),
-        }
+        Ok(self.writer.send(serde_json::to_vec(message)?).await?)
     }
 
     /// What the other end says next; none at the end.
     pub(crate) async fn hear<M: DeserializeOwned>(&mut self) -> anyhow::Result<Option<M>> {
-        hear(&mut self.reader).await
+        in_time(self.patience, hear(&mut self.reader)).await
     }
 
-    /// The next block of a file, lent: it is written before the one behind it comes.
-    pub(crate) async fn block(&mut self) -> anyhow::Result<&[u8]> {
-        self.reader.recv().await?.context(Gone)
+    /// Discards the rest of a file whose reader was dropped, and its checksum. False if the connection
+    /// ends before.
+    pub(crate) async fn discard_file(&mut self) -> bool {
+        self.is_in_file = false;
+        let checksum = in_time(self.patience, self.reader.recv()).await;
+        matches!(checksum, Ok(Some(_)))
     }
 
     /// Ends the connection so that what was sent last is still read: closing it with bytes unread
     /// would reset it, and throw away what has not arrived.
     pub(crate) async fn linger(mut self) {
-        let patience = self.patience;
         let rest = async {
             self.writer.close().await?;
             let mut unread = [0; 16 * 1024];
@@ -157,69 +160,76 @@ impl Wire {
             Ok::<(), BlockError>(())
         };
         // Whether that works or not, there is nothing left to do.
-        let _ = tokio::time::timeout(patience, rest).await;
+        let _ = timeout(self.patience, rest).await;
     }
 }
 
-/// What comes next from `reader`; none at the end.
-async fn hear<M: DeserializeOwned>(
-    reader: &mut BlockTransport<OwnedReadHalf, LengthPrefix>,
-) -> anyhow::Result<Option<M>> {
-    let Some(block) = reader.next().await else {
+/// What comes next from `reader`, however long that takes; none at the end.
+pub(crate) async fn hear<M: DeserializeOwned>(reader: &mut Reader) -> anyhow::Result<Option<M>> {
+    let Some(block) = reader.recv().await? else {
         return Ok(None);
     };
-    let message = serde_json::from_slice(&block?);
+    let message = serde_json::from_slice(block);
     message
         .map(Some)
         .context("the other end does not speak this program's protocol")
 }
 
-/// What comes next from `reader` while the other end owes nothing: silence is no fault then.
-pub(crate) async fn hear_between<M: DeserializeOwned>(
-    reader: &mut BlockTransport<OwnedReadHalf, LengthPrefix>,
-) -> anyhow::Result<Option<M>> {
-    loop {
-        match hear(reader).await {
-            Err(error) if is_silence(&error) => {}
-            heard => return heard,
-        }
+/// Waits for a message or a part of a file. Gives up a peer that takes longer than `patience` for it.
+pub(crate) async fn in_time<R, E: Into<anyhow::Error>>(
+    patience: Duration,
+    receiving: impl Future<Output = Result<R, E>>,
+) -> anyhow::Result<R> {
+    match timeout(patience, receiving).await {
+        Ok(received) => received.map_err(E::into),
+        Err(_) => bail!(Gone::Late(patience)),
     }
 }
 
-fn is_silence(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(BlockError::Stalled { .. }))
-}
-
 fn codec() -> Result<BlockCodec<LengthPrefix>, ConfigError> {
-    Ok(BlockCodec::new(LengthPrefix::u32().max_block_len(BLOCK)?))
+    let framing = LengthPrefix::u64().max_block_len(MAX_MESSAGE_LEN)?;
+    Ok(BlockCodec::new(framing))
 }
 
 /// The other end is not there any more, by what it does.
 #[derive(Debug, thiserror::Error)]
-#[error("the other end has gone away")]
-pub(crate) struct Gone;
+pub(crate) enum Gone {
+    #[error("the other end has gone away")]
+    Ended,
+    #[error("the other end took longer than {0:?}")]
+    Late(Duration),
+}
 
 /// Whether `error` is of the connection, which can be made anew, and not of what it is for.
 pub(crate) fn is_of_the_connection(error: &anyhow::Error) -> bool {
-    match error.downcast_ref() {
-        Some(BlockError::Source(_)) => false,
-        Some(error) => {
-            let kind = error.kind();
-            !matches!(
-                kind,
-                io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput
-            )
-        }
+    let kind = error.downcast_ref().map(BlockError::kind);
+    match kind {
+        Some(kind) => !matches!(kind, InvalidData | InvalidInput),
         None => error.is::<Gone>(),
+    }
+}
+
+/// Why one file or folder is refused, in words for the user. Others can still be sent.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Refusal(pub(crate) String);
+
+pub(crate) trait Refuse<T> {
+    fn refuse(self, cannot: impl FnOnce() -> String) -> anyhow::Result<T>;
+}
+
+impl<T> Refuse<T> for io::Result<T> {
+    fn refuse(self, cannot: impl FnOnce() -> String) -> anyhow::Result<T> {
+        self.map_err(|error| Refusal(format!("{}: {error}", cannot())).into())
     }
 }
 
 /// The checksum so far of the first `len` bytes of `file`, which is left behind them.
 pub(crate) fn digest_front(file: &mut std::fs::File, mut len: u64) -> io::Result<Sha256> {
     let mut digest = Sha256::new();
-    let mut buffer = vec![0; BLOCK];
+    let mut buffer = vec![0; PART];
     while len > 0 {
-        let front = &mut buffer[..len.min(BLOCK as u64) as usize];
+        let front = &mut buffer[..len.min(PART as u64) as usize];
         file.read_exact(front)?;
         digest.update(&*front);
         len -= front.len() as u64;

@@ -2,18 +2,21 @@
 
 use std::{
     fs,
-    io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    io::{self, Read, Write},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant, SystemTime},
 };
 
+use sha2::{Digest, Sha256};
 use testing::programs::*;
 
 const FILE: &str = env!("CARGO_BIN_EXE_file");
 
 const MIB: usize = 1024 * 1024;
+
+const PART: usize = 256 * 1024;
 
 /// `len` bytes of which no part is like another.
 fn noise(len: usize) -> Vec<u8> {
@@ -60,16 +63,33 @@ impl Peer {
     }
 
     fn send(&mut self, block: &[u8]) {
-        let len = (block.len() as u32).to_be_bytes();
-        self.0.write_all(&[&len[..], block].concat()).unwrap();
+        self.begin(block.len() as u64, block);
+    }
+
+    /// Sends the header of a block of `len` bytes, and `front` of it.
+    fn begin(&mut self, len: u64, front: &[u8]) {
+        self.0
+            .write_all(&[&len.to_be_bytes(), front].concat())
+            .unwrap();
     }
 
     fn receive(&mut self) -> Vec<u8> {
-        let mut len = [0; 4];
+        let len = self.header();
+        self.part(len as usize)
+    }
+
+    /// Receives the header of a block: its length.
+    fn header(&mut self) -> u64 {
+        let mut len = [0; 8];
         self.0.read_exact(&mut len).unwrap();
-        let mut block = vec![0; u32::from_be_bytes(len) as usize];
-        self.0.read_exact(&mut block).unwrap();
-        block
+        u64::from_be_bytes(len)
+    }
+
+    /// Receives so much of a block.
+    fn part(&mut self, len: usize) -> Vec<u8> {
+        let mut part = vec![0; len];
+        self.0.read_exact(&mut part).unwrap();
+        part
     }
 
     fn hear(&mut self) -> String {
@@ -78,8 +98,12 @@ impl Peer {
 
     /// Offers version `secs` of a file of ten bytes, whose path is `path` in JSON.
     fn offer(&mut self, path: &str, secs: u64) {
+        self.offer_of(10, path, secs);
+    }
+
+    fn offer_of(&mut self, len: u64, path: &str, secs: u64) {
         let modified = format!(r#"{{"secs":{secs},"nanos":0}}"#);
-        let file = format!(r#"{{"path":{path},"len":10,"modified":{modified}}}"#);
+        let file = format!(r#"{{"path":{path},"len":{len},"modified":{modified}}}"#);
         self.send(format!(r#"{{"File":{file}}}"#).as_bytes());
     }
 }
@@ -348,7 +372,7 @@ fn old_part_is_removed_before_another_version_is_stored() {
     let mut peer = Peer::new(TcpStream::connect(address).unwrap());
     peer.offer(r#"["f"]"#, 1);
     assert_eq!(peer.hear(), r#"{"From":0}"#);
-    peer.send(b"front");
+    peer.begin(10, b"front");
     drop(peer);
     receiving.line_with("received from ");
     assert_eq!(names(&into), ["f.10-1.000000000.part"]);
@@ -407,12 +431,13 @@ fn links_in_the_folder_are_not_followed() {
 }
 
 #[test]
-fn file_that_changes_while_it_is_sent_is_withdrawn() {
+fn file_that_changes_while_it_is_sent_is_given_up() {
     let folder = Folder::new();
     let from = folder.path().join("from");
     fs::create_dir(&from).unwrap();
     // More than the buffers of a connection hold, so that most is read after the change.
-    let large = noise(40 * MIB);
+    const LEN: usize = 40 * MIB;
+    let large = noise(LEN);
     for name in ["grows", "rewritten", "shrinks"] {
         fs::write(from.join(name), &large).unwrap();
     }
@@ -425,7 +450,8 @@ fn file_that_changes_while_it_is_sent_is_withdrawn() {
     for name in ["grows", "rewritten", "shrinks"] {
         assert!(peer.hear().contains(name));
         peer.send(br#"{"From":0}"#);
-        assert!(!peer.receive().is_empty());
+        assert_eq!(peer.header(), LEN as u64);
+        peer.part(1);
         let mut options = fs::File::options();
         let mut file = options.write(true).open(from.join(name)).unwrap();
         match name {
@@ -436,13 +462,21 @@ fn file_that_changes_while_it_is_sent_is_withdrawn() {
         // Two changes within a tick of the clock have the same time.
         let later = SystemTime::now() + Duration::from_secs(10);
         file.set_modified(later).unwrap();
-        while !peer.receive().is_empty() {}
-        peer.send(br#""Differs""#);
+        if name == "shrinks" {
+            // There is no rest to send, so the block stays unfinished.
+            let rest = io::copy(&mut peer.0, &mut io::sink()).unwrap();
+            assert!(rest < LEN as u64 - 1, "{rest} bytes followed");
+            peer = Peer::new(listener.accept().unwrap().0);
+        } else {
+            peer.part(LEN - 1);
+            assert_eq!(peer.receive(), b"");
+            peer.send(br#""Differs""#);
+        }
     }
     assert!(peer.hear().contains("stays"));
     peer.send(br#"{"From":0}"#);
     assert_eq!(peer.receive(), b"contents");
-    assert_eq!(peer.receive().len(), 32);
+    assert_eq!(peer.receive(), Sha256::digest("contents")[..]);
     peer.send(br#""Whole""#);
     drop(peer);
     let ended = sending.end();
@@ -453,6 +487,165 @@ fn file_that_changes_while_it_is_sent_is_withdrawn() {
         assert!(lines.next().unwrap().contains(&said), "{}", ended.stderr);
     }
     assert_eq!(lines.next(), None);
+}
+
+/// Passes connections on to `receiver`, and calls `between` when 1 MiB of the first has passed.
+fn relay(receiver: SocketAddr, between: impl FnOnce() + Send + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        let mut between = Some(between);
+        for sender in listener.incoming() {
+            let (sender, receiver) = (sender.unwrap(), TcpStream::connect(receiver).unwrap());
+            thread::scope(|scope| {
+                scope.spawn(|| io::copy(&mut &receiver, &mut &sender));
+                let _ = io::copy(&mut (&sender).take(MIB as u64), &mut &receiver);
+                if let Some(between) = between.take() {
+                    between();
+                }
+                let _ = io::copy(&mut &sender, &mut &receiver);
+                let _ = receiver.shutdown(Shutdown::Write);
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn file_that_changes_its_length_is_not_taken_for_whole() {
+    let contents = noise(40 * MIB);
+    for len in [MIB, 39 * MIB, 41 * MIB] {
+        let folder = Folder::new();
+        let path = folder.path().join("log");
+        fs::write(&path, &contents).unwrap();
+        let (_receiving, address) = receiver(&folder, "127.0.0.1:0");
+        let change = {
+            let path = path.clone();
+            move || {
+                let file = fs::File::options().write(true).open(path).unwrap();
+                file.set_len(len as u64).unwrap();
+            }
+        };
+        let sent = sender(&folder, relay(address, change), "log").end();
+        let sent = sent.failed(&["log: it changed while it was sent"]);
+        assert!(sent.stdout.starts_with("sent 0 files, "), "{}", sent.stdout);
+        let arrived = folder.path().join("into/log");
+        assert!(!arrived.exists());
+
+        sender(&folder, address, "log").end().ok();
+        assert!(fs::read(arrived).unwrap() == fs::read(path).unwrap());
+        assert_eq!(names(&folder.path().join("into")), ["log"]);
+    }
+}
+
+#[cfg(unix)] // elsewhere there is no signal to send to one process only
+#[test]
+fn ctrl_c_keeps_what_has_come() {
+    let folder = Folder::new();
+    let into = folder.path().join("into");
+    fs::write(folder.path().join("large"), noise(40 * MIB)).unwrap();
+    let (mut receiving, address) = receiver(&folder, "127.0.0.1:0");
+    let sending = sender(&folder, address, "large");
+    while partial_len(&into).unwrap_or(0) < MIB {
+        thread::sleep(Duration::from_millis(1));
+    }
+    sending.signal("INT");
+    sending
+        .end()
+        .failed(&["stopped by Ctrl-C; what has come is kept"]);
+    receiving.line_with("received from ");
+    assert!(partial_len(&into).unwrap() >= MIB);
+    sender(&folder, address, "large").end().ok();
+    receiving.line_with(": 1 files, ");
+    receiving.signal("INT");
+    let ended = receiving.end();
+    assert_eq!(ended.status, FAILURE);
+    assert!(ended.stdout.contains("1 resumed"), "{}", ended.stdout);
+}
+
+#[test]
+fn sender_goes_on_with_the_byte_that_the_receiver_asks_for() {
+    const HAD: usize = 1_000_003;
+    let folder = Folder::new();
+    let contents = noise(8 * MIB);
+    fs::write(folder.path().join("large"), &contents).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let sending = sender(&folder, listener.local_addr().unwrap(), "large");
+    let mut peer = Peer::new(listener.accept().unwrap().0);
+    assert!(peer.hear().contains("large"));
+    peer.send(br#"{"From":0}"#);
+    assert_eq!(peer.header(), contents.len() as u64);
+    assert!(peer.part(HAD) == contents[..HAD]);
+    drop(peer);
+
+    let mut peer = Peer::new(listener.accept().unwrap().0);
+    assert!(peer.hear().contains("large"));
+    peer.send(format!(r#"{{"From":{HAD}}}"#).as_bytes());
+    assert!(peer.receive() == contents[HAD..]);
+    assert_eq!(peer.receive(), Sha256::digest(&contents)[..]);
+    peer.send(br#""Whole""#);
+    drop(peer);
+    let ended = sending.end().ok();
+    assert!(
+        ended.stdout.ends_with(", 0 refused, 1 reconnections"),
+        "{}",
+        ended.stdout
+    );
+}
+
+#[test]
+fn receiver_goes_on_with_the_byte_where_the_block_was_cut() {
+    let folder = Folder::new();
+    let (mut receiving, address) = receiver(&folder, "127.0.0.1:0");
+    for (from, sent) in [(0, "h"), (1, "ell"), (4, "")] {
+        let mut peer = Peer::new(TcpStream::connect(address).unwrap());
+        peer.offer(r#"["f"]"#, 1);
+        assert_eq!(peer.hear(), format!(r#"{{"From":{from}}}"#));
+        peer.begin(10 - from, sent.as_bytes());
+        drop(peer);
+        receiving.complaint_with("f: stream ended inside block 1, ");
+    }
+    let mut peer = Peer::new(TcpStream::connect(address).unwrap());
+    peer.offer(r#"["f"]"#, 1);
+    assert_eq!(peer.hear(), r#"{"From":4}"#);
+    peer.send(b"o, you");
+    drop(peer); // all of it is there, and its checksum is not
+    receiving.complaint_with("f: the other end has gone away");
+
+    let mut peer = Peer::new(TcpStream::connect(address).unwrap());
+    peer.offer(r#"["f"]"#, 1);
+    assert_eq!(peer.hear(), r#"{"From":10}"#);
+    peer.send(b"");
+    peer.send(&Sha256::digest("hello, you"));
+    assert_eq!(peer.hear(), r#""Whole""#);
+    assert_eq!(
+        fs::read(folder.path().join("into/f")).unwrap(),
+        b"hello, you"
+    );
+}
+
+#[test]
+fn file_of_more_than_4_gib_is_one_block() {
+    const LEN: u64 = 5 << 30;
+    let folder = Folder::new();
+    let file = fs::File::create(folder.path().join("huge")).unwrap();
+    file.set_len(LEN).unwrap(); // takes no space
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let _sending = sender(&folder, listener.local_addr().unwrap(), "huge");
+    let mut peer = Peer::new(listener.accept().unwrap().0);
+    assert!(peer.hear().contains(r#""len":5368709120,"#));
+    peer.send(br#"{"From":0}"#);
+    assert_eq!(peer.header(), LEN);
+    assert_eq!(peer.part(MIB), vec![0; MIB]);
+
+    let (mut receiving, address) = receiver(&folder, "127.0.0.1:0");
+    let mut peer = Peer::new(TcpStream::connect(address).unwrap());
+    peer.offer_of(LEN, r#"["f"]"#, 1);
+    assert_eq!(peer.hear(), r#"{"From":0}"#);
+    peer.begin(LEN, b"front");
+    drop(peer);
+    receiving.complaint_with("5 of 5368709120 payload bytes arrived");
+    assert_eq!(partial_len(&folder.path().join("into")), Some(5));
 }
 
 #[test]
@@ -482,16 +675,28 @@ fn withdrawn_file_is_not_stored_and_does_not_stop_the_others() {
     let folder = Folder::new();
     let (_receiving, address) = receiver(&folder, "127.0.0.1:0");
     let mut peer = Peer::new(TcpStream::connect(address).unwrap());
-    for sent in [&[][..], &["front"], &["front", "-back"]] {
+    for checksum in [&[][..], &[7; 32], &Sha256::digest("hello, you")] {
         peer.offer(r#"["f"]"#, 1);
         assert_eq!(peer.hear(), r#"{"From":0}"#);
-        for block in sent {
-            peer.send(block.as_bytes());
-        }
-        peer.send(b"");
+        peer.send(b"hello, me!");
+        peer.send(checksum);
         assert_eq!(peer.hear(), r#""Differs""#);
         assert_eq!(names(&folder.path().join("into")), [""; 0]);
     }
+}
+
+#[test]
+fn block_of_another_length_than_was_asked_for_ends_the_connection() {
+    let folder = Folder::new();
+    let (mut receiving, address) = receiver(&folder, "127.0.0.1:0");
+    for len in [9, 11, u64::MAX] {
+        let mut peer = Peer::new(TcpStream::connect(address).unwrap());
+        peer.offer(r#"["f"]"#, 1);
+        assert_eq!(peer.hear(), r#"{"From":0}"#);
+        peer.begin(len, b"hello");
+        receiving.complaint_with(&format!("announces {len} bytes where 10 are due"));
+    }
+    assert_eq!(partial_len(&folder.path().join("into")), Some(0));
 }
 
 #[test]
@@ -507,11 +712,11 @@ fn sender_over_the_limit_waits_until_a_silent_one_is_given_up() {
     ];
     let (_receiving, address) = receiver_with(&folder, &args);
     let mut silent = Peer::new(TcpStream::connect(address).unwrap());
-    // One that sends a part of a block is silent, too, and so is one in the midst of a file.
+    // One that sends a part of a file is silent, too.
     let mut late = Peer::new(TcpStream::connect(address).unwrap());
     late.offer(r#"["late"]"#, 1);
     assert_eq!(late.hear(), r#"{"From":0}"#);
-    late.0.write_all(b"\0\0\0\x05l").unwrap();
+    late.begin(10, b"l");
     let mut waiting = Peer::new(TcpStream::connect(address).unwrap());
     waiting.offer(r#"["f"]"#, 1);
     assert_eq!(waiting.hear(), r#"{"From":0}"#);
@@ -523,14 +728,14 @@ fn sender_over_the_limit_waits_until_a_silent_one_is_given_up() {
 }
 
 #[test]
-fn dribbled_block_ends_the_connection() {
+fn dribbled_file_ends_the_connection() {
     let folder = Folder::new();
     let args = ["--listen", "127.0.0.1:0", "--patience", "1"];
     let (mut receiving, address) = receiver_with(&folder, &args);
     let mut peer = Peer::new(TcpStream::connect(address).unwrap());
     peer.offer(r#"["f"]"#, 1);
     assert_eq!(peer.hear(), r#"{"From":0}"#);
-    peer.0.write_all(b"\0\0\0\x0a").unwrap();
+    peer.begin(10, b"");
     let started = Instant::now();
     // A byte now and then, which is never silence.
     while started.elapsed() < PATIENCE && peer.0.write_all(b"x").is_ok() {
@@ -551,10 +756,10 @@ fn file_may_take_longer_than_the_receiver_may_be_silent() {
     let mut peer = Peer::new(listener.accept().unwrap().0);
     assert!(peer.hear().contains("large"));
     peer.send(br#"{"From":0}"#);
+    assert_eq!(peer.header(), LEN as u64);
     let started = Instant::now();
-    let mut left = LEN;
-    while left > 0 {
-        left -= peer.receive().len();
+    for _ in 0..LEN / PART {
+        peer.part(PART);
         // Slow enough that the whole takes longer than a second, and each read far less.
         if started.elapsed() < Duration::from_millis(1_500) {
             thread::sleep(Duration::from_millis(8));
@@ -583,9 +788,10 @@ fn time_in_which_a_file_moved_on_is_no_reason_to_give_up() {
     let mut peer = Peer::new(listener.accept().unwrap().0);
     assert!(peer.hear().contains("large"));
     peer.send(br#"{"From":0}"#);
+    peer.header();
     let started = Instant::now();
     while started.elapsed() < Duration::from_millis(1_500) {
-        assert!(!peer.receive().is_empty());
+        peer.part(PART);
         thread::sleep(Duration::from_millis(8));
     }
     drop(peer);

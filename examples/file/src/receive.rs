@@ -147,7 +147,10 @@ impl Receiver {
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
         if !busy.insert(path.to_owned()) {
             // The connection before may not have noticed its end yet: the sender is to try again.
-            bail!(Gone::Ended);
+            bail!(
+                "{} is still being received over another connection",
+                path.display()
+            );
         }
         Ok(Claim {
             path: path.to_owned(),

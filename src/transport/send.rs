@@ -145,24 +145,25 @@ where
     ///
     /// ```
     /// # use std::time::Duration;
-    /// # use tokio::{io::AsyncReadExt, time::timeout};
+    /// # use tokio::{io::{AsyncReadExt, AsyncWriteExt, duplex}, time::timeout};
     /// # use wholeblock::{BlockCodec, BlockError, BlockTransport};
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), BlockError> {
-    /// # let (near, mut far) = tokio::io::duplex(8); // holds 8 bytes
+    /// # let (near, mut far) = duplex(64);
+    /// # let (mut other, mut source) = duplex(64);
     /// let mut blocks = BlockTransport::new(near, BlockCodec::length_prefixed());
-    /// let mut source = &b"hello, hello"[..];
+    /// other.write_all(b"hello, ").await?; // the other end of `source`
     /// let sending = blocks.send_from(12, &mut source);
     /// assert!(timeout(Duration::from_secs(1), sending).await.is_err());
     ///
     /// let refused = blocks.feed("something else").await.unwrap_err();
-    /// assert!(matches!(refused, BlockError::Unfinished { len: 12, index: 0, .. }));
-    /// # let reading = tokio::spawn(async move {
-    /// #     let mut all = [0; 16];
-    /// #     far.read_exact(&mut all).await.map(|_| all)
-    /// # });
+    /// assert!(matches!(refused, BlockError::Unfinished { queued: 7, len: 12, index: 0 }));
+    /// other.write_all(b"hello").await?;
+    /// drop(other);
     /// blocks.send_rest_from(&mut source).await?;
-    /// # assert_eq!(reading.await.unwrap()?, *b"\0\0\0\x0chello, hello");
+    /// # let mut all = [0; 16];
+    /// # far.read_exact(&mut all).await?;
+    /// # assert_eq!(&all, b"\0\0\0\x0chello, hello");
     /// assert_eq!(blocks.unfinished(), None);
     /// # Ok(())
     /// # }

@@ -121,6 +121,67 @@
 //! # }
 //! ```
 //!
+//! # How do I take an upload of any length in a service whose other requests are small?
+//!
+//! With [`recv_reader`], and a low limit for whole blocks, which does not count there. The reader knows
+//! the upload's length before any of it is read, and holds 64 KiB of it at most. The client sends it with
+//! [`send_from`].
+//!
+//! To refuse an upload, drop the reader, and answer at once. What still comes of the upload is discarded
+//! before the next request. A client that would rather not send all of it for nothing reads meanwhile,
+//! and ends the connection at a refusal, as the example `file` does.
+//!
+//! ```
+//! use tokio::io::{self, AsyncRead, AsyncReadExt, AsyncWrite};
+//! use wholeblock::{BlockCodec, BlockTransport, LengthPrefix};
+//!
+//! async fn serve(socket: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
+//!     let mut codec = BlockCodec::new(LengthPrefix::u64());
+//!     codec.set_max_block_len(64 * 1024)?;
+//!     let mut blocks = BlockTransport::new(socket, codec);
+//!     while let Some(request) = blocks.recv().await? {
+//!         let answer = match request {
+//!             b"upload" => match blocks.recv_reader().await? {
+//!                 Some(upload) if upload.len() > 1_000_000 => {
+//!                     format!("{} bytes are too many", upload.len()).into() // it is dropped
+//!                 }
+//!                 Some(mut upload) => {
+//!                     io::copy_buf(&mut upload, &mut io::sink()).await?; // or a file
+//!                     b"stored".to_vec()
+//!                 }
+//!                 None => break,
+//!             },
+//!             other => other.to_ascii_uppercase(),
+//!         };
+//!         blocks.send(answer).await?;
+//!     }
+//!     Ok(())
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let (near, far) = io::duplex(64 * 1024);
+//! let serving = tokio::spawn(serve(far));
+//! let mut client = BlockTransport::new(near, BlockCodec::new(LengthPrefix::u64()));
+//! for (len, answer) in [(900_000, "stored"), (9_000_000, "9000000 bytes are too many")] {
+//!     client.feed("upload").await?;
+//!     client.send_from(len, io::repeat(7).take(len)).await?; // or a file
+//!     assert_eq!(client.expect_next().await?, answer);
+//! }
+//! client.send("hello").await?;
+//! assert_eq!(client.expect_next().await?, "HELLO");
+//! client.close().await?;
+//! serving.await??;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A [`block_deadline`] counts for an upload as for any block: from its first bytes to its last,
+//! whether it is read or discarded, and with the time in which the service writes it elsewhere. So a
+//! service that takes long uploads sets a [`stall_timeout`] instead. Against a client that sends a byte
+//! now and then, put [`tokio::time::timeout`] around each wait for a request or for a part of an upload,
+//! as the example `file` does.
+//!
 //! # How do I answer several requests at once?
 //!
 //! Use `futures`' combinators between the two halves. At an error `forward` returns without a flush:
@@ -383,7 +444,11 @@
 //! [`RecvBlocks`]: crate::RecvBlocks
 //! [`WrongHeader`]: crate::BlockError::WrongHeader
 //! [`adjustment`]: crate::LengthFieldConfig::adjustment
+//! [`block_deadline`]: crate::BlockTransport::block_deadline
 //! [`keep_header`]: crate::LengthFieldConfig::keep_header
 //! [`recv_blocks`]: crate::recv_blocks
+//! [`recv_reader`]: crate::BlockTransport::recv_reader
 //! [`send_blocks`]: crate::send_blocks
+//! [`send_from`]: crate::BlockTransport::send_from
+//! [`stall_timeout`]: crate::BlockTransport::stall_timeout
 //! [`strip`]: crate::LengthFieldConfig::strip

@@ -65,22 +65,20 @@ pub const MAX_SPARE: usize = FULL_WRITE.next_power_of_two();
 /// chained                         payload ---+        +--- payload
 /// ```
 ///
-/// A small block changes nothing here but `flat`, so all else is derived from its length.
+/// A small block changes nothing here but `flat`.
 ///
-/// Invariants: no payload is empty before it is written, the gaps are the bytes of `flat` from
-/// `written` to `tail_start`, and `chained_len` is the length of all chained payloads.
-/// [`check`](Self::check) asserts the last two in debug builds.
+/// Invariants: no payload is empty before it is written, none has an earlier place in `flat` than the
+/// one before it, and `chained_len` is the length of all chained payloads. [`check`](Self::check)
+/// asserts the last two in debug builds.
 #[derive(Debug)]
 pub(crate) struct WriteQueue {
     flat: Vec<u8>,
     /// Bytes of `flat` that have been written.
     written: usize,
-    /// Large payloads, each with the bytes of `flat` that go before it.
+    /// Large payloads, each with its place among the bytes of `flat`.
     chained: VecDeque<Chained>,
     /// Bytes of their payloads.
     chained_len: usize,
-    /// Where in `flat` the bytes after the last of `chained` begin.
-    tail_start: usize,
     /// Bytes from which on the queue is full: from [`FIRST_WRITE`] to [`FULL_WRITE`].
     limit: usize,
 }
@@ -92,7 +90,6 @@ impl Default for WriteQueue {
             written: 0,
             chained: VecDeque::new(),
             chained_len: 0,
-            tail_start: 0,
             limit: FIRST_WRITE,
         }
     }
@@ -100,8 +97,8 @@ impl Default for WriteQueue {
 
 #[derive(Debug)]
 struct Chained {
-    /// Bytes of `flat` between the payload before and this one.
-    gap: usize,
+    /// Where in `flat` the bytes before this payload end.
+    at: usize,
     payload: Bytes,
 }
 
@@ -171,10 +168,9 @@ impl WriteQueue {
         encode: impl FnOnce(&[u8], &mut Vec<u8>) -> Result<(), E>,
     ) -> Result<(), E> {
         encode(&payload, &mut self.flat)?;
-        let gap = self.flat.len() - self.tail_start.max(self.written);
         self.chained_len += payload.len();
-        self.chained.push_back(Chained { gap, payload });
-        self.tail_start = self.flat.len();
+        let at = self.flat.len();
+        self.chained.push_back(Chained { at, payload });
         Ok(())
     }
 
@@ -279,12 +275,12 @@ impl WriteQueue {
 
     /// The queue in wire order; pieces may be empty.
     fn pieces(&self) -> impl Iterator<Item = &[u8]> {
-        let (gaps, tail) = self.flat.split_at(self.tail_start.max(self.written));
-        let gaps = &gaps[self.written..];
-        let chained = self.chained.iter().scan(gaps, |gaps, chained| {
-            let (gap, rest) = gaps.split_at(chained.gap);
-            *gaps = rest;
-            Some([gap, &chained.payload])
+        let last = self.chained.back().map_or(0, |last| last.at);
+        let tail = &self.flat[last.max(self.written)..];
+        let chained = self.chained.iter().scan(self.written, |start, chained| {
+            let gap = *start..chained.at.max(*start);
+            *start = gap.end;
+            Some([&self.flat[gap], &chained.payload])
         });
         chained.flatten().chain([tail])
     }
@@ -293,8 +289,7 @@ impl WriteQueue {
     /// [`drop_written`](Self::drop_written).
     fn advance(&mut self, mut bytes: usize) {
         for chained in &mut self.chained {
-            let of_gap = chained.gap.min(bytes);
-            chained.gap -= of_gap;
+            let of_gap = chained.at.saturating_sub(self.written).min(bytes);
             self.written += of_gap;
             bytes -= of_gap;
 
@@ -308,17 +303,18 @@ impl WriteQueue {
             }
         }
         self.written += bytes;
-        if self.is_empty() {
-            self.flat.clear();
-            (self.written, self.tail_start) = (0, 0);
-        }
         self.check();
     }
 
+    /// Drops the payloads that are written, and goes back to the start of `flat` if all is.
     fn drop_written(&mut self) {
         // One by one: with two that panic in one drop, the process would abort.
         while matches!(self.chained.front(), Some(first) if first.payload.is_empty()) {
             self.chained.pop_front();
+        }
+        if self.is_empty() {
+            self.flat.clear();
+            self.written = 0;
         }
     }
 
@@ -328,7 +324,9 @@ impl WriteQueue {
     #[cold]
     fn make_room(&mut self, payload_len: usize) {
         self.flat.drain(..self.written);
-        self.tail_start = self.tail_start.saturating_sub(self.written);
+        for chained in &mut self.chained {
+            chained.at = chained.at.saturating_sub(self.written);
+        }
         self.written = 0;
         if self.flat.capacity() == 0 {
             self.flat = pool::WRITE.take_if(|_| true).unwrap_or_default();
@@ -362,10 +360,14 @@ impl WriteQueue {
 
     fn check(&self) {
         if cfg!(debug_assertions) {
-            let gaps: usize = self.chained.iter().map(|chained| chained.gap).sum();
             let payloads: usize = self.chained.iter().map(|c| c.payload.len()).sum();
-            assert_eq!(gaps, self.tail_start.saturating_sub(self.written));
             assert_eq!(payloads, self.chained_len);
+            assert!(self.chained.iter().is_sorted_by_key(|chained| chained.at));
+            assert!(
+                self.chained
+                    .back()
+                    .is_none_or(|last| last.at <= self.flat.len())
+            );
         }
     }
 }

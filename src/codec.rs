@@ -8,14 +8,14 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
 
 pub(crate) use self::in_parts::Unfinished;
 use crate::{
     coop::{Meter, SENT_PER_TURN},
     error::{BlockError, CodecError, ConfigError},
-    framing::{Exact, Framing, Header, InvalidHeader, LengthPrefix},
+    framing::{Exact, Framing, Header, InvalidHeader, LengthPrefix, MAX_HEADER_LEN},
     pool::INITIAL_CAPACITY,
     read::{DecodeState, FrameParser, HEADER_SLACK, Position, longest, reclaim_exceeds},
 };
@@ -473,15 +473,22 @@ impl<F: Framing, E> BlockCodec<F, E> {
         let mut header = UnfinishedHeader { dst, start };
         let framing = self.framing().outgoing();
         framing.encode_header(payload.len() as u64, header.dst);
-        self.read_back(&header.dst.as_ref()[start..], payload)?;
+        let appended = &header.dst.as_ref()[start..];
+        let block = [appended, payload].into_iter();
+        self.read_back(appended.len(), payload.len(), block)?;
         header.start = usize::MAX;
         Ok(())
     }
 
     /// Reads what is about to be sent, as the peer will: a header that announces another length
     /// than its payload has would have the peer lose its place.
-    fn read_back(&self, header: &[u8], payload: &[u8]) -> Result<(), BlockError> {
-        let wire_len = header.len() + payload.len();
+    fn read_back<'b>(
+        &self,
+        header_len: usize,
+        payload_len: usize,
+        block: impl Iterator<Item = &'b [u8]> + Clone,
+    ) -> Result<(), BlockError> {
+        let wire_len = header_len + payload_len;
         if wire_len == 0 {
             return Err(self.wrong_size(0));
         }
@@ -489,28 +496,31 @@ impl<F: Framing, E> BlockCodec<F, E> {
         // The part of a header that is not stripped is in the payload.
         let mut near = [0; 64];
         let near = &mut near[..wire_len.min(64)];
-        header.chain(payload).copy_to_slice(near);
+        copy_front(block.clone(), near);
+        let longest = wire_len.min(framing.max_header_len()).min(MAX_HEADER_LEN);
         let read = match framing.decode_header(near) {
-            Ok(Header::Incomplete { .. }) if near.len() < wire_len => {
-                framing.decode_header(&[header, payload].concat())
+            Ok(Header::Incomplete { .. }) if near.len() < longest => {
+                let mut front = vec![0; longest];
+                copy_front(block, &mut front);
+                framing.decode_header(&front)
             }
             read => read,
         };
         let (announced, reason) = match read {
             Ok(Header::Complete {
-                stripped: header_len,
-                block_len: payload_len,
-            }) if header_len == header.len() => (Some(payload_len), None),
+                stripped,
+                block_len,
+            }) if stripped == header_len => (Some(block_len), None),
             Err(InvalidHeader(reason)) => (None, Some(reason)),
             Ok(_) => (None, None),
         };
-        if announced == Some(payload.len() as u64) {
+        if announced == Some(payload_len as u64) {
             return Ok(());
         }
         Err(BlockError::WrongHeader {
             announced,
             reason,
-            actual: payload.len() as u64,
+            actual: payload_len as u64,
             index: self.encode.blocks,
         })
     }
@@ -692,5 +702,16 @@ impl HeaderBuf for Vec<u8> {
 impl HeaderBuf for BytesMut {
     fn truncate(&mut self, len: usize) {
         BytesMut::truncate(self, len);
+    }
+}
+
+/// Fills `front` with the first bytes of `block`, which has as many.
+fn copy_front<'b>(block: impl Iterator<Item = &'b [u8]>, mut front: &mut [u8]) {
+    for slice in block {
+        let len = slice.len().min(front.len());
+        front.put_slice(&slice[..len]);
+        if front.is_empty() {
+            return;
+        }
     }
 }

@@ -1,10 +1,15 @@
 //! Headers with content: kept, a header is the front of its block, received and sent.
 
-use bytes::Bytes;
+use std::{cell::Cell, ops::RangeInclusive, rc::Rc};
+
+use bytes::{BufMut, Bytes};
 use futures::{SinkExt, stream};
 use testing::{KIB, MIB, Scripted, WAYS, ready};
 use tokio_util::codec::Framed;
-use wholeblock::{AnyFraming, BlockCodec, BlockError, BlockTransport, LengthField, send_blocks};
+use wholeblock::{
+    AnyFraming, BlockCodec, BlockError, BlockTransport, Framing, Header, InvalidHeader,
+    LengthField, send_blocks,
+};
 
 /// PostgreSQL's messages: a tag, then a length that counts itself.
 fn tagged() -> LengthField {
@@ -97,6 +102,53 @@ fn a_kept_header_longer_than_is_read_back_at_first_is_sent_and_received() {
         matches!(error, BlockError::WrongHeader { actual: 384, .. }),
         "{error:?}"
     );
+}
+
+/// Finds no end of a header, and records how far it has looked.
+#[derive(Clone, Default)]
+struct Endless {
+    seen: Rc<Cell<usize>>,
+}
+
+impl Framing for Endless {
+    fn block_lens(&self) -> RangeInclusive<u64> {
+        0..=1_000_000
+    }
+
+    fn max_header_len(&self) -> usize {
+        300
+    }
+
+    fn decode_header(&self, front: &[u8]) -> Result<Header, InvalidHeader> {
+        self.seen.set(self.seen.get().max(front.len()));
+        let at_least = front.len() + 1;
+        Ok(Header::Incomplete { at_least })
+    }
+
+    fn encode_header(&self, _: u64, _: &mut impl BufMut) {}
+}
+
+#[test]
+fn no_more_of_a_block_is_read_back_than_a_header_can_be_long() {
+    for len in [1, 64, 65, 300, 301, 1_000_000] {
+        let framing = Endless::default();
+        let codec = BlockCodec::new(framing.clone());
+        let mut blocks = BlockTransport::new(Scripted::default(), codec);
+        let block = vec![b'.'; len];
+        let error = ready(blocks.feed(&block)).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                BlockError::WrongHeader {
+                    announced: None,
+                    ..
+                }
+            ),
+            "{error:?}"
+        );
+        assert_eq!(framing.seen.take(), len.min(300));
+        assert_eq!(blocks.queued(), 0);
+    }
 }
 
 #[test]

@@ -16,8 +16,10 @@ use crate::{
     coop::{Meter, SENT_PER_TURN},
     error::{BlockError, CodecError, ConfigError},
     framing::{Exact, Framing, Header, InvalidHeader, LengthPrefix, MAX_HEADER_LEN},
+    payload::Payload,
     pool::INITIAL_CAPACITY,
     read::{DecodeState, FrameParser, HEADER_SLACK, Position, longest, reclaim_exceeds},
+    write::{BlockLen, BlockWriter, is_shared},
 };
 
 /// Turns bytes into whole blocks and back, for
@@ -445,38 +447,101 @@ impl<F: Framing, E> BlockCodec<F, E> {
         self.parser.framing()
     }
 
-    /// Appends the header of `payload` to `dst`; nothing, where the block cannot be sent.
+    /// Queues `payload` behind its header, and tells `record` their lengths before the payload is
+    /// dropped: the user's `Drop` may panic. Nothing is queued, where the block cannot be sent.
     #[inline]
-    pub(crate) fn encode_header(
+    pub(crate) fn queue<P: Payload>(
         &mut self,
-        payload: &[u8],
-        dst: &mut impl HeaderBuf,
+        payload: P,
+        vectored: bool,
+        writer: &mut BlockWriter,
+        record: impl FnOnce(BlockLen),
     ) -> Result<(), BlockError> {
-        let framing = self.framing().outgoing();
-        let len = payload.len();
-        if len >= self.encode_end || (len as u64) < *framing.block_lens().start() {
-            return Err(self.refused(len));
+        match payload.as_piece() {
+            Some(piece) if !is_shared(piece, vectored) => {
+                record(self.append(piece, writer.room_for(piece.len()))?);
+            }
+            _ => record(self.queue_pieces(payload, vectored, writer)?),
         }
+        Ok(())
+    }
+
+    /// As [`queue`](Self::queue), for a payload that is large or in several pieces.
+    #[inline(never)]
+    fn queue_pieces<P: Payload>(
+        &mut self,
+        payload: P,
+        vectored: bool,
+        writer: &mut BlockWriter,
+    ) -> Result<BlockLen, BlockError> {
+        let announced = payload.byte_len();
+        self.check_len(announced)?;
+        let framing = self.framing().outgoing();
+        let mut block = writer.begin(announced, vectored);
+        let header_len = block.put_header(|dst| framing.encode_header(announced as u64, dst));
+        payload.put_into(&mut block);
+        if block.put_len() != announced {
+            return Err(self.wrong_header(Some(announced as u64), None, block.put_len()));
+        }
+        let len = BlockLen {
+            payload: announced,
+            wire: header_len + announced,
+        };
+        if !framing.proven().encoded {
+            self.read_back(len, block.slices())?;
+        }
+        block.finish();
+        self.encode.blocks += 1;
+        Ok(len)
+    }
+
+    /// Appends `payload` behind its header to `dst`; nothing, where the block cannot be sent.
+    #[inline]
+    fn append(&mut self, payload: &[u8], dst: &mut impl HeaderBuf) -> Result<BlockLen, BlockError> {
+        self.check_len(payload.len())?;
+        let framing = self.framing().outgoing();
+        let start = dst.as_ref().len();
         if framing.proven().encoded {
-            framing.encode_header(len as u64, dst);
+            framing.encode_header(payload.len() as u64, dst);
         } else {
-            self.encode_unproven(payload, dst)?;
+            self.append_unproven_header(payload, dst)?;
         }
         self.encode.blocks += 1;
-        Ok(())
+        dst.put_slice(payload);
+        Ok(BlockLen {
+            payload: payload.len(),
+            wire: dst.as_ref().len() - start,
+        })
     }
 
     /// Appends a header that may turn out wrong, by a framing that may panic.
     #[inline(never)]
-    fn encode_unproven(&self, payload: &[u8], dst: &mut impl HeaderBuf) -> Result<(), BlockError> {
+    fn append_unproven_header(
+        &self,
+        payload: &[u8],
+        dst: &mut impl HeaderBuf,
+    ) -> Result<(), BlockError> {
         let start = dst.as_ref().len();
-        let mut header = UnfinishedHeader { dst, start };
+        let mut unfinished = UnfinishedHeader { dst, start };
         let framing = self.framing().outgoing();
-        framing.encode_header(payload.len() as u64, header.dst);
-        let appended = &header.dst.as_ref()[start..];
-        let block = [appended, payload].into_iter();
-        self.read_back(appended.len(), payload.len(), block)?;
-        header.start = usize::MAX;
+        framing.encode_header(payload.len() as u64, unfinished.dst);
+        let header = &unfinished.dst.as_ref()[start..];
+        let len = BlockLen {
+            payload: payload.len(),
+            wire: header.len() + payload.len(),
+        };
+        self.read_back(len, [header, payload].into_iter())?;
+        unfinished.start = usize::MAX;
+        Ok(())
+    }
+
+    /// Checks whether blocks of `len` bytes can be sent.
+    #[inline]
+    fn check_len(&self, len: usize) -> Result<(), BlockError> {
+        let min = *self.framing().outgoing().block_lens().start();
+        if len >= self.encode_end || (len as u64) < min {
+            return Err(self.refused(len));
+        }
         Ok(())
     }
 
@@ -484,20 +549,18 @@ impl<F: Framing, E> BlockCodec<F, E> {
     /// than its payload has would have the peer lose its place.
     fn read_back<'b>(
         &self,
-        header_len: usize,
-        payload_len: usize,
+        len: BlockLen,
         block: impl Iterator<Item = &'b [u8]> + Clone,
     ) -> Result<(), BlockError> {
-        let wire_len = header_len + payload_len;
-        if wire_len == 0 {
+        if len.wire == 0 {
             return Err(self.wrong_size(0));
         }
         let framing = self.framing().outgoing();
         // The part of a header that is not stripped is in the payload.
         let mut near = [0; 64];
-        let near = &mut near[..wire_len.min(64)];
+        let near = &mut near[..len.wire.min(64)];
         copy_front(block.clone(), near);
-        let longest = wire_len.min(framing.max_header_len()).min(MAX_HEADER_LEN);
+        let longest = len.wire.min(framing.max_header_len()).min(MAX_HEADER_LEN);
         let read = match framing.decode_header(near) {
             Ok(Header::Incomplete { .. }) if near.len() < longest => {
                 let mut front = vec![0; longest];
@@ -510,19 +573,29 @@ impl<F: Framing, E> BlockCodec<F, E> {
             Ok(Header::Complete {
                 stripped,
                 block_len,
-            }) if stripped == header_len => (Some(block_len), None),
+            }) if stripped == len.wire - len.payload => (Some(block_len), None),
             Err(InvalidHeader(reason)) => (None, Some(reason)),
             Ok(_) => (None, None),
         };
-        if announced == Some(payload_len as u64) {
+        if announced == Some(len.payload as u64) {
             return Ok(());
         }
-        Err(BlockError::WrongHeader {
+        Err(self.wrong_header(announced, reason, len.payload))
+    }
+
+    #[cold]
+    fn wrong_header(
+        &self,
+        announced: Option<u64>,
+        reason: Option<&'static str>,
+        actual: usize,
+    ) -> BlockError {
+        BlockError::WrongHeader {
             announced,
             reason,
-            actual: payload_len as u64,
+            actual: actual as u64,
             index: self.encode.blocks,
-        })
+        }
     }
 
     /// Why a block of `len` bytes cannot be sent.
@@ -630,10 +703,7 @@ impl<F: Framing, E: CodecError> Encoder<Bytes> for BlockCodec<F, E> {
         if dst.is_empty() {
             self.begin_write(block.len(), dst);
         }
-        let before = dst.len();
-        self.encode_header(&block, dst)?;
-        dst.extend_from_slice(&block);
-        self.encode.bytes += (dst.len() - before) as u64;
+        self.encode.bytes += self.append(&block, dst)?.wire as u64;
         Ok(())
     }
 }

@@ -170,8 +170,9 @@ pub enum BlockError {
 
     /// A block to send does not read as what it is: it carries a header of its own that announces
     /// another length (see [`LengthField`](crate::LengthField)), it is no whole number of the
-    /// [units](crate::LengthFieldConfig::unit) that its length counts, or its
-    /// [`Framing`](crate::Framing) wrote a wrong header. Nothing of it was sent.
+    /// [units](crate::LengthFieldConfig::unit) that its length counts, its
+    /// [`Framing`](crate::Framing) wrote a wrong header, or its [`Payload`](crate::Payload) has put
+    /// another number of bytes than its `byte_len`. Nothing of it was sent.
     #[error("block {index}, of {actual} bytes, cannot be sent: {}", OwnHeader(*.announced, *.reason))]
     WrongHeader {
         /// Payload bytes that its header announces; none if it cannot be read as a header at all.

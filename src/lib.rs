@@ -142,8 +142,9 @@
 //   transport         BlockTransport: receiving and sending, each with its futures
 //   helpers/          recv_blocks, send_blocks: over any stream or sink of blocks
 //   codec             what users configure, and tokio-util's Decoder and Encoder
+//   payload           what blocks to send are made of
 //   read/ | write/    the decoder and its buffer | the queue, and writing it
-//   pool | payload    spare buffers, one of each kind a thread | what blocks to send are made of
+//   pool              spare buffers, one of each kind a thread
 //   framing/          how a block is delimited on the wire, one framing a file
 //   coop | timeout    sharing the thread | waits that last too long, and blocks that come too slowly
 //   error | stats     what went wrong, and where | what was moved
@@ -184,6 +185,7 @@ pub use self::{
         Batch, BlockReader, BlockTransport, Close, ExpectNext, FeedBlock, Flush, NextBlock, Recv,
         RecvBatch, RecvInto, RecvReader, SendBlock, SendFrom,
     },
+    write::Pieces,
 };
 
 /// Numbers that the tests and benchmarks of this repository compare with. They are no part of the API.

@@ -1,96 +1,224 @@
 //! What blocks to send may be made of.
 
-use bytes::{Bytes, BytesMut};
+use std::collections::VecDeque;
 
-/// The bytes of one block to send: what the sources of [`send_blocks`](crate::send_blocks) give.
+use bytes::{Bytes, BytesMut, buf::Chain};
+
+use crate::write::Pieces;
+
+/// The bytes of one block to send: what [`send`](crate::BlockTransport::send) and
+/// [`feed`](crate::BlockTransport::feed) take, and the sources of [`send_blocks`](crate::send_blocks)
+/// give.
 ///
-/// A small block is copied straight from here into the write queue. A large one is taken over
+/// A small payload is copied straight from here into the write queue. A large one is taken over
 /// without a copy if the type owns its bytes (`Bytes`, `BytesMut`, `Vec<u8>`, `Box<[u8]>`,
 /// `String`), and copied if it only borrows them (`&[u8]`, `&str`, `[u8; N]` …). For a large
 /// `&'static [u8]`, `Bytes::from_static` makes an owner of it.
 ///
-/// Implement it for a type of your own that has its bytes in one piece:
+/// # In several pieces
+///
+/// A tuple of two or three payloads, an array, a `Vec` or a `VecDeque` of any number, and a [`Chain`] of
+/// two are one payload: a block with the bytes of all of them, in order. Each piece is copied or taken
+/// over as it would be alone, so a small header in front of a large body costs no copy of the body.
 ///
 /// ```
 /// use bytes::Bytes;
-/// use wholeblock::Payload;
+/// use wholeblock::{BlockCodec, BlockError, BlockTransport};
 ///
-/// struct Record { text: String }
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), BlockError> {
+/// # let body = Bytes::from("body");
+/// let mut blocks = BlockTransport::new(vec![], BlockCodec::length_prefixed());
+/// blocks.send(([1, 2], body)).await?; // of two types
+/// assert_eq!(blocks.get_ref(), b"\0\0\0\x06\x01\x02body");
 ///
-/// impl AsRef<[u8]> for Record {
-///     fn as_ref(&self) -> &[u8] { self.text.as_bytes() }
-/// }
+/// let pieces = vec!["any ", "number ", "of pieces"]; // of one type
+/// blocks.send(pieces).await?;
+/// assert_eq!(blocks.get_ref()[10..], *b"\0\0\0\x14any number of pieces");
+/// # Ok(())
+/// # }
+/// ```
+///
+/// For any other [`Buf`](bytes::Buf), send `buf.copy_to_bytes(buf.remaining())`.
+///
+/// # A type of your own
+///
+/// It says how many bytes it has, and puts them into [`Pieces`], as one piece or as several:
+///
+/// ```
+/// use wholeblock::{BlockCodec, BlockError, BlockTransport, Payload, Pieces};
+///
+/// struct Record { number: u32, text: String }
 ///
 /// impl Payload for Record {
-///     fn into_bytes(self) -> Result<Bytes, Self> { Ok(self.text.into()) }
+///     fn byte_len(&self) -> usize {
+///         4 + self.text.len()
+///     }
+///
+///     fn put_into(self, pieces: &mut Pieces<'_>) {
+///         pieces.copy(&self.number.to_be_bytes());
+///         pieces.share(self.text); // not copied if it is large
+///     }
 /// }
 ///
-/// let record = Record { text: "hello".into() };
-/// assert_eq!(record.into_bytes().ok().unwrap(), "hello");
-/// assert_eq!(Payload::into_bytes("borrowed"), Err("borrowed")); // to be copied
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), BlockError> {
+/// let mut blocks = BlockTransport::new(vec![], BlockCodec::length_prefixed());
+/// blocks.send(Record { number: 7, text: "hello".into() }).await?;
+/// assert_eq!(blocks.get_ref(), b"\0\0\0\x09\0\0\0\x07hello");
+/// # Ok(())
+/// # }
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not the payload of a block",
     label = "the source's items are not `Payload`s",
-    note = "items of `send_blocks` are `Bytes`, `Vec<u8>`, `&[u8]` and the like; for a source of \
-            `Result`s use `try_send_blocks`"
+    note = "payloads are `Bytes`, `Vec<u8>`, `&[u8]` and the like, and tuples, arrays and `Vec`s of \
+            them; for a source of `Result`s use `try_send_blocks`"
 )]
-pub trait Payload: AsRef<[u8]> + Sized {
-    /// Turns the payload into `Bytes`, if that needs no copy; otherwise gives it back.
+pub trait Payload: Sized {
+    /// Returns how many bytes the block has, of all pieces together.
+    fn byte_len(&self) -> usize;
+
+    /// Puts the bytes into `pieces`, in order.
     ///
-    /// They must be the bytes of [`as_ref`](AsRef::as_ref). If they are not, either are sent as the
-    /// block, with a header that fits them.
-    ///
-    /// # Errors
-    ///
-    /// The payload itself, where its bytes would have to be copied.
-    fn into_bytes(self) -> Result<Bytes, Self> {
-        Err(self)
+    /// They must be as many as [`byte_len`](Self::byte_len) has returned, because the block's header is
+    /// written before them. Otherwise the block is refused, as
+    /// [`BlockError::WrongHeader`](crate::BlockError::WrongHeader), and nothing of it is sent.
+    fn put_into(self, pieces: &mut Pieces<'_>);
+
+    /// The bytes, if they are in one piece: what is small is copied from here, without a `Pieces`.
+    #[doc(hidden)]
+    #[inline]
+    fn as_piece(&self) -> Option<&[u8]> {
+        None
     }
 }
 
-impl Payload for Bytes {
-    fn into_bytes(self) -> Result<Bytes, Self> {
-        Ok(self)
-    }
+/// Implements `Payload` for types that own their bytes.
+macro_rules! owned {
+    ($($owner:ty),*) => {$(
+        impl Payload for $owner {
+            #[inline]
+            fn byte_len(&self) -> usize {
+                self.len()
+            }
+
+            #[inline]
+            fn put_into(self, pieces: &mut Pieces<'_>) {
+                pieces.share(self);
+            }
+
+            #[inline]
+            fn as_piece(&self) -> Option<&[u8]> {
+                Some(self.as_ref())
+            }
+        }
+    )*};
 }
 
-impl Payload for BytesMut {
-    fn into_bytes(self) -> Result<Bytes, Self> {
-        Ok(self.freeze())
-    }
+owned!(Bytes, BytesMut, Vec<u8>, Box<[u8]>, String);
+
+/// Implements `Payload` for types that borrow their bytes, or hold them where they are.
+macro_rules! copied {
+    ($([$($generics:tt)*] $borrowed:ty),*) => {$(
+        impl<$($generics)*> Payload for $borrowed {
+            #[inline]
+            fn byte_len(&self) -> usize {
+                self.len()
+            }
+
+            #[inline]
+            fn put_into(self, pieces: &mut Pieces<'_>) {
+                pieces.copy(self.as_ref());
+            }
+
+            #[inline]
+            fn as_piece(&self) -> Option<&[u8]> {
+                Some(self.as_ref())
+            }
+        }
+    )*};
 }
 
-impl Payload for Vec<u8> {
-    fn into_bytes(self) -> Result<Bytes, Self> {
-        Ok(self.into())
-    }
-}
-
-impl Payload for Box<[u8]> {
-    fn into_bytes(self) -> Result<Bytes, Self> {
-        Ok(self.into())
-    }
-}
-
-impl Payload for String {
-    fn into_bytes(self) -> Result<Bytes, Self> {
-        Ok(self.into())
-    }
-}
+copied!([] &[u8], [] &str, [] &Vec<u8>, [const N: usize] [u8; N], [const N: usize] &[u8; N]);
 
 impl Payload for &Bytes {
-    fn into_bytes(self) -> Result<Bytes, Self> {
-        Ok(self.clone())
+    #[inline]
+    fn byte_len(&self) -> usize {
+        self.len()
+    }
+
+    #[inline]
+    fn put_into(self, pieces: &mut Pieces<'_>) {
+        match pieces.shares(self) {
+            true => pieces.share(self.clone()),
+            false => pieces.copy(self),
+        }
+    }
+
+    #[inline]
+    fn as_piece(&self) -> Option<&[u8]> {
+        Some(self)
     }
 }
 
-impl Payload for &[u8] {}
+/// Implements `Payload` for collections of payloads.
+macro_rules! collection {
+    ($([$($generics:tt)*] $collection:ty),*) => {$(
+        impl<P: Payload, $($generics)*> Payload for $collection {
+            #[inline]
+            fn byte_len(&self) -> usize {
+                self.iter().map(P::byte_len).fold(0, usize::saturating_add)
+            }
 
-impl Payload for &str {}
+            #[inline]
+            fn put_into(self, pieces: &mut Pieces<'_>) {
+                for piece in self {
+                    piece.put_into(pieces);
+                }
+            }
+        }
+    )*};
+}
 
-impl Payload for &Vec<u8> {}
+collection!([const N: usize] [P; N], [] Vec<P>, [] VecDeque<P>);
 
-impl<const N: usize> Payload for [u8; N] {}
+impl<A: Payload, B: Payload> Payload for (A, B) {
+    #[inline]
+    fn byte_len(&self) -> usize {
+        self.0.byte_len().saturating_add(self.1.byte_len())
+    }
 
-impl<const N: usize> Payload for &[u8; N] {}
+    #[inline]
+    fn put_into(self, pieces: &mut Pieces<'_>) {
+        self.0.put_into(pieces);
+        self.1.put_into(pieces);
+    }
+}
+
+impl<A: Payload, B: Payload, C: Payload> Payload for (A, B, C) {
+    #[inline]
+    fn byte_len(&self) -> usize {
+        let first_two = self.0.byte_len().saturating_add(self.1.byte_len());
+        first_two.saturating_add(self.2.byte_len())
+    }
+
+    #[inline]
+    fn put_into(self, pieces: &mut Pieces<'_>) {
+        let (first, second, third) = self;
+        ((first, second), third).put_into(pieces);
+    }
+}
+
+impl<A: Payload, B: Payload> Payload for Chain<A, B> {
+    #[inline]
+    fn byte_len(&self) -> usize {
+        let (first, last) = (self.first_ref(), self.last_ref());
+        first.byte_len().saturating_add(last.byte_len())
+    }
+
+    #[inline]
+    fn put_into(self, pieces: &mut Pieces<'_>) {
+        self.into_inner().put_into(pieces);
+    }
+}

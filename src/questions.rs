@@ -6,6 +6,9 @@
 //! received, and a block to send begins with one. With [`strip`], only a part of it is kept. A block
 //! whose header contradicts its length is refused, as [`WrongHeader`].
 //!
+//! The header and what follows it can be sent as [pieces of one block], `blocks.send((header, body))`,
+//! without a copy of a large body.
+//!
 //! # How do I check a trailer?
 //!
 //! A framing sees headers only, so an end byte or a checksum behind the payload is a part of the block. Add
@@ -445,6 +448,7 @@
 //! [`WrongHeader`]: crate::BlockError::WrongHeader
 //! [`adjustment`]: crate::LengthFieldConfig::adjustment
 //! [`block_deadline`]: crate::BlockTransport::block_deadline
+//! [pieces of one block]: crate::Payload#in-several-pieces
 //! [`keep_header`]: crate::LengthFieldConfig::keep_header
 //! [`recv_blocks`]: crate::recv_blocks
 //! [`recv_reader`]: crate::BlockTransport::recv_reader

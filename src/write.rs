@@ -2,8 +2,16 @@
 //! a user counts of them.
 
 mod lengths;
+mod pieces;
 mod queue;
 mod writer;
 
-pub use self::queue::{CHAIN_THRESHOLD, FIRST_WRITE, FULL_WRITE, MAX_SLICES, MAX_SPARE};
-pub(crate) use self::{lengths::BlockLengths, writer::BlockWriter};
+pub(crate) use self::{
+    lengths::{BlockLen, BlockLengths},
+    pieces::is_shared,
+    writer::BlockWriter,
+};
+pub use self::{
+    pieces::Pieces,
+    queue::{CHAIN_THRESHOLD, FIRST_WRITE, FULL_WRITE, MAX_SLICES, MAX_SPARE},
+};

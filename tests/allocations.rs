@@ -13,8 +13,8 @@ use testing::{KIB, MIB, Scripted, Step, wire};
 use tokio::io::{AsyncWriteExt, DuplexStream, duplex, sink};
 use tokio_util::codec::{Framed, FramedParts, FramedRead, FramedWrite};
 use wholeblock::{
-    BlockCodec, BlockError, BlockStream, BlockTransport, Exact, Framing, LengthPrefix, Varint,
-    recv_blocks, send_blocks,
+    BlockCodec, BlockError, BlockStream, BlockTransport, Exact, Framing, LengthField, LengthPrefix,
+    Varint, recv_blocks, send_blocks,
 };
 
 #[global_allocator]
@@ -25,7 +25,7 @@ macro_rules! rules {
     ($($rule:ident,)*) => { [$((stringify!($rule), $rule as fn())),*] };
 }
 
-const RULES: [(&str, fn()); 20] = rules![
+const RULES: [(&str, fn()); 22] = rules![
     no_allocation_per_lent_block_in_steady_state,
     no_allocation_per_block_of_recv_blocks_in_steady_state,
     no_allocation_per_owned_block_dropped_before_the_next_read,
@@ -35,6 +35,8 @@ const RULES: [(&str, fn()); 20] = rules![
     a_transport_that_idles_after_little_holds_no_more_than_after_bulk,
     no_allocation_per_sent_block_in_steady_state,
     no_allocation_per_block_that_is_fed_in_steady_state,
+    no_allocation_per_block_of_several_pieces_in_steady_state,
+    a_kept_header_before_a_large_body_costs_no_copy_of_either,
     a_transport_that_was_never_used_holds_nothing,
     a_transport_that_idles_after_bulk_holds_little,
     a_sink_that_waits_for_a_peer_is_bounded_whatever_the_lengths,
@@ -390,6 +392,53 @@ fn no_allocation_per_block_that_is_fed_in_steady_state() {
             assert_eq!(allocations, 0, "{len} bytes, a flush after {flush_each}");
         }
     }
+}
+
+fn no_allocation_per_block_of_several_pieces_in_steady_state() {
+    for len in [0, 64, 4_095, 4_096, 51_200] {
+        let (header, body) = ([7; 9], Bytes::from(vec![7; len]));
+        let mut transport = BlockTransport::new(sink(), BlockCodec::length_prefixed());
+        let mut send = |count| {
+            for n in 1..=count {
+                done(transport.feed((header, body.clone()))).unwrap();
+                done(transport.feed([&header[..], &body, &header])).unwrap();
+                if n % 3 == 0 {
+                    done(transport.flush()).unwrap();
+                }
+            }
+        };
+        send(2_100);
+        let allocations = allocations(|| send(2_100));
+        assert_eq!(allocations, 0, "{len} bytes");
+    }
+}
+
+fn a_kept_header_before_a_large_body_costs_no_copy_of_either() {
+    const LARGE: usize = 200 * MIB;
+    let config = LengthField::config().offset(1).keep_header();
+    let framing = config.max_block_len(LARGE + 5).build().unwrap();
+    let header = [&b"Q"[..], &(LARGE as u32).to_be_bytes()].concat();
+    let body = Bytes::from(vec![0; LARGE]);
+    let allocated = |send: &dyn Fn(Scripted, BlockCodec<LengthField>)| {
+        let io = Scripted::default().unrecorded();
+        let region = Region::new(GLOBAL);
+        send(io, BlockCodec::new(framing));
+        region.change().bytes_allocated
+    };
+    let fed = allocated(&|io, codec| {
+        let mut transport = BlockTransport::new(io, codec);
+        done(transport.send((&header[..], body.clone()))).unwrap();
+    });
+    let transferred = allocated(&|io, codec| {
+        let mut framed = FramedWrite::new(io, codec);
+        let blocks = stream::iter([(&header[..], body.clone())]);
+        done(send_blocks(&mut framed, blocks)).unwrap();
+    });
+    assert!(fed <= 16 * KIB, "sent: {fed} bytes");
+    assert!(
+        transferred <= 32 * KIB,
+        "by a transfer: {transferred} bytes"
+    );
 }
 
 fn a_transport_that_was_never_used_holds_nothing() {

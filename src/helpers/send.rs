@@ -33,7 +33,8 @@ type ErrorOf<W> = <W as Sink<Bytes>>::Error;
 ///
 /// Works on any [`BlockSink`]: a [`BlockTransport`](crate::BlockTransport), or `Framed` or
 /// `FramedWrite` with a `BlockCodec`. The items of `source` are any [`Payload`]: `Bytes`,
-/// `BytesMut`, `Vec<u8>`, `String`, `&[u8]` … For a source that can fail, see [`try_send_blocks`].
+/// `BytesMut`, `Vec<u8>`, `String`, `&[u8]` …, or a tuple, an array or a `Vec` of these, which is one
+/// block. For a source that can fail, see [`try_send_blocks`].
 ///
 /// Await it for the [`TransferStats`], once all has been handed to the transport and flushed. The
 /// transport is left open.
@@ -262,14 +263,8 @@ where
             if !writer.has_capacity() || lengths.is_full() {
                 return;
             }
-            let encode = |payload: &[u8], dst: &mut Vec<u8>| {
-                let before = dst.len();
-                codec.encode_header(payload, dst)?;
-                lengths.push(payload.len(), dst.len() - before + payload.len());
-                Ok(())
-            };
-            let push = |block| writer.push(block, vectored, encode);
-            self.state = match self.source.poll_block(cx, push) {
+            let queue = |block| codec.queue(block, vectored, writer, |len| lengths.push(len));
+            self.state = match self.source.poll_block(cx, queue) {
                 Poll::Ready(Some(Ok(()))) => continue,
                 Poll::Ready(Some(Err(error))) => State::Failing(error),
                 Poll::Ready(None) => State::Ended,

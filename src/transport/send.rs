@@ -29,7 +29,7 @@ where
     F: Framing,
     E: CodecError,
 {
-    /// Queues a block of any [`Payload`], and flushes.
+    /// Queues a block of any [`Payload`], in one piece or in several, and flushes.
     ///
     /// # Errors
     ///
@@ -72,8 +72,8 @@ where
         }
     }
 
-    /// Queues a block of any [`Payload`]. Waits for the transport only if a whole write is queued: see
-    /// [Sending](Self#sending).
+    /// Queues a block of any [`Payload`], in one piece or in several. Waits for the transport only if a
+    /// whole write is queued: see [Sending](Self#sending).
     ///
     /// # Errors
     ///
@@ -230,11 +230,8 @@ where
     #[inline]
     fn queue(&mut self, block: impl Payload) -> Result<(), E> {
         let vectored = self.io.is_write_vectored();
-        let Self { codec, writer, .. } = self;
-        writer.push(block, vectored, |payload, dst| {
-            codec.encode_header(payload, dst)
-        })?;
-        Ok(())
+        let queued = self.codec.queue(block, vectored, &mut self.writer, |_| {});
+        queued.map_err(E::from)
     }
 
     /// Writes until there is room for another block.

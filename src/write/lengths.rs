@@ -18,6 +18,14 @@ pub(crate) struct BlockLengths {
     written_of_first: usize,
 }
 
+/// Bytes of one block.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct BlockLen {
+    pub(crate) payload: usize,
+    /// Header and payload.
+    pub(crate) wire: usize,
+}
+
 /// Whole blocks that writes have completed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Written {
@@ -32,8 +40,7 @@ pub(crate) struct Written {
 #[derive(Clone, Copy, Debug, Default)]
 struct Run {
     blocks: u64,
-    payload_len: usize,
-    wire_len: usize,
+    len: BlockLen,
 }
 
 impl BlockLengths {
@@ -42,19 +49,15 @@ impl BlockLengths {
     }
 
     #[inline]
-    pub(crate) fn push(&mut self, payload_len: usize, wire_len: usize) {
-        if self.last.payload_len == payload_len && self.last.wire_len == wire_len {
+    pub(crate) fn push(&mut self, len: BlockLen) {
+        if self.last.len == len {
             self.last.blocks += 1;
             return;
         }
         if self.last.blocks > 0 {
             self.earlier.push_back(self.last);
         }
-        self.last = Run {
-            blocks: 1,
-            payload_len,
-            wire_len,
-        };
+        self.last = Run { blocks: 1, len };
     }
 
     /// Removes the blocks that `bytes` further bytes complete, and returns them.
@@ -80,12 +83,12 @@ impl Run {
     /// Moves the blocks that `bytes` complete from here to `completed`, and returns their bytes.
     fn complete(&mut self, bytes: usize, completed: &mut Written) -> usize {
         // Blocks of no bytes are complete as soon as their turn comes.
-        let whole = bytes.checked_div(self.wire_len).unwrap_or(usize::MAX);
+        let whole = bytes.checked_div(self.len.wire).unwrap_or(usize::MAX);
         let whole = self.blocks.min(whole as u64);
-        let wire_bytes = whole as usize * self.wire_len;
+        let wire_bytes = whole as usize * self.len.wire;
         self.blocks -= whole;
         completed.blocks += whole;
-        completed.payload_bytes += whole * self.payload_len as u64;
+        completed.payload_bytes += whole * self.len.payload as u64;
         completed.wire_bytes += wire_bytes as u64;
         wire_bytes
     }
@@ -95,11 +98,17 @@ impl Run {
 mod tests {
     use super::*;
 
+    /// A block of `payload` bytes behind a header of 4.
+    fn block(payload: usize) -> BlockLen {
+        let wire = payload + 4;
+        BlockLen { payload, wire }
+    }
+
     /// Blocks of 10 + 4, 10 + 4 and 3 + 4 bytes.
     fn three() -> BlockLengths {
         let mut lengths = BlockLengths::default();
         for len in [10, 10, 3] {
-            lengths.push(len, len + 4);
+            lengths.push(block(len));
         }
         lengths
     }
@@ -143,7 +152,7 @@ mod tests {
         assert_eq!(lengths.earlier.len(), 1);
         for len in 0..MAX_RUNS - 1 {
             assert!(!lengths.is_full());
-            lengths.push(len, len + 4);
+            lengths.push(block(len));
         }
         assert!(lengths.is_full());
     }

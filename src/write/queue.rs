@@ -12,12 +12,9 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::poll_read_buf;
 
-use crate::{
-    payload::Payload,
-    pool::{self, INITIAL_CAPACITY},
-};
+use crate::pool::{self, INITIAL_CAPACITY};
 
-/// Payload bytes from which on a payload is referred to instead of copied. Below about 4 KiB a
+/// Bytes from which on a piece of a payload is referred to instead of copied. Below about 4 KiB a
 /// slice of its own costs the system call more than the copy costs: over loopback, blocks of 2,500
 /// bytes went at 0.95 of the rate if referred to, of 5,000 at 1.09, of 10,000 at 1.19.
 pub const CHAIN_THRESHOLD: usize = 4 * 1024;
@@ -49,35 +46,35 @@ pub const FIRST_WRITE: usize = 8 * 1024;
 /// answers of 32 KiB leaves in four writes, and a full write is reached after about 500 KiB.
 const RAMP: usize = 4;
 
-/// Slices in one vectored write: enough for all payloads that fit one, and the bytes around them.
+/// Slices in one vectored write: enough for all large pieces that fit one, and the bytes around them.
 pub const MAX_SLICES: usize = 2 * FULL_WRITE.div_ceil(CHAIN_THRESHOLD) + 1;
 
 /// The largest buffer that is left to others: what one that grows by doubling has, once it holds a
 /// full write and a small block.
 pub const MAX_SPARE: usize = FULL_WRITE.next_power_of_two();
 
-/// Bytes that wait to be written: large payloads where they lie, everything else copied into one
-/// flat buffer.
+/// Bytes that wait to be written: large pieces of payloads where they lie, everything else copied into
+/// one flat buffer.
 ///
 /// ```text
 /// flat      | written | small blocks, header | header | small blocks |
 ///                      <------- gap -------> ^ <-gap-> ^ <-- tail -->
-/// chained                         payload ---+        +--- payload
+/// chained                           piece ---+        +--- piece
 /// ```
 ///
 /// A small block changes nothing here but `flat`.
 ///
-/// Invariants: no payload is empty before it is written, none has an earlier place in `flat` than the
-/// one before it, and `chained_len` is the length of all chained payloads. [`check`](Self::check)
-/// asserts the last two in debug builds.
+/// Invariants: no chained piece is empty before it is written, none has an earlier place in `flat` than
+/// the one before it, and `chained_len` is the length of them all. [`check`](Self::check) asserts the
+/// last two in debug builds.
 #[derive(Debug)]
 pub(crate) struct WriteQueue {
     flat: Vec<u8>,
     /// Bytes of `flat` that have been written.
     written: usize,
-    /// Large payloads, each with its place among the bytes of `flat`.
+    /// Large pieces, each with its place among the bytes of `flat`.
     chained: VecDeque<Chained>,
-    /// Bytes of their payloads.
+    /// Bytes of these pieces.
     chained_len: usize,
     /// Bytes from which on the queue is full: from [`FIRST_WRITE`] to [`FULL_WRITE`].
     limit: usize,
@@ -97,9 +94,9 @@ impl Default for WriteQueue {
 
 #[derive(Debug)]
 struct Chained {
-    /// Where in `flat` the bytes before this payload end.
+    /// Where in `flat` the bytes before this piece end.
     at: usize,
-    payload: Bytes,
+    piece: Bytes,
 }
 
 impl WriteQueue {
@@ -119,67 +116,59 @@ impl WriteQueue {
         self.len() >= self.limit
     }
 
-    /// Queues a payload after its header, which `encode` appends for it. Nothing is queued if `encode` fails.
+    /// Makes room for a block of `payload_len` bytes, and returns the flat buffer to append it to.
     #[inline]
-    pub(crate) fn push<P: Payload, E>(
-        &mut self,
-        payload: P,
-        vectored: bool,
-        encode: impl FnOnce(&[u8], &mut Vec<u8>) -> Result<(), E>,
-    ) -> Result<(), E> {
+    pub(super) fn room_for(&mut self, payload_len: usize) -> &mut Vec<u8> {
         if self.written > 0 || self.flat.capacity() == 0 {
-            self.make_room(payload.as_ref().len());
+            self.make_room(payload_len);
         }
-        if vectored && payload.as_ref().len() >= CHAIN_THRESHOLD {
-            self.push_large(payload, encode)
-        } else {
-            self.push_copied(payload.as_ref(), encode)
-        }
+        &mut self.flat
     }
 
-    #[inline(never)]
-    fn push_large<P: Payload, E>(
-        &mut self,
-        payload: P,
-        encode: impl FnOnce(&[u8], &mut Vec<u8>) -> Result<(), E>,
-    ) -> Result<(), E> {
-        match payload.into_bytes() {
-            Ok(bytes) if bytes.len() >= CHAIN_THRESHOLD => self.push_chained(bytes, encode),
-            // A payload of the user's may be shorter than it said.
-            Ok(bytes) => self.push_copied(&bytes, encode),
-            Err(payload) => self.push_copied(payload.as_ref(), encode),
-        }
+    /// Queues what `encode` appends, and returns its length.
+    pub(super) fn append(&mut self, encode: impl FnOnce(&mut Vec<u8>)) -> usize {
+        let before = self.flat.len();
+        encode(&mut self.flat);
+        self.flat.len() - before
     }
 
+    /// Queues a copy of `piece`.
     #[inline]
-    fn push_copied<E>(
-        &mut self,
-        payload: &[u8],
-        encode: impl FnOnce(&[u8], &mut Vec<u8>) -> Result<(), E>,
-    ) -> Result<(), E> {
-        encode(payload, &mut self.flat)?;
-        self.flat.extend_from_slice(payload);
-        Ok(())
+    pub(super) fn copy(&mut self, piece: &[u8]) {
+        self.flat.extend_from_slice(piece);
     }
 
-    fn push_chained<E>(
-        &mut self,
-        payload: Bytes,
-        encode: impl FnOnce(&[u8], &mut Vec<u8>) -> Result<(), E>,
-    ) -> Result<(), E> {
-        encode(&payload, &mut self.flat)?;
-        self.chained_len += payload.len();
+    /// Queues `piece`, which is not empty, as it is.
+    #[inline]
+    pub(super) fn chain(&mut self, piece: Bytes) {
+        self.chained_len += piece.len();
         let at = self.flat.len();
-        self.chained.push_back(Chained { at, payload });
-        Ok(())
+        self.chained.push_back(Chained { at, piece });
+    }
+
+    /// The last block in wire order, which begins at `start` in `flat` and has `chained` large pieces.
+    pub(super) fn block(
+        &self,
+        start: usize,
+        chained: usize,
+    ) -> impl Iterator<Item = &[u8]> + Clone {
+        self.slices_from(start, self.chained.len() - chained)
+    }
+
+    /// Removes the last block, as [`block`](Self::block) returns it.
+    #[cold]
+    pub(super) fn remove_block(&mut self, start: usize, chained: usize) {
+        self.flat.truncate(start);
+        let first = self.chained.len() - chained;
+        let removed = self.chained.range(first..);
+        self.chained_len -= removed.map(|chained| chained.piece.len()).sum::<usize>();
+        // Last, because the user's `Drop` may panic.
+        self.chained.truncate(first);
     }
 
     /// The buffer to append to: whatever is, follows all that is queued.
     pub(crate) fn flat_mut(&mut self) -> &mut Vec<u8> {
-        if self.written > 0 || self.flat.capacity() == 0 {
-            self.make_room(0);
-        }
-        &mut self.flat
+        self.room_for(0)
     }
 
     /// Reads at most `room` bytes from `source` once, and queues them.
@@ -209,8 +198,8 @@ impl WriteQueue {
         self.flat.extend_from_slice(bytes);
     }
 
-    /// Writes once, and tells `record` how many bytes the transport took. Payloads that are written
-    /// are dropped at the end, because the user's `Drop` may panic.
+    /// Writes once, and tells `record` how many bytes the transport took. Pieces that are written are
+    /// dropped at the end, because the user's `Drop` may panic.
     pub(crate) fn poll_write<T: AsyncWrite + Unpin>(
         &mut self,
         io: &mut T,
@@ -259,7 +248,7 @@ impl WriteQueue {
     /// The queue in wire order, as far as one write goes.
     fn slices<'s, 'q>(&'q self, slices: &'s mut [IoSlice<'q>]) -> &'s [IoSlice<'q>] {
         let (mut count, mut left) = (0, self.write_len());
-        for piece in self.pieces() {
+        for piece in self.all() {
             let piece = &piece[..piece.len().min(left)];
             if count == slices.len() || left == 0 {
                 break;
@@ -273,19 +262,24 @@ impl WriteQueue {
         &slices[..count]
     }
 
-    /// The queue in wire order; pieces may be empty.
-    fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+    /// The queue in wire order; slices may be empty.
+    fn all(&self) -> impl Iterator<Item = &[u8]> {
+        self.slices_from(self.written, 0)
+    }
+
+    /// What is queued from `start` in `flat` and from the piece `first` of `chained` on, in wire order.
+    fn slices_from(&self, start: usize, first: usize) -> impl Iterator<Item = &[u8]> + Clone {
         let last = self.chained.back().map_or(0, |last| last.at);
-        let tail = &self.flat[last.max(self.written)..];
-        let chained = self.chained.iter().scan(self.written, |start, chained| {
+        let tail = &self.flat[last.max(start)..];
+        let chained = self.chained.range(first..).scan(start, |start, chained| {
             let gap = *start..chained.at.max(*start);
             *start = gap.end;
-            Some([&self.flat[gap], &chained.payload])
+            Some([&self.flat[gap], &chained.piece])
         });
         chained.flatten().chain([tail])
     }
 
-    /// Removes `bytes` bytes from the front. Payloads that are written stay, empty, until
+    /// Removes `bytes` bytes from the front. Pieces that are written stay, empty, until
     /// [`drop_written`](Self::drop_written).
     fn advance(&mut self, mut bytes: usize) {
         for chained in &mut self.chained {
@@ -293,12 +287,12 @@ impl WriteQueue {
             self.written += of_gap;
             bytes -= of_gap;
 
-            let of_payload = chained.payload.len().min(bytes);
-            chained.payload.advance(of_payload);
-            self.chained_len -= of_payload;
-            bytes -= of_payload;
+            let of_piece = chained.piece.len().min(bytes);
+            chained.piece.advance(of_piece);
+            self.chained_len -= of_piece;
+            bytes -= of_piece;
 
-            if !chained.payload.is_empty() {
+            if !chained.piece.is_empty() {
                 break;
             }
         }
@@ -306,10 +300,10 @@ impl WriteQueue {
         self.check();
     }
 
-    /// Drops the payloads that are written, and goes back to the start of `flat` if all is.
+    /// Drops the pieces that are written, and goes back to the start of `flat` if all is.
     fn drop_written(&mut self) {
         // One by one: with two that panic in one drop, the process would abort.
-        while matches!(self.chained.front(), Some(first) if first.payload.is_empty()) {
+        while matches!(self.chained.front(), Some(first) if first.piece.is_empty()) {
             self.chained.pop_front();
         }
         if self.is_empty() {
@@ -342,6 +336,8 @@ impl WriteQueue {
     pub(crate) fn release(&mut self) {
         self.limit = FIRST_WRITE;
         self.drop_written();
+        // A block of thousands of pieces should not leave the memory for as many behind.
+        self.chained.shrink_to(MAX_SLICES);
         if self.is_empty() && self.flat.capacity() > INITIAL_CAPACITY {
             let spare = mem::take(&mut self.flat);
             if spare.capacity() <= MAX_SPARE {
@@ -353,15 +349,15 @@ impl WriteQueue {
     /// Appends all that has not been written to `buffer`.
     pub(crate) fn spill(&self, buffer: &mut BytesMut) {
         buffer.reserve(self.len());
-        for piece in self.pieces() {
+        for piece in self.all() {
             buffer.extend_from_slice(piece);
         }
     }
 
     fn check(&self) {
         if cfg!(debug_assertions) {
-            let payloads: usize = self.chained.iter().map(|c| c.payload.len()).sum();
-            assert_eq!(payloads, self.chained_len);
+            let pieces = self.chained.iter().map(|chained| chained.piece.len());
+            assert_eq!(pieces.sum::<usize>(), self.chained_len);
             assert!(self.chained.iter().is_sorted_by_key(|chained| chained.at));
             assert!(
                 self.chained
@@ -374,19 +370,14 @@ impl WriteQueue {
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
-
-    use super::*;
-
-    /// Encodes a header of two dashes.
-    fn dashes(_payload: &[u8], dst: &mut Vec<u8>) -> Result<(), Infallible> {
-        dst.extend_from_slice(b"--");
-        Ok(())
-    }
+    use super::{super::pieces::Pieces, *};
 
     /// Queues `payload` behind two dashes.
     fn push(queue: &mut WriteQueue, payload: Bytes, vectored: bool) {
-        queue.push(payload, vectored, dashes).unwrap();
+        let mut block = Pieces::new(queue, payload.len(), vectored);
+        block.put_header(|dst| dst.extend_from_slice(b"--"));
+        block.share(payload);
+        block.finish();
     }
 
     /// A payload of `len` bytes, which begins with a number.
@@ -455,12 +446,42 @@ mod tests {
     }
 
     #[test]
-    fn a_header_that_cannot_be_encoded_queues_nothing() {
-        let mut queue = WriteQueue::default();
-        let refused = queue.push(payload(0, 5), true, |_, _| Err("refused"));
-        assert_eq!(refused, Err("refused"));
-        assert!(queue.is_empty());
-        assert_eq!(left(&queue), b"");
+    fn a_block_that_is_not_finished_leaves_the_queue_as_it_was() {
+        let large = CHAIN_THRESHOLD;
+        let earlier = [large, 5, large, 3].map(|len| payload(len as u8, len));
+        let later = [2, 0, large, large + 1, 4, large].map(|len| payload(len as u8, len));
+        for written in [
+            0,
+            1,
+            2,
+            large,
+            large + 2,
+            large + 4,
+            2 * large + 15,
+            2 * large + 16,
+        ] {
+            for put in 0..=later.len() {
+                let mut queue = WriteQueue::default();
+                for payload in &earlier {
+                    push(&mut queue, payload.clone(), true);
+                }
+                queue.advance(written);
+                let mut block = Pieces::new(&mut queue, 5 * large, true);
+                block.put_header(|dst| dst.extend_from_slice(b"--"));
+                for piece in &later[..put] {
+                    block.share(piece.clone());
+                }
+                drop(block);
+                queue.check();
+                let before = wire(&earlier)[written..].to_vec();
+                assert_eq!(left(&queue), before, "{written}, {put}");
+                assert_eq!(queue.len(), before.len(), "{written}, {put}");
+
+                push(&mut queue, later[2].clone(), true);
+                let after = wire(&later[2..3]);
+                assert_eq!(left(&queue), [before, after].concat(), "{written}, {put}");
+            }
+        }
     }
 
     #[test]
@@ -484,16 +505,6 @@ mod tests {
     }
 
     #[test]
-    fn a_borrowed_payload_is_copied_whatever_its_length() {
-        let mut queue = WriteQueue::default();
-        let payload = [7; 3 * CHAIN_THRESHOLD];
-        let encode = |_: &[u8], _: &mut Vec<u8>| Ok::<_, Infallible>(());
-        queue.push(&payload[..], true, encode).unwrap();
-        assert!(queue.chained.is_empty());
-        assert_eq!(left(&queue), payload);
-    }
-
-    #[test]
     fn an_empty_queue_leaves_its_buffer_to_the_next_and_keeps_what_is_queued() {
         let mut first = WriteQueue::default();
         while !first.is_full() {
@@ -512,6 +523,24 @@ mod tests {
         assert_eq!(second.flat.as_ptr(), at);
         push(&mut first, payload(1, 1), true);
         assert_eq!(left(&first), left(&second));
+    }
+
+    #[test]
+    fn a_block_of_thousands_of_pieces_leaves_room_for_those_of_a_full_write_behind() {
+        let mut queue = WriteQueue::default();
+        let piece = payload(0, CHAIN_THRESHOLD);
+        let mut block = Pieces::new(&mut queue, 10_000 * CHAIN_THRESHOLD, true);
+        for _ in 0..10_000 {
+            block.share(piece.clone());
+        }
+        block.finish();
+        queue.advance(queue.len());
+        queue.release();
+        let kept = queue.chained.capacity();
+        assert!(
+            (FULL_WRITE / CHAIN_THRESHOLD..=MAX_SLICES).contains(&kept),
+            "{kept}"
+        );
     }
 
     #[test]

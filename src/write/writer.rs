@@ -10,8 +10,8 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::trace;
 
-use super::queue::WriteQueue;
-use crate::{coop, error::BlockError, payload::Payload};
+use super::{pieces::Pieces, queue::WriteQueue};
+use crate::coop;
 
 /// Blocks on their way to a transport.
 #[derive(Debug, Default)]
@@ -47,16 +47,16 @@ impl BlockWriter {
         (self.written, self.writes)
     }
 
-    /// Queues `block` behind its header, which `encode` appends: copied if it is small or borrowed, or
-    /// if the transport does not write `vectored`. Nothing is queued if `encode` fails.
+    /// Returns the buffer to append a block of `payload_len` bytes to that is copied whole.
     #[inline]
-    pub(crate) fn push(
-        &mut self,
-        block: impl Payload,
-        vectored: bool,
-        encode: impl FnOnce(&[u8], &mut Vec<u8>) -> Result<(), BlockError>,
-    ) -> Result<(), BlockError> {
-        self.queue.push(block, vectored, encode)
+    pub(crate) fn room_for(&mut self, payload_len: usize) -> &mut Vec<u8> {
+        self.queue.room_for(payload_len)
+    }
+
+    /// Begins a block of `payload_len` bytes, of which large pieces are not copied if the transport writes
+    /// `vectored`.
+    pub(crate) fn begin(&mut self, payload_len: usize, vectored: bool) -> Pieces<'_> {
+        Pieces::new(&mut self.queue, payload_len, vectored)
     }
 
     /// Bytes that were ever queued.

@@ -409,6 +409,7 @@ fn of_a_header_that_the_peer_would_read_otherwise_nothing_leaves() {
 
         let mut transport = BlockTransport::new(Scripted::default(), codec());
         expect(ready(transport.feed(block.clone())).unwrap_err());
+        expect(ready(transport.feed([&block[..1], &block[1..]])).unwrap_err());
         ready(transport.flush()).unwrap();
         assert_eq!(transport.get_ref().written, b"");
 
@@ -679,6 +680,7 @@ fn panicking_encode_header_queues_nothing() {
         let mut transport = BlockTransport::new(Scripted::default(), codec());
         ready(transport.feed(good.clone())).unwrap();
         panics(&mut || ready(transport.feed(bad.clone())).unwrap());
+        panics(&mut || ready(transport.feed(["7 ", "bytes"])).unwrap());
         ready(transport.send(good.clone())).unwrap();
         assert_eq!(transport.get_ref().written, expected);
 

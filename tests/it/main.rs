@@ -19,6 +19,7 @@ mod migration;
 mod mixing;
 mod oversize;
 mod payload;
+mod pieces;
 mod recv;
 mod send;
 mod send_from;

@@ -7,7 +7,8 @@ use futures::{SinkExt, StreamExt, stream};
 use testing::{Scripted, numbered, prefixed, ready, transport, wire};
 use wholeblock::internals::CHAIN_THRESHOLD as CHAIN_FROM;
 use wholeblock::{
-    BlockCodec, BlockSink, BlockTransport, LengthPrefix, Payload, send_blocks, try_send_blocks,
+    BlockCodec, BlockSink, BlockTransport, LengthPrefix, Payload, Pieces, send_blocks,
+    try_send_blocks,
 };
 
 /// What `io` wrote of one block, and whether it wrote it from `address`.
@@ -18,7 +19,7 @@ fn sent(io: &Scripted, address: usize) -> (&[u8], bool) {
 /// Sends `payload` through a transport and through a `Framed`: the bytes must be those of `block`,
 /// and come from where the payload lies only if `by_reference`.
 #[track_caller]
-fn check<P: Payload>(payload: impl Fn() -> P, block: &[u8], by_reference: bool) {
+fn check<P: Payload + AsRef<[u8]>>(payload: impl Fn() -> P, block: &[u8], by_reference: bool) {
     let expected = wire(LengthPrefix::u32(), &[Bytes::copy_from_slice(block)]);
     let address_of = |payload: &P| payload.as_ref().as_ptr() as usize;
     let source = |payload| stream::iter(once(payload));
@@ -118,8 +119,15 @@ impl<const OWNED: bool> AsRef<[u8]> for Record<OWNED> {
 }
 
 impl<const OWNED: bool> Payload for Record<OWNED> {
-    fn into_bytes(self) -> Result<Bytes, Self> {
-        if OWNED { Ok(self.0.into()) } else { Err(self) }
+    fn byte_len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn put_into(self, pieces: &mut Pieces<'_>) {
+        match OWNED {
+            true => pieces.share(self.0),
+            false => pieces.copy(self.0.as_bytes()),
+        }
     }
 }
 
@@ -163,49 +171,6 @@ fn a_large_payload_that_is_refused_is_neither_taken_over_nor_queued() {
     assert!(ready(send_blocks(&mut transport, stream::iter(blocks))).is_err());
     ready(send_blocks(&mut transport, stream::iter(["after"]))).unwrap();
     assert_eq!(transport.get_ref().written, b"\0\x05after");
-}
-
-/// Is as long as the first, and turns into the second.
-struct Fickle(Bytes, Bytes);
-
-impl AsRef<[u8]> for Fickle {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl Payload for Fickle {
-    fn into_bytes(self) -> Result<Bytes, Self> {
-        Ok(self.1)
-    }
-}
-
-#[test]
-fn payload_that_turns_into_another_length_has_the_header_of_what_is_sent() {
-    let lens = [0, 1, CHAIN_FROM - 1, CHAIN_FROM, 3 * CHAIN_FROM];
-    for (said, is) in lens.into_iter().flat_map(|said| lens.map(|is| (said, is))) {
-        let [first, said, is, last] = numbered(&[5, said, is, 7])
-            .try_into()
-            .unwrap_or_else(|_| unreachable!());
-        let sent = if said.len() < CHAIN_FROM { &said } else { &is };
-        let expected = wire(
-            LengthPrefix::u32(),
-            &[first.clone(), sent.clone(), last.clone()],
-        );
-        for step in [1, 3, usize::MAX] {
-            // Up to the end of the second header, byte by byte.
-            let io = (0..expected.len().min(20)).fold(Scripted::default(), |io, _| io.take(step));
-            let mut transport = transport(io);
-            let fickle = [
-                Fickle(first.clone(), first.clone()),
-                Fickle(said.clone(), is.clone()),
-                Fickle(last.clone(), last.clone()),
-            ];
-            ready(send_blocks(&mut transport, stream::iter(fickle))).unwrap();
-            let lens = (said.len(), is.len());
-            assert_eq!(transport.get_ref().written, expected, "{lens:?}, {step}");
-        }
-    }
 }
 
 /// Panics when it is dropped.

@@ -27,7 +27,7 @@ use wholeblock::{
     send_blocks, try_send_blocks,
 };
 
-use crate::{Run, memory::Heap};
+use crate::{Run, cut::cut, memory::Heap};
 
 /// The most bytes of all blocks: some full writes.
 const MAX_BYTES: usize = 400 * KIB;
@@ -102,6 +102,7 @@ impl Visit for &Input {
             BlockTransport::new(peer(), codec.clone()),
             BlockTransport::get_ref,
         );
+        sending.feed(BlockTransport::new(peer(), codec.clone()));
         sending.receive(codec, max_decode);
         heap.check_spares();
     }
@@ -196,6 +197,27 @@ impl Sending<'_> {
         );
     }
 
+    /// In pieces, by a transport's own `feed`.
+    fn feed<F: Framing>(&self, mut transport: BlockTransport<Scripted, F>) {
+        let task = Task::new();
+        let mut index = 0;
+        for (block, expected) in self.blocks.iter().zip(self.results) {
+            let mut feeding = transport.feed(cut(block));
+            let result = loop {
+                match task.finish(|cx| Pin::new(&mut feeding).poll(cx)) {
+                    Err(BlockError::Io(_)) => {}
+                    result => break result,
+                }
+            };
+            check(result, expected, block.len(), &mut index);
+        }
+        repeated(&task, |cx| Pin::new(&mut transport).poll_close(cx));
+        assert!(
+            transport.get_ref().flushed() == self.wire,
+            "other bytes than the reference's"
+        );
+    }
+
     /// By transfers, each of which goes on behind the block that the one before was refused.
     fn transfer<W>(&self, mut framed: W, io: impl Fn(&W) -> &Scripted)
     where
@@ -210,7 +232,7 @@ impl Sending<'_> {
             let source = self.blocks[at..]
                 .iter()
                 .inspect(|_| taken.set(taken.get() + 1));
-            let result = match at % 3 {
+            let result = match (at + self.blocks.len()) % 4 {
                 0 => await_it(
                     &task,
                     send_blocks(&mut framed, stream::iter(source.map(Vec::as_slice))),
@@ -218,6 +240,10 @@ impl Sending<'_> {
                 1 => await_it(
                     &task,
                     send_blocks(&mut framed, stream::iter(source.cloned())),
+                ),
+                2 => await_it(
+                    &task,
+                    send_blocks(&mut framed, stream::iter(source.map(|block| cut(block)))),
                 ),
                 _ => {
                     let source =

@@ -6,6 +6,7 @@ use std::fmt::Debug;
 
 use arbitrary::Arbitrary;
 
+mod cut;
 pub mod decode;
 pub mod encode;
 mod flood;

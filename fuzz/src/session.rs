@@ -12,7 +12,7 @@ use std::{
 
 use arbitrary::Arbitrary;
 use bytes::Bytes;
-use futures::{Sink, StreamExt};
+use futures::{FutureExt, Sink, StreamExt};
 use testing::{
     KIB,
     config::{Config, Len, Max, Settings},
@@ -25,7 +25,9 @@ use tokio_util::codec::Framed;
 use wholeblock::{AnyFraming, BlockError, BlockTransport, send_blocks, try_send_blocks};
 
 use crate::{
-    Run, either,
+    Run,
+    cut::cut,
+    either,
     side::{After, Form, Io, Side, Source, poll_lent, poll_owned, poll_some},
 };
 
@@ -279,7 +281,13 @@ impl Session {
                 Poll::Pending => return,
             }
             let bytes = Bytes::copy_from_slice(&block);
-            let result = either!(self.sides[at].io, io => Pin::new(io).start_send(bytes));
+            let result = match &mut self.sides[at].io {
+                Io::Transport(io) if bytes.last().is_some_and(|last| last % 2 == 1) => {
+                    let fed = io.feed(cut(&bytes)).now_or_never();
+                    fed.expect("there is room")
+                }
+                io => either!(*io, io => Pin::new(io).start_send(bytes)),
+            };
             self.check_sent(at, result, block);
         }
     }
@@ -350,14 +358,18 @@ impl Session {
             paused: false,
             taken: taken.clone(),
         };
+        let in_pieces = polls & 16 != 0;
         let polls = usize::from(polls % 16);
         // With a `Framed`, what it has queued is leaked too.
         let leaked = *leaked && matches!(self.sides[at].io, Io::Transport(_));
         let result = either!(self.sides[at].io, io => {
             if *failing {
                 let failure = futures::stream::once(async { Err("it fails") });
-                let source = source.map(Ok).chain(failure);
+                let source = source.map(|block| Ok(cut(&block))).chain(failure);
                 poll_some(try_send_blocks(io, source), task, polls, leaked)
+            } else if in_pieces {
+                let source = source.map(|block| cut(&block));
+                poll_some(send_blocks(io, source), task, polls, leaked)
             } else {
                 poll_some(send_blocks(io, source), task, polls, leaked)
             }

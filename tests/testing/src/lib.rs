@@ -5,6 +5,7 @@
 mod any;
 pub mod blocks;
 pub mod config;
+pub mod form;
 pub mod framings;
 pub mod pipe;
 pub mod polls;
@@ -17,6 +18,7 @@ pub mod way;
 
 pub use self::{
     blocks::*,
+    form::{FORMS, Form},
     framings::{Case, Line, Magic},
     scripted::{Scripted, Step},
     watched::Watched,

@@ -54,6 +54,8 @@ pub struct Scripted {
     pub arrived: Arc<AtomicUsize>,
     /// Room each read was given, and bytes it brought.
     pub rooms: Vec<(usize, usize)>,
+    /// Where in memory each read began.
+    pub destinations: Vec<usize>,
     pub written: Vec<u8>,
     /// Bytes of `written` that were flushed.
     pub flushed: usize,
@@ -82,6 +84,7 @@ impl Default for Scripted {
             spends: false,
             arrived: Arc::default(),
             rooms: Vec::new(),
+            destinations: Vec::new(),
             written: Vec::new(),
             flushed: 0,
             gathered: Vec::new(),
@@ -296,6 +299,7 @@ impl AsyncRead for Scripted {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let room = buf.remaining();
+        let destination = buf.filled().as_ptr() as usize + buf.filled().len();
         assert!(room > 0, "a read without room");
         if this.spends {
             ready!(coop::poll_proceed(cx)).made_progress();
@@ -312,6 +316,7 @@ impl AsyncRead for Scripted {
             this.send_into(bytes, buf);
             if this.records {
                 this.rooms.push((room, bytes));
+                this.destinations.push(destination);
             }
         })
     }

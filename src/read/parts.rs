@@ -7,7 +7,7 @@ use super::{
     decoder::DecodeState,
     frame::{FrameParser, Parsed},
     growth::Front,
-    state::{InParts, State},
+    state::{Failure, InParts, State},
 };
 use crate::{error::BlockError, framing::Framing};
 
@@ -60,11 +60,18 @@ impl DecodeState {
         Ok(Some(len))
     }
 
-    /// How many payload bytes of a block that is taken part by part are left; none if there is no such
-    /// block, because its last byte has been taken.
+    /// How many payload bytes of a block that is taken part by part are left, even if they will not come;
+    /// none if there is no such block, because its last byte has been taken.
     pub(crate) fn parts_left(&self) -> u64 {
         match &self.state {
             State::InParts(parts) => parts.left(),
+            State::Failed {
+                failure:
+                    Failure::Truncated {
+                        expected, received, ..
+                    },
+                ..
+            } => expected - received,
             _ => 0,
         }
     }

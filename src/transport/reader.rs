@@ -155,6 +155,9 @@ where
             &mut Context<'_>,
         ) -> Poll<Result<R, BlockError>>,
     ) -> Poll<io::Result<R>> {
+        if let Some(error) = self.transport.codec.decode.failure() {
+            return Poll::Ready(Err(error.into()));
+        }
         let polled = self.transport.without_end_after_error(|transport| {
             // As a stream, because tokio's futures over a reader do not say when they are dropped.
             transport.poll_receiving(Waiter::Stream, cx, |transport, cx| {

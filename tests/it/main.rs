@@ -20,6 +20,7 @@ mod mixing;
 mod oversize;
 mod payload;
 mod pieces;
+mod reader;
 mod recv;
 mod send;
 mod send_from;

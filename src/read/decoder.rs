@@ -302,10 +302,14 @@ impl DecodeState {
         }
     }
 
-    /// The index of the block at the front, if a part of it has arrived: there are `buffered` bytes.
+    /// The index of the block at the front, if a part of it has arrived: there are `buffered` bytes. None
+    /// for the rest of a block that is taken part by part, if all of that is there.
     pub(crate) fn partial(&self, buffered: usize) -> Option<u64> {
-        let in_parts = matches!(self.state, State::InParts(_));
-        (in_parts || buffered > 0).then_some(self.position.index)
+        let is_partial = match &self.state {
+            State::InParts(parts) => parts.left() > buffered as u64,
+            _ => buffered > 0,
+        };
+        is_partial.then_some(self.position.index)
     }
 
     /// Yields, by being pending once, if the task has received enough blocks for a turn.

@@ -41,7 +41,10 @@ where
             .take()
             .expect("not polled after it was ready");
         match transport.poll_accepted(cx, DecodeState::begin_parts) {
-            Poll::Ready(Ok(Some(len))) => Poll::Ready(Ok(Some(BlockReader { transport, len }))),
+            Poll::Ready(Ok(Some(len))) => {
+                transport.is_late(); // begins its time, whether or not it is read
+                Poll::Ready(Ok(Some(BlockReader { transport, len })))
+            }
             Poll::Ready(Ok(None)) => Poll::Ready(Ok(None)),
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => {
@@ -123,6 +126,9 @@ where
 {
     /// Waits until bytes of the block are in the buffer, and returns how many; 0 at its end.
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.remaining() == 0 {
+            return Poll::Ready(Ok(0)); // no time of the next block's
+        }
         let part = ready!(self.poll_in_time(cx, |transport, cx| {
             transport.poll_front(cx, |decode, _, buffer| Ok(decode.next_part(buffer)))
         }))?;

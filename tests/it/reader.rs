@@ -1,7 +1,16 @@
 //! `recv_reader`: a block that is received part by part.
 
+use std::time::Duration;
+
 use testing::{Scripted, ready, transport};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, duplex},
+    time::{Instant, sleep},
+};
+
+use crate::timeouts::assert_late;
+
+const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
 fn error_about_the_block_comes_again_from_its_reader() {
@@ -20,4 +29,54 @@ fn error_about_the_block_comes_again_from_its_reader() {
             assert_eq!(reader.remaining(), 65_531);
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn reader_at_the_end_of_its_block_is_never_late() {
+    let (mut near, far) = duplex(64);
+    let mut transport = transport(far).block_deadline(10 * SECOND);
+    // The next block is unfinished.
+    near.write_all(b"\0\0\0\x05hello\0\0\0\x05ag")
+        .await
+        .unwrap();
+    let mut reader = transport.recv_reader().await.unwrap().unwrap();
+    reader.read_exact(&mut [0; 5]).await.unwrap();
+    for _ in 0..3 {
+        assert!(reader.fill_buf().await.unwrap().is_empty());
+        assert_eq!(reader.read(&mut [0; 20_000]).await.unwrap(), 0);
+        sleep(20 * SECOND).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_arrived_of_a_block_is_read_however_late_if_it_is_all() {
+    let (mut near, far) = duplex(64);
+    let mut transport = transport(far).block_deadline(10 * SECOND);
+    near.write_all(b"\0\0\0\x05hel").await.unwrap();
+    let mut reader = transport.recv_reader().await.unwrap().unwrap();
+    assert_eq!(reader.fill_buf().await.unwrap(), b"hel");
+    reader.consume(2);
+    near.write_all(b"lo\0\0\0").await.unwrap();
+    sleep(9 * SECOND).await;
+    reader.consume(1);
+    assert_eq!(reader.fill_buf().await.unwrap(), b"lo");
+    sleep(20 * SECOND).await;
+    assert_eq!(reader.fill_buf().await.unwrap(), b"lo");
+    let mut rest = [0; 2];
+    reader.read_exact(&mut rest).await.unwrap();
+    assert_eq!(&rest, b"lo");
+}
+
+#[tokio::test(start_paused = true)]
+async fn deadline_of_a_block_begins_when_its_reader_is_made() {
+    let (mut near, far) = duplex(64);
+    let mut transport = transport(far).block_deadline(10 * SECOND);
+    near.write_all(b"\0\0\0\x05hell").await.unwrap();
+    let mut reader = transport.recv_reader().await.unwrap().unwrap();
+    let begun = Instant::now();
+    sleep(4 * SECOND).await;
+    let mut block = [0; 5];
+    let error = reader.read_exact(&mut block).await.unwrap_err();
+    assert_late(&error.into(), 10 * SECOND, 0, 0);
+    assert_eq!(begun.elapsed(), 10 * SECOND);
 }

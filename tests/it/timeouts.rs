@@ -125,11 +125,11 @@ fn trickle(
     })
 }
 
-fn assert_stalled(error: &BlockError) {
+pub(super) fn assert_stalled(error: &BlockError) {
     assert!(matches!(error, BlockError::Stalled { .. }), "{error:?}");
 }
 
-fn assert_late(error: &BlockError, allowed: Duration, index: u64, offset: u64) {
+pub(super) fn assert_late(error: &BlockError, allowed: Duration, index: u64, offset: u64) {
     let expected =
         format!("block {index}, which begins at byte {offset}, took longer than {allowed:?}");
     assert_eq!(error.to_string(), expected);

@@ -271,6 +271,9 @@ impl DecodeState {
             })
         };
         if let State::InParts(parts) = self.state {
+            if !parts.has_begun() {
+                return None;
+            }
             let received = parts.taken.saturating_sub(parts.header_len);
             return truncated(BlockPart::Payload, parts.len, received);
         }
@@ -306,7 +309,7 @@ impl DecodeState {
     /// for the rest of a block that is taken part by part, if all of that is there.
     pub(crate) fn partial(&self, buffered: usize) -> Option<u64> {
         let is_partial = match &self.state {
-            State::InParts(parts) => parts.left() > buffered as u64,
+            State::InParts(parts) => parts.has_begun() && parts.left() > buffered as u64,
             _ => buffered > 0,
         };
         is_partial.then_some(self.position.index)

@@ -111,7 +111,7 @@ impl DecodeState {
         if let State::InParts(parts) = &mut self.state {
             trace!(bytes, "read");
             self.stats.reads += 1;
-            parts.fragmented |= parts.taken > 0 || parts.seen > 0;
+            parts.fragmented |= parts.has_begun();
             parts.taken += bytes as u64;
         }
         self.end_parts_at_last_byte();
@@ -134,7 +134,7 @@ impl DecodeState {
         };
         let bytes = src.len() - parts.seen;
         if bytes > 0 {
-            parts.fragmented |= parts.taken > 0 || parts.seen > 0;
+            parts.fragmented |= parts.has_begun();
             parts.seen = src.len();
             self.count_read(bytes, src);
         }

@@ -89,6 +89,11 @@ impl InParts {
         self.header_len.saturating_add(self.len)
     }
 
+    /// False for a block without a header of which nothing has come.
+    pub(super) fn has_begun(&self) -> bool {
+        self.taken > 0 || self.seen > 0
+    }
+
     /// Bytes on the wire that have not been taken.
     pub(super) fn left(&self) -> u64 {
         self.wire_len() - self.taken

@@ -93,10 +93,12 @@ where
         } = self;
         transport.without_end_after_error(|transport| {
             transport.poll_receiving(Waiter::Future, cx, |transport, cx| {
+                let mut has_read = false;
                 while let Some(of) = direct.as_mut().filter(|of| !of.missing().is_empty()) {
-                    if transport.is_late() {
+                    if has_read && transport.is_late() {
                         return Poll::Pending; // `poll_receiving` reports it
                     }
+                    has_read = true;
                     let mut rest = ReadBuf::new(&mut memory[of.missing()]);
                     ready!(coop::poll_operation(cx, |cx| {
                         Pin::new(&mut transport.io).poll_read(cx, &mut rest)

@@ -9,6 +9,7 @@ mod fairness;
 mod framing;
 mod handover;
 mod in_out;
+mod into;
 mod io_errors;
 mod kept;
 mod lend;

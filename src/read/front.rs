@@ -58,8 +58,8 @@ impl DecodeState {
         src: &mut BytesMut,
     ) -> Result<Option<FrameLen>, BlockError> {
         if let State::Partial { buffered, .. } = self.state {
-            if buffered == src.len() && !src.is_empty() {
-                // Nothing has arrived since. A header is parsed once for each read.
+            if buffered == src.len() && !src.is_empty() && buffered < src.capacity() {
+                // Nothing has arrived since, and there is room. A header is parsed once for each read.
                 return Ok(None);
             }
         }

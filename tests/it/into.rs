@@ -3,7 +3,7 @@
 use std::{mem, time::Duration};
 
 use futures::FutureExt;
-use testing::{KIB, Scripted, numbered, ready, transport, wire};
+use testing::{KIB, MIB, Scripted, numbered, ready, transport, wire};
 use tokio::{
     io::{AsyncWriteExt, duplex},
     time::{Instant, sleep, timeout},
@@ -57,4 +57,18 @@ fn end_of_the_stream_after_a_leaked_future_that_had_received_nothing_is_clean() 
         assert!(ready(transport.next()).is_none());
         assert!(ready(transport.recv_reader()).unwrap().is_none());
     }
+}
+
+#[test]
+fn rest_of_a_block_that_was_given_up_is_read_up_to_its_end_and_no_further() {
+    let bytes = wire(LengthPrefix::u32(), &numbered(&[3 * MIB, 3 * MIB]));
+    let (first, rest) = bytes.split_at(2 * MIB);
+    let io = Scripted::default().send(first).pause().send(rest);
+    let mut transport = transport(io);
+    let mut memory = vec![0; 3 * MIB];
+    assert!(transport.recv_into(&mut memory).now_or_never().is_none());
+    ready(transport.recv()).unwrap().unwrap();
+    assert_eq!(transport.read_capacity(), 3 * MIB + 4);
+    let left = MIB + 4;
+    assert_eq!(transport.get_ref().rooms.last(), Some(&(left, left)));
 }

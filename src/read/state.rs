@@ -96,7 +96,8 @@ impl InParts {
 
     /// Bytes on the wire that have not been taken.
     pub(super) fn left(&self) -> u64 {
-        self.wire_len() - self.taken
+        let wire_len = u128::from(self.header_len) + u128::from(self.len);
+        u64::try_from(wire_len - u128::from(self.taken)).unwrap_or(u64::MAX)
     }
 }
 

@@ -8,6 +8,8 @@ use tokio::{
     time::{Instant, sleep},
 };
 
+use wholeblock::{BlockCodec, BlockTransport, LengthPrefix};
+
 use crate::timeouts::assert_late;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -79,4 +81,15 @@ async fn deadline_of_a_block_begins_when_its_reader_is_made() {
     let error = reader.read_exact(&mut block).await.unwrap_err();
     assert_late(&error.into(), 10 * SECOND, 0, 0);
     assert_eq!(begun.elapsed(), 10 * SECOND);
+}
+
+#[test]
+fn longest_block_there_is_has_its_whole_length_remaining() {
+    let io = Scripted::default().send(&[0xff; 8]).send(&[7; 5]);
+    let codec = BlockCodec::new(LengthPrefix::u64());
+    let mut transport = BlockTransport::new(io.then_silent(), codec);
+    let mut reader = ready(transport.recv_reader()).unwrap().unwrap();
+    assert_eq!((reader.len(), reader.remaining()), (u64::MAX, u64::MAX));
+    ready(reader.read_exact(&mut [0; 5])).unwrap();
+    assert_eq!((reader.len(), reader.remaining()), (u64::MAX, u64::MAX - 5));
 }

@@ -23,9 +23,10 @@ impl DecodeState {
         src: &mut BytesMut,
     ) -> Result<Option<u64>, BlockError> {
         let parse = |front: &[u8]| parser.parse_in_parts(front);
-        let header_came_before = match self.state {
-            State::Partial { buffered, .. } => buffered > 0,
-            _ => false,
+        // An earlier read has brought a part of this block.
+        let partial = match self.state {
+            State::Partial { buffered: 1.., .. } => Some(self.position.index),
+            _ => None,
         };
         let Some(parsed) = self.look(&parse, src)? else {
             return Ok(None);
@@ -37,7 +38,9 @@ impl DecodeState {
                 self.state = State::default();
                 return Ok(None);
             }
-            Parsed::Long { header_len, len } => (header_len, len, header_came_before),
+            Parsed::Long { header_len, len } => {
+                (header_len, len, partial == Some(self.position.index))
+            }
             // It was accepted as a whole one before, and its reads are recorded.
             Parsed::Complete(frame) => (frame.header_len, frame.payload_len() as u64, false),
             Parsed::PartialPayload(frame) => (frame.header_len, frame.payload_len() as u64, true),

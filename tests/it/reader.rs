@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use testing::{Scripted, ready, transport};
+use testing::{Scripted, numbered, ready, transport, wire};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, duplex},
     time::{Instant, sleep},
@@ -92,4 +92,24 @@ fn longest_block_there_is_has_its_whole_length_remaining() {
     assert_eq!((reader.len(), reader.remaining()), (u64::MAX, u64::MAX));
     ready(reader.read_exact(&mut [0; 5])).unwrap();
     assert_eq!((reader.len(), reader.remaining()), (u64::MAX, u64::MAX - 5));
+}
+
+#[test]
+fn block_that_came_in_one_read_after_a_skipped_one_is_not_fragmented() {
+    let bytes = wire(LengthPrefix::u32(), &numbered(&[30, 5]));
+    let io = || {
+        let io = Scripted::default().send(&bytes[..2]);
+        io.pause().send(&bytes[2..])
+    };
+    let mut codec = BlockCodec::length_prefixed().skip_too_large(true);
+    codec.set_max_block_len(20).unwrap();
+    codec.set_max_reader_len(20);
+    let mut whole = BlockTransport::new(io(), codec.clone());
+    ready(whole.next()).unwrap().unwrap();
+    assert_eq!(whole.stats().fragmented_blocks, 0);
+    let mut in_parts = BlockTransport::new(io(), codec);
+    let mut reader = ready(in_parts.recv_reader()).unwrap().unwrap();
+    ready(reader.read_exact(&mut [0; 5])).unwrap();
+    drop(reader);
+    assert_eq!(in_parts.stats(), whole.stats());
 }

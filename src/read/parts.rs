@@ -135,12 +135,10 @@ impl DecodeState {
         let State::InParts(parts) = &mut self.state else {
             return;
         };
-        let bytes = src.len() - parts.seen;
-        if bytes > 0 {
-            parts.fragmented |= parts.has_begun();
-            parts.seen = src.len();
-            self.count_read(bytes, src);
-        }
+        let bytes = src.len().saturating_sub(parts.seen); // others may have emptied the buffer
+        parts.fragmented |= bytes > 0 && parts.has_begun();
+        parts.seen = src.len();
+        self.count_read(bytes, src);
     }
 
     /// Goes on with the next block, if the last byte of this one has been taken.

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use futures::StreamExt;
 use testing::{Scripted, numbered, ready, transport, wire};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, duplex},
     time::{Instant, sleep},
 };
 
-use wholeblock::{BlockCodec, BlockTransport, LengthPrefix};
+use wholeblock::{BlockCodec, BlockError, BlockTransport, LengthPrefix};
 
 use crate::timeouts::assert_late;
 
@@ -112,4 +113,19 @@ fn block_that_came_in_one_read_after_a_skipped_one_is_not_fragmented() {
     ready(reader.read_exact(&mut [0; 5])).unwrap();
     drop(reader);
     assert_eq!(in_parts.stats(), whole.stats());
+}
+
+#[test]
+fn buffer_that_somebody_has_emptied_of_a_block_that_was_left_does_no_harm() {
+    let bytes = wire(LengthPrefix::u32(), &numbered(&[30, 5]));
+    for kept in [0, 1] {
+        let io = Scripted::default().send(&bytes[..20]).send(&bytes[20..]);
+        let mut transport = transport(io);
+        drop(ready(transport.recv_reader()).unwrap().unwrap());
+        let mut framed = transport.into_framed();
+        framed.read_buffer_mut().truncate(kept);
+        // As much is waited for as if it had not come.
+        let error = ready(framed.next()).unwrap().unwrap_err();
+        assert!(matches!(error, BlockError::Truncated { .. }), "{error:?}");
+    }
 }

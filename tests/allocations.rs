@@ -4,13 +4,19 @@
 //! libtest here: `main` checks one rule after the other, and nothing runs beside it. Of libtest's
 //! arguments it heeds parts of names, `--list` and `--ignored`; the others change nothing.
 
-use std::{alloc::System, env, iter, panic, process::ExitCode, time::Duration};
+use std::{
+    alloc::System,
+    env, iter, mem, panic,
+    pin::{Pin, pin},
+    process::ExitCode,
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use futures::{FutureExt, SinkExt, StreamExt, stream};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use testing::{KIB, MIB, Scripted, Step, wire};
-use tokio::io::{AsyncWriteExt, DuplexStream, duplex, sink};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, DuplexStream, duplex, sink};
 use tokio_util::codec::{Framed, FramedParts, FramedRead, FramedWrite};
 use wholeblock::{
     BlockCodec, BlockError, BlockStream, BlockTransport, Exact, Framing, LengthField, LengthPrefix,
@@ -25,10 +31,12 @@ macro_rules! rules {
     ($($rule:ident,)*) => { [$((stringify!($rule), $rule as fn())),*] };
 }
 
-const RULES: [(&str, fn()); 22] = rules![
+const RULES: [(&str, fn()); 25] = rules![
     no_allocation_per_lent_block_in_steady_state,
     no_allocation_per_block_of_recv_blocks_in_steady_state,
     no_allocation_per_owned_block_dropped_before_the_next_read,
+    no_allocation_per_block_that_is_read_part_by_part_in_steady_state,
+    no_allocation_per_block_that_is_received_into_memory_in_steady_state,
     no_allocation_where_a_transport_waits_for_each_read,
     no_allocation_where_a_wait_is_polled_in_vain,
     waits_with_timeouts_share_one_timer,
@@ -39,6 +47,7 @@ const RULES: [(&str, fn()); 22] = rules![
     a_kept_header_before_a_large_body_costs_no_copy_of_either,
     a_transport_that_was_never_used_holds_nothing,
     a_transport_that_idles_after_bulk_holds_little,
+    transport_that_waits_inside_of_a_long_block_holds_little,
     a_sink_that_waits_for_a_peer_is_bounded_whatever_the_lengths,
     a_sender_whose_source_has_nothing_keeps_little,
     blocks_of_ever_other_lengths_cost_a_sender_little_more_than_their_bytes,
@@ -249,6 +258,115 @@ fn no_allocation_per_owned_block_dropped_before_the_next_read() {
         check_each(BlockTransport::new(peer(), codec()), len, per_read);
     }
     with_each_steady_stream!(check);
+}
+
+/// How a block is read part by part.
+#[derive(Clone, Copy, Debug)]
+enum Reading {
+    /// As parts that are lent.
+    Lent,
+    /// Into memory of so many bytes.
+    Copied(usize),
+    /// Not at all, so that it is discarded.
+    Not,
+}
+
+const READINGS: [Reading; 4] = [
+    Reading::Lent,
+    Reading::Copied(8 * KIB),
+    Reading::Copied(MIB),
+    Reading::Not,
+];
+
+/// Reads the next block, and calls `looked` after each part.
+fn read_in_parts<F: Framing>(
+    transport: &mut BlockTransport<Scripted, F>,
+    reading: Reading,
+    memory: &mut [u8],
+    mut looked: impl FnMut(),
+) -> u64 {
+    let mut reader = loop {
+        if let Some(reader) = transport.recv_reader().now_or_never() {
+            break reader.unwrap().unwrap();
+        }
+    };
+    while reader.remaining() > 0 {
+        match reading {
+            Reading::Lent => {
+                if let Some(part) = reader.fill_buf().now_or_never() {
+                    let bytes = part.unwrap().len();
+                    reader.consume(bytes);
+                }
+            }
+            Reading::Copied(most) => {
+                if let Some(part) = reader.read(&mut memory[..most]).now_or_never() {
+                    assert!(part.unwrap() > 0);
+                }
+            }
+            Reading::Not => break,
+        }
+        looked();
+    }
+    reader.len()
+}
+
+/// Calls `check` with lengths of blocks, read sizes, whether there are waits, and a number of blocks
+/// after which a stream is steady.
+fn with_each_steady_length(mut check: impl FnMut(usize, usize, bool, usize)) {
+    for len in [1_000, 5_000, 51_200, MIB] {
+        for per_read in [usize::MAX, 40_000, 1_460] {
+            check(len, per_read, false, 20 + 4 * MIB / len);
+            check(len, per_read, true, 20 + 4 * MIB / len);
+        }
+    }
+}
+
+fn no_allocation_per_block_that_is_read_part_by_part_in_steady_state() {
+    let mut memory = vec![0; MIB];
+    for reading in READINGS {
+        with_each_steady_length(|len, per_read, pausing, blocks| {
+            let peer = repeating(LengthPrefix::u32(), len, 2 * blocks, per_read, pausing);
+            let mut transport = BlockTransport::new(peer, BlockCodec::length_prefixed());
+            let mut read = || {
+                for _ in 0..blocks {
+                    let read = read_in_parts(&mut transport, reading, &mut memory, || ());
+                    assert_eq!(read, len as u64);
+                }
+            };
+            read();
+            let allocations = allocations(read);
+            assert_eq!(
+                allocations, 0,
+                "{len} bytes, {per_read} a read, {pausing}, {reading:?}"
+            );
+        });
+    }
+}
+
+fn no_allocation_per_block_that_is_received_into_memory_in_steady_state() {
+    fn check<F: Framing>(framing: &F, len: usize, per_read: usize, pausing: bool, blocks: usize) {
+        let peer = repeating(framing.clone(), len, 2 * blocks, per_read, pausing);
+        let mut transport = BlockTransport::new(peer, BlockCodec::new(framing.clone()));
+        let mut memory = vec![0; len];
+        let mut receive = || {
+            for _ in 0..blocks {
+                let mut receiving = pin!(transport.recv_into(&mut memory));
+                let received = loop {
+                    if let Some(received) = receiving.as_mut().now_or_never() {
+                        break received;
+                    }
+                };
+                assert_eq!(received.unwrap(), Some(len));
+            }
+        };
+        receive();
+        let allocations = allocations(receive);
+        assert_eq!(allocations, 0, "{len} bytes, {per_read} a read, {pausing}");
+    }
+    with_each_steady_length(|len, per_read, pausing, blocks| {
+        check(&LengthPrefix::u32(), len, per_read, pausing, blocks);
+        check(&Exact::new(len).unwrap(), len, per_read, pausing, blocks);
+    });
 }
 
 fn no_allocation_where_a_transport_waits_for_each_read() {
@@ -509,6 +627,47 @@ fn a_transport_that_idles_after_bulk_holds_little() {
             "{len} bytes sent one by one: {each} bytes each"
         );
     }
+}
+
+fn transport_that_waits_inside_of_a_long_block_holds_little() {
+    let mut memory = vec![0; MIB];
+    for way in 0..4 {
+        let mut waiting = || {
+            let bulk = wire(LengthPrefix::u32(), &vec![vec![7; 1_000].into(); 500]);
+            let bytes = [&bulk[..], b"\0\x10\0\0hello"].concat(); // 1 MiB
+            let peer = Scripted::repeating(&bytes, 1).then_silent();
+            let mut transport = BlockTransport::new(peer, BlockCodec::length_prefixed());
+            for _ in 0..500 {
+                done(transport.recv()).unwrap().unwrap();
+            }
+            if way == 0 {
+                let receiving = Box::pin(transport.recv_into(&mut memory));
+                assert!(pending(receiving));
+            } else {
+                let mut reader = done(transport.recv_reader()).unwrap().unwrap();
+                assert_eq!(done(reader.read(&mut memory)).unwrap(), 5);
+                match way {
+                    1 => assert!(reader.read(&mut memory).now_or_never().is_none()),
+                    2 => assert!(reader.fill_buf().now_or_never().is_none()),
+                    _ => {
+                        drop(reader);
+                        assert!(transport.recv().now_or_never().is_none());
+                    }
+                }
+            }
+            transport.get_mut().forget_wire();
+            transport
+        };
+        let each = held_by_each(&mut waiting);
+        assert!(each <= 10 * KIB, "{way}: {each} each");
+    }
+}
+
+/// Polls `future` once, and leaks it as it is then.
+fn pending<T>(mut future: Pin<Box<impl Future<Output = T>>>) -> bool {
+    let pending = future.as_mut().now_or_never().is_none();
+    mem::forget(future);
+    pending
 }
 
 fn a_sink_that_waits_for_a_peer_is_bounded_whatever_the_lengths() {

@@ -100,11 +100,15 @@ where
                     }
                     has_read = true;
                     let mut rest = ReadBuf::new(&mut memory[of.missing()]);
-                    ready!(coop::poll_operation(cx, |cx| {
+                    let polled = coop::poll_operation(cx, |cx| {
                         Pin::new(&mut transport.io).poll_read(cx, &mut rest)
-                    }))?;
-                    let bytes = rest.filled().len();
+                    });
                     let BlockCodec { parser, decode, .. } = &mut transport.codec;
+                    if polled.is_pending() {
+                        decode.park(&mut transport.read_buf);
+                    }
+                    ready!(polled)?;
+                    let bytes = rest.filled().len();
                     if bytes == 0 {
                         decode.return_direct(*of, memory, &mut transport.read_buf);
                         *direct = None;

@@ -141,9 +141,11 @@ where
             let BlockCodec { parser, decode, .. } = &mut transport.codec;
             let before = buf.filled().len();
             let mut rest = (&mut transport.io).take(decode.parts_left());
-            ready!(coop::poll_operation(cx, |cx| {
-                Pin::new(&mut rest).poll_read(cx, buf)
-            }))?;
+            let polled = coop::poll_operation(cx, |cx| Pin::new(&mut rest).poll_read(cx, buf));
+            if polled.is_pending() {
+                decode.park(&mut transport.read_buf);
+            }
+            ready!(polled)?;
             let bytes = buf.filled().len() - before;
             if bytes == 0 {
                 decode.end_of_stream(parser, &transport.read_buf)?;

@@ -31,7 +31,7 @@ macro_rules! rules {
     ($($rule:ident,)*) => { [$((stringify!($rule), $rule as fn())),*] };
 }
 
-const RULES: [(&str, fn()); 25] = rules![
+const RULES: [(&str, fn()); 26] = rules![
     no_allocation_per_lent_block_in_steady_state,
     no_allocation_per_block_of_recv_blocks_in_steady_state,
     no_allocation_per_owned_block_dropped_before_the_next_read,
@@ -48,6 +48,7 @@ const RULES: [(&str, fn()); 25] = rules![
     a_transport_that_was_never_used_holds_nothing,
     a_transport_that_idles_after_bulk_holds_little,
     transport_that_waits_inside_of_a_long_block_holds_little,
+    long_block_is_read_part_by_part_in_64_kib_whatever_came_before,
     a_sink_that_waits_for_a_peer_is_bounded_whatever_the_lengths,
     a_sender_whose_source_has_nothing_keeps_little,
     blocks_of_ever_other_lengths_cost_a_sender_little_more_than_their_bytes,
@@ -668,6 +669,37 @@ fn pending<T>(mut future: Pin<Box<impl Future<Output = T>>>) -> bool {
     let pending = future.as_mut().now_or_never().is_none();
     mem::forget(future);
     pending
+}
+
+fn long_block_is_read_part_by_part_in_64_kib_whatever_came_before() {
+    const LONG: usize = 64 * MIB;
+    let mut memory = vec![0; MIB];
+    for before in [vec![], vec![MIB; 2], vec![8 * MIB]] {
+        for reading in READINGS {
+            let blocks: Vec<Bytes> = before.iter().map(|len| vec![7; *len].into()).collect();
+            let mut bytes = wire(LengthPrefix::u32(), &blocks);
+            bytes.extend_from_slice(&(LONG as u32).to_be_bytes());
+            let peer = Scripted::sending(&bytes, []).then_repeating(&[7; 64 * KIB], 1_024);
+            let peer = peer.unrecorded();
+            let _not_freed_in_between = peer.wire();
+            let idle = GLOBAL.stats();
+            let mut transport = BlockTransport::new(peer, BlockCodec::length_prefixed());
+            for _ in &before {
+                done(transport.recv()).unwrap().unwrap();
+            }
+            let (mut parts, mut most) = (0, 0);
+            let read = read_in_parts(&mut transport, reading, &mut memory, || {
+                parts += 1;
+                if parts > 10 {
+                    most = most.max(held_since(&idle)); // what came before has been left
+                }
+            });
+            assert_eq!(read, LONG as u64);
+            assert!(done(transport.recv_reader()).unwrap().is_none());
+            most = most.max(held_since(&idle));
+            assert!(most <= 70 * KIB, "{before:?}, {reading:?}: {most} bytes");
+        }
+    }
 }
 
 fn a_sink_that_waits_for_a_peer_is_bounded_whatever_the_lengths() {

@@ -111,6 +111,13 @@ impl ReadBuffer {
         }
     }
 
+    /// Frees an empty buffer that is larger than a batch.
+    pub(crate) fn leave_large(&mut self, buffer: &mut BytesMut) {
+        if buffer.is_empty() && mem::take(&mut self.large) {
+            *buffer = BytesMut::new();
+        }
+    }
+
     /// Returns the batch buffer to this thread's pool before a wait. Unread bytes move to a buffer of
     /// [`INITIAL_CAPACITY`].
     pub(crate) fn park(&mut self, buffer: &mut BytesMut) {

@@ -6,7 +6,7 @@ use tracing::trace;
 use super::{
     decoder::DecodeState,
     frame::{FrameParser, Parsed},
-    growth::Front,
+    growth::{BATCH, Front},
     state::{Failure, InParts, State},
 };
 use crate::{error::BlockError, framing::Framing};
@@ -50,6 +50,9 @@ impl DecodeState {
             }
         };
         src.advance(header_len);
+        // For the next one as well, a batch at a time will do.
+        self.read_buf
+            .record_block(usize::try_from(len).map_or(BATCH, |len| len.min(BATCH)));
         let parts = InParts {
             header_len: header_len as u64,
             len,
@@ -107,6 +110,12 @@ impl DecodeState {
             parts.seen -= bytes;
         }
         self.end_parts_at_last_byte();
+    }
+
+    /// Frees an empty buffer that whole blocks have left larger than a batch, before a read straight to the
+    /// block's taker.
+    pub(crate) fn leave_large(&mut self, src: &mut BytesMut) {
+        self.read_buf.leave_large(src);
     }
 
     /// Records a read that brought `bytes` bytes of the block straight to its taker.

@@ -139,6 +139,7 @@ where
     fn poll_direct(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.poll_in_time(cx, |transport, cx| {
             let BlockCodec { parser, decode, .. } = &mut transport.codec;
+            decode.leave_large(&mut transport.read_buf);
             let before = buf.filled().len();
             let mut rest = (&mut transport.io).take(decode.parts_left());
             let polled = coop::poll_operation(cx, |cx| Pin::new(&mut rest).poll_read(cx, buf));

@@ -3,17 +3,121 @@
 use std::time::Duration;
 
 use futures::StreamExt;
-use testing::{Scripted, numbered, ready, transport, wire};
+use testing::{KIB, MIB, Scripted, numbered, ready, transport, wire};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, duplex},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, copy_buf, duplex},
     time::{Instant, sleep},
 };
-
-use wholeblock::{BlockCodec, BlockError, BlockTransport, LengthPrefix};
+use wholeblock::{BlockCodec, BlockError, BlockReader, BlockTransport, LengthPrefix};
 
 use crate::timeouts::assert_late;
 
 const SECOND: Duration = Duration::from_secs(1);
+
+/// A peer that sends `first`, and then a block of `len` bytes, all of them [`FILL`], a multiple of
+/// 64 KiB.
+fn long(first: &[u8], len: usize) -> Scripted {
+    let header = (len as u32).to_be_bytes();
+    let batch = [FILL; 64 * KIB];
+    assert_eq!(len % batch.len(), 0);
+    let io = Scripted::sending(&[first, &header].concat(), []);
+    io.then_repeating(&batch, (len / batch.len()) as u64)
+}
+
+const FILL: u8 = 7;
+
+/// Asserts that `part` is of a block of [`FILL`].
+#[track_caller]
+fn assert_filled(part: &[u8]) {
+    static BATCH: [u8; 64 * KIB] = [FILL; 64 * KIB];
+    for piece in part.chunks(BATCH.len()) {
+        assert!(*piece == BATCH[..piece.len()]);
+    }
+}
+
+/// How a long block is read part by part.
+#[derive(Clone, Copy, Debug)]
+enum Reading {
+    /// By `copy_buf`.
+    Copied,
+    /// As parts that are lent, of which so many bytes are consumed at most.
+    Lent(usize),
+    /// Into memory of so many bytes.
+    Into(usize),
+}
+
+/// Reads `bytes` bytes of a block of [`FILL`].
+fn read_filled(reader: &mut Reader<'_>, bytes: usize, reading: Reading) {
+    let end = reader.remaining() - bytes as u64;
+    if let Reading::Copied = reading {
+        let mut copy = vec![];
+        let copied = ready(copy_buf(&mut reader.take(bytes as u64), &mut copy)).unwrap();
+        assert_eq!(copied, bytes as u64);
+        return assert_filled(&copy);
+    }
+    let mut memory = vec![0; MIB];
+    while reader.remaining() > end {
+        let left = (reader.remaining() - end) as usize;
+        match reading {
+            Reading::Lent(most) => {
+                let lent = ready(reader.fill_buf()).unwrap();
+                let bytes = lent.len().min(most).min(left);
+                assert!(bytes > 0);
+                assert_filled(&lent[..bytes]);
+                reader.consume(bytes);
+            }
+            Reading::Into(most) => {
+                let memory = &mut memory[..most.min(left)];
+                let bytes = ready(reader.read(memory)).unwrap();
+                assert!(bytes > 0);
+                assert_filled(&memory[..bytes]);
+            }
+            Reading::Copied => unreachable!(),
+        }
+    }
+}
+
+type Reader<'a> = BlockReader<'a, Scripted, LengthPrefix>;
+
+// Memory.
+
+#[test]
+fn long_block_is_read_in_batches_whatever_came_before() {
+    const LONG: usize = 16 * MIB;
+    for before in [vec![], vec![MIB; 2], vec![8 * MIB]] {
+        let first = wire(LengthPrefix::u32(), &numbered(&before));
+        for reading in [
+            Reading::Copied,
+            Reading::Lent(usize::MAX),
+            Reading::Lent(40 * KIB),
+            Reading::Lent(1_000),
+            Reading::Into(8 * KIB),
+            Reading::Into(16 * KIB - 1),
+        ] {
+            let mut transport = transport(long(&first, LONG));
+            for _ in &before {
+                ready(transport.recv()).unwrap().unwrap();
+            }
+            let reads_before = transport.get_ref().rooms.len();
+            let mut reader = ready(transport.recv_reader()).unwrap().unwrap();
+            read_filled(&mut reader, LONG, reading);
+            drop(reader);
+            assert!(
+                transport.read_capacity() <= 64 * KIB,
+                "{before:?}, {reading:?}"
+            );
+            let rooms = &transport.get_ref().rooms[reads_before..];
+            assert!(rooms.iter().all(|&(room, _)| room <= 64 * KIB));
+            // Some fill the first buffers of a connection.
+            let most = LONG / (64 * KIB) + 5;
+            assert!(
+                rooms.len() <= most,
+                "{before:?}, {reading:?}: {}",
+                rooms.len()
+            );
+        }
+    }
+}
 
 #[test]
 fn error_about_the_block_comes_again_from_its_reader() {

@@ -38,88 +38,82 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         if this.direct.is_none() {
-            match ready!(this.poll_begin(cx))? {
-                Some(ForMemory::Whole(frame)) => {
-                    let transport = &mut *this.transport;
-                    let block = transport.codec.decode.lend_accepted(frame);
-                    let len = block.len();
-                    this.memory[..len].copy_from_slice(&transport.read_buf[block]);
-                    return Poll::Ready(Ok(Some(len)));
-                }
-                Some(ForMemory::Direct(direct)) => this.direct = Some(direct),
-                None => return Poll::Ready(Ok(None)),
-            }
+            // Before the wait begins, because a yield between two blocks is no wait.
+            ready!(this.transport.codec.decode.poll_charge(cx));
         }
-        let read = ready!(this.poll_rest(cx));
-        if read.is_err() {
+        let Self {
+            transport,
+            memory,
+            direct,
+        } = this;
+        // For the header and for the rest it is one wait, which adds up if it is given up again and again.
+        let received = ready!(transport.without_end_after_error(|transport| {
+            transport.poll_receiving(Waiter::Future, cx, |transport, cx| {
+                transport.poll_into(cx, memory, direct)
+            })
+        }));
+        if received.is_err() {
+            this.give_up();
             this.transport.pause();
         }
-        let Some(direct) = this.direct else {
-            return Poll::Ready(read.map(|()| None).map_err(BlockError::into_codec_error));
-        };
-        if let Err(error) = read {
-            this.give_up();
-            return Poll::Ready(Err(error.into_codec_error()));
-        }
-        this.direct = None;
-        let BlockTransport {
-            codec, read_buf, ..
-        } = &mut *this.transport;
-        codec.decode.end_direct(read_buf);
-        Poll::Ready(Ok(Some(direct.len())))
+        Poll::Ready(received.map_err(BlockError::into_codec_error))
     }
 }
 
-impl<T, F, E> RecvInto<'_, T, F, E>
+impl<T, F, E> BlockTransport<T, F, E>
 where
     T: AsyncRead + Unpin,
     F: Framing,
     E: CodecError,
 {
-    /// Waits for the next block, or for its header.
-    fn poll_begin(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<ForMemory>, E>> {
-        let memory = &mut *self.memory;
-        self.transport.poll_accepted(cx, |decode, parser, buffer| {
-            decode.begin_direct(parser, memory, buffer)
-        })
-    }
-
-    /// Reads the rest of the block. If the stream ends, nothing is in the memory any more.
-    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BlockError>> {
-        let Self {
-            transport,
-            memory,
-            direct,
-        } = self;
-        transport.without_end_after_error(|transport| {
-            transport.poll_receiving(Waiter::Future, cx, |transport, cx| {
-                let mut has_read = false;
-                while let Some(of) = direct.as_mut().filter(|of| !of.missing().is_empty()) {
-                    if has_read && transport.is_late() {
-                        return Poll::Pending; // `poll_receiving` reports it
-                    }
-                    has_read = true;
-                    let mut rest = ReadBuf::new(&mut memory[of.missing()]);
-                    let polled = coop::poll_operation(cx, |cx| {
-                        Pin::new(&mut transport.io).poll_read(cx, &mut rest)
-                    });
-                    let BlockCodec { parser, decode, .. } = &mut transport.codec;
-                    if polled.is_pending() {
-                        decode.park(&mut transport.read_buf);
-                    }
-                    ready!(polled)?;
-                    let bytes = rest.filled().len();
-                    if bytes == 0 {
-                        decode.return_direct(*of, memory, &mut transport.read_buf);
-                        *direct = None;
-                        return Poll::Ready(decode.end_of_stream(parser, &transport.read_buf));
-                    }
-                    decode.record_direct(bytes);
-                    of.add(bytes);
+    /// Receives the next block into `memory`, or goes on with one that is read past the read buffer.
+    fn poll_into(
+        &mut self,
+        cx: &mut Context<'_>,
+        memory: &mut [u8],
+        direct: &mut Option<Direct>,
+    ) -> Poll<Result<Option<usize>, BlockError>> {
+        if direct.is_none() {
+            let begun = ready!(self.poll_front(cx, |decode, parser, buffer| {
+                decode.begin_direct(parser, memory, buffer)
+            }))?;
+            match begun {
+                Some(ForMemory::Direct(begun)) => *direct = Some(begun),
+                Some(ForMemory::Whole(frame)) => {
+                    let block = self.codec.decode.lend_accepted(frame);
+                    let len = block.len();
+                    memory[..len].copy_from_slice(&self.read_buf[block]);
+                    return Poll::Ready(Ok(Some(len)));
                 }
-                Poll::Ready(Ok(()))
-            })
-        })
+                None => return Poll::Ready(Ok(None)),
+            }
+        }
+        let mut has_read = false;
+        while let Some(of) = direct.as_mut().filter(|of| !of.missing().is_empty()) {
+            if has_read && self.is_late() {
+                return Poll::Pending; // `poll_receiving` reports it
+            }
+            has_read = true;
+            let mut rest = ReadBuf::new(&mut memory[of.missing()]);
+            let polled =
+                coop::poll_operation(cx, |cx| Pin::new(&mut self.io).poll_read(cx, &mut rest));
+            let BlockCodec { parser, decode, .. } = &mut self.codec;
+            if polled.is_pending() {
+                decode.park(&mut self.read_buf);
+            }
+            ready!(polled)?;
+            let bytes = rest.filled().len();
+            if bytes == 0 {
+                decode.return_direct(*of, memory, &mut self.read_buf);
+                *direct = None;
+                decode.end_of_stream(parser, &self.read_buf)?;
+                return Poll::Ready(Ok(None));
+            }
+            decode.record_direct(bytes);
+            of.add(bytes);
+        }
+        self.codec.decode.end_direct(&mut self.read_buf);
+        Poll::Ready(Ok(direct.take().map(|of| of.len())))
     }
 }
 

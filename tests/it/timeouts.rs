@@ -26,7 +26,7 @@ use wholeblock::{
     send_blocks,
 };
 
-const SECOND: Duration = Duration::from_secs(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test(start_paused = true)]
 async fn yield_between_buffered_blocks_is_no_wait() {
@@ -109,7 +109,7 @@ macro_rules! with_each_receiver {
 }
 
 /// Sends `bytes` one by one, the first at once and each of the others after `pause`.
-fn trickle(
+pub(super) fn trickle(
     mut near: DuplexStream,
     bytes: &'static [u8],
     pause: Duration,
@@ -343,13 +343,13 @@ async fn a_timer_that_fires_somewhat_late_still_ends_the_wait() {
     assert!(matches!(error, BlockError::Stalled { .. }), "{error:?}");
 }
 
-const TIMEOUT: Duration = Duration::from_millis(100);
+pub(super) const TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Takes 250 ms of the thread at a time, for 4 seconds.
-fn occupy_thread() {
-    tokio::spawn(async {
+/// Takes so much time of the thread at a time, 16 times.
+pub(super) fn occupy_thread(turn: Duration) {
+    tokio::spawn(async move {
         for _ in 0..16 {
-            thread::sleep(Duration::from_millis(250));
+            thread::sleep(turn);
             yield_now().await;
         }
     });
@@ -361,7 +361,7 @@ async fn busy_thread_delays_a_stall_and_does_not_prevent_it() {
         assert_stalled(&blocks.receive().await.unwrap_err());
     }
     let begun = Instant::now();
-    occupy_thread();
+    occupy_thread(SECOND / 4);
     with_each_receiver!(|new| new.stall_timeout(TIMEOUT), check);
     let (near, _far) = duplex(4);
     let mut transport = transport(near);
@@ -377,7 +377,7 @@ async fn busy_thread_delays_a_deadline_and_does_not_prevent_it() {
         assert_late(&blocks.receive().await.unwrap_err(), TIMEOUT, 0, 0);
     }
     let begun = Instant::now();
-    occupy_thread();
+    occupy_thread(SECOND / 4);
     with_each_receiver!(|new| new.block_deadline(TIMEOUT), check);
     assert!(begun.elapsed() < 30 * SECOND, "{:?}", begun.elapsed());
 }
@@ -483,7 +483,7 @@ fn waits_of_tasks_in_several_runtimes_stall() {
 
 /// A peer that sends `head`, and then zeros as fast as they are read, in reads of `piece` bytes that
 /// take some 100 µs each.
-fn flood(head: &[u8], piece: usize) -> Scripted {
+pub(super) fn flood(head: &[u8], piece: usize) -> Scripted {
     let reads = (0..20_000).map(move |_| {
         thread::sleep(Duration::from_micros(50));
         Step::Move(piece)

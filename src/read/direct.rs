@@ -70,10 +70,13 @@ impl DecodeState {
         };
         let fits = frame.payload_len() <= memory.len();
         let missing = frame.wire_len.saturating_sub(src.len());
-        // What was given up stays in the buffer, or a wait given up often would copy it each time. And the
-        // stream may have ended before a block that has no header.
-        let is_buffered = missing < LEAST_DIRECT || src.len() > MAX_MOVED;
-        if fits && is_buffered || !fits && src.is_empty() {
+        let is_buffered = match fits {
+            // What was given up stays in the buffer, or a wait given up often would copy it each time.
+            true => missing < LEAST_DIRECT || src.len() > MAX_MOVED,
+            // A block without a header begins with its first byte.
+            false => src.is_empty(),
+        };
+        if is_buffered {
             let whole = self.settle(&parse, parsed, src)?;
             return Ok(whole.map(ForMemory::Whole));
         }

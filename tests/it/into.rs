@@ -316,6 +316,21 @@ fn block_that_has_arrived_whole_and_finds_no_room_stays_whole() {
     }
 }
 
+#[test]
+fn block_without_a_header_finds_no_room_once_it_has_begun() {
+    let codec = || BlockCodec::exact(5).unwrap();
+    let mut ended = BlockTransport::new(Scripted::default(), codec());
+    assert_eq!(ready(ended.recv_into(&mut [0; 4])).unwrap(), None);
+    let io = Scripted::default().pause().send(b"h").send(b"ello");
+    let mut transport = BlockTransport::new(io, codec());
+    assert!(transport.recv_into(&mut [0; 4]).now_or_never().is_none());
+    let error = ready(transport.recv_into(&mut [0; 4])).unwrap_err();
+    assert_no_room(&error, [5, 4, 0, 0]);
+    let mut memory = [0; 5];
+    assert_eq!(ready(transport.recv_into(&mut memory)).unwrap(), Some(5));
+    assert_eq!(&memory, b"hello");
+}
+
 // A future that is given up.
 
 #[test]

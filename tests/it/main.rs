@@ -22,6 +22,7 @@ mod oversize;
 mod payload;
 mod pieces;
 mod reader;
+mod reader_timeouts;
 mod recv;
 mod send;
 mod send_from;

@@ -10,10 +10,11 @@ use std::{
 };
 
 use futures::{SinkExt, future, stream};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+use testing::Scripted;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_buf, duplex, sink};
 use tokio_util::codec::{FramedRead, FramedWrite};
 use tracing_subscriber::fmt::MakeWriter;
-use wholeblock::{BlockCodec, LengthPrefix, recv_blocks, send_blocks};
+use wholeblock::{BlockCodec, BlockTransport, LengthPrefix, recv_blocks, send_blocks};
 
 /// What was logged.
 #[derive(Clone, Default)]
@@ -149,5 +150,48 @@ async fn transfer_is_within_the_span_in_which_it_was_made() {
     assert!(!lines.is_empty());
     for line in &lines {
         assert!(line.contains("connection{peer=7}:recv_blocks"), "{line}");
+    }
+}
+
+/// How many bytes the events about reads say, one after the other.
+fn read_bytes(lines: &[String]) -> Vec<usize> {
+    let bytes = |line: &String| {
+        let (_, bytes) = line.split_once("read bytes=")?;
+        assert!(line.contains("TRACE"), "{line}");
+        Some(bytes.parse().unwrap())
+    };
+    lines.iter().filter_map(bytes).collect()
+}
+
+#[tokio::test]
+async fn each_read_of_a_block_that_is_taken_in_parts_is_an_event_however_it_is_read() {
+    const LEN: usize = 50_000;
+    let wire = [&(LEN as u32).to_be_bytes()[..], &SECRET.repeat(LEN)[..LEN]].concat();
+    for way in 0..5 {
+        let io = Scripted::chunked(&wire, 6_000, true);
+        let mut transport = BlockTransport::new(io, BlockCodec::length_prefixed());
+        let lines = logged(async {
+            let mut memory = vec![0; LEN];
+            if way == 0 {
+                let received = transport.recv_into(&mut memory).await.unwrap();
+                assert_eq!(received, Some(LEN));
+            } else {
+                let mut reader = transport.recv_reader().await.unwrap().unwrap();
+                match way {
+                    1 => drop(reader.read_exact(&mut memory).await.unwrap()),
+                    2 => drop(copy_buf(&mut reader, &mut sink()).await.unwrap()),
+                    3 => while reader.read(&mut memory[..1_000]).await.unwrap() > 0 {},
+                    _ => {}
+                }
+            }
+            assert!(transport.recv().await.unwrap().is_none());
+        })
+        .await;
+        let read = read_bytes(&lines);
+        assert_eq!(read.iter().sum::<usize>(), wire.len(), "{way}");
+        assert_eq!(lines.len(), read.len(), "{lines:#?}");
+        let brought = transport.get_ref().rooms.iter().map(|(_, bytes)| *bytes);
+        assert!(brought.filter(|bytes| *bytes > 0).eq(read), "{way}");
+        assert!(!lines.concat().contains("hunter2"));
     }
 }

@@ -28,8 +28,28 @@ async fn futures_and_batches_of_a_transport_show_nothing() {
     let mut transport = BlockTransport::new(HELLO, BlockCodec::length_prefixed());
     assert_eq!(format!("{:?}", transport.recv()), "Recv { .. }");
     assert_eq!(format!("{:?}", transport.recv_batch()), "RecvBatch { .. }");
+    let memory = &mut [0; 5];
+    assert_eq!(
+        format!("{:?}", transport.recv_into(memory)),
+        "RecvInto { .. }"
+    );
+    assert_eq!(
+        format!("{:?}", transport.recv_reader()),
+        "RecvReader { .. }"
+    );
     let batch = transport.recv_batch().await.unwrap().unwrap();
     assert_eq!(format!("{batch:?}"), "Batch { .. }");
+}
+
+#[tokio::test]
+async fn a_reader_says_how_far_it_is() {
+    let mut transport = BlockTransport::new(HELLO, BlockCodec::length_prefixed());
+    let mut reader = transport.recv_reader().await.unwrap().unwrap();
+    tokio::io::AsyncReadExt::read_u8(&mut reader).await.unwrap();
+    assert_eq!(
+        format!("{reader:?}"),
+        "BlockReader { len: 5, remaining: 4, .. }"
+    );
 }
 
 #[tokio::test]

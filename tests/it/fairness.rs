@@ -7,6 +7,7 @@
 use std::{
     future::poll_fn,
     io::Cursor,
+    iter,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -17,9 +18,9 @@ use std::{
 
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt, stream};
-use testing::{KIB, MIB, Scripted, wire};
+use testing::{KIB, MIB, Scripted, Step, wire};
 use tokio::{
-    io::{AsyncReadExt, repeat, sink},
+    io::{AsyncReadExt, copy_buf, repeat, sink},
     time::{interval, timeout},
 };
 use tokio_util::codec::{FramedRead, FramedWrite};
@@ -375,4 +376,59 @@ fn a_timer_goes_on_ticking_beside_a_flood_that_takes_time() {
         // order, and a busy machine may run neither for a while.
         assert!(most <= 40 * TURN, "{most} blocks between two ticks");
     }
+}
+
+/// Polls, in a task, until `work` is ready, and returns the most bytes that arrived in one poll.
+async fn most_arrived<W: Future<Output = ()> + Send + 'static>(
+    io: Scripted,
+    work: impl FnOnce(BlockTransport<Scripted, LengthPrefix>) -> W,
+) -> usize {
+    let arrived = io.arrived.clone();
+    let mut work = Box::pin(work(BlockTransport::new(io, codec())));
+    let (mut most, mut before) = (0, 0);
+    let polls = poll_fn(move |cx| {
+        let polled = work.as_mut().poll(cx);
+        let now = arrived.load(Relaxed);
+        most = most.max(now - before);
+        before = now;
+        polled.map(|()| most)
+    });
+    tokio::spawn(polls).await.unwrap()
+}
+
+#[test]
+fn long_block_leaves_others_their_turn_however_it_is_taken() {
+    const LONG: usize = 64 * MIB;
+    const WHOLE: usize = 8 * MIB;
+    /// Reads that a task makes between two yields.
+    const READS: usize = 128;
+    // Empty blocks come after it.
+    let io = |len: usize| endless(&(len as u32).to_be_bytes(), 0);
+    let runtime = runtime();
+    let discarded = most_arrived(io(LONG), |mut transport| async move {
+        drop(transport.recv_reader().await.unwrap().unwrap());
+        assert_eq!(transport.recv().await.unwrap(), Some(&b""[..]));
+    });
+    assert!(runtime.block_on(discarded) <= READS * BATCH);
+    let lent = most_arrived(io(LONG), |mut transport| async move {
+        let mut reader = transport.recv_reader().await.unwrap().unwrap();
+        assert_eq!(
+            copy_buf(&mut reader, &mut sink()).await.unwrap(),
+            LONG as u64
+        );
+    });
+    assert!(runtime.block_on(lent) <= READS * BATCH);
+    let straight = most_arrived(io(LONG), |mut transport| async move {
+        let mut reader = transport.recv_reader().await.unwrap().unwrap();
+        let mut memory = vec![0; 32 * KIB];
+        while reader.read(&mut memory).await.unwrap() > 0 {}
+    });
+    assert!(runtime.block_on(straight) <= READS * BATCH);
+    let in_pieces = io(WHOLE).reading(iter::repeat(Step::Move(KIB)));
+    let received = most_arrived(in_pieces, |mut transport| async move {
+        let mut memory = vec![0; WHOLE];
+        let received = transport.recv_into(&mut memory).await.unwrap();
+        assert_eq!(received, Some(WHOLE));
+    });
+    assert!(runtime.block_on(received) <= READS * KIB);
 }

@@ -13,6 +13,7 @@ use testing::{
 };
 use tokio::{
     io::{AsyncWriteExt, duplex},
+    task::unconstrained,
     time::{Instant, interval, sleep, timeout},
 };
 use wholeblock::{BlockCodec, BlockError, BlockTransport, Framing, LengthPrefix};
@@ -201,12 +202,7 @@ fn what_is_received_is_counted_as_that_of_next() {
             let (expected, stats) = (whole.stats(), transport.stats());
             assert_eq!(stats.received_blocks, expected.received_blocks, "{chunk}");
             assert_eq!(stats.received_bytes, expected.received_bytes, "{chunk}");
-            let brought = transport
-                .get_ref()
-                .rooms
-                .iter()
-                .filter(|(_, bytes)| *bytes > 0);
-            assert_eq!(stats.reads, brought.count() as u64, "{chunk}");
+            assert_eq!(stats.reads, transport.get_ref().brought(), "{chunk}");
         }
         if chunk == 5_000 {
             // Where no read is cut short by its room, the same blocks are fragmented.
@@ -385,9 +381,7 @@ fn block_that_is_given_up_at_every_wait_is_received_in_the_end() {
             }
             let stats = transport.stats();
             assert_eq!(stats.received_bytes, bytes.len() as u64);
-            let brought = |read: &&(usize, usize)| read.1 > 0;
-            let reads = transport.get_ref().rooms.iter().filter(brought).count();
-            assert_eq!(stats.reads, reads as u64, "{len}, {chunk}");
+            assert_eq!(stats.reads, transport.get_ref().brought(), "{len}, {chunk}");
             assert!(stats.fragmented_blocks >= 1, "{len}, {chunk}");
         }
     }
@@ -457,7 +451,7 @@ fn rest_of_a_block_that_was_given_up_is_read_up_to_its_end_and_no_further() {
 fn error_of_the_transport_in_the_middle_loses_nothing() {
     let blocks = numbered(&[9, 50_000, 4]);
     let bytes = wire(LengthPrefix::u32(), &blocks);
-    for (at, form) in [13, 15, 17, 18, 20_000, 40_000, 50_016]
+    for (at, form) in [13, 15, 17, 18, 20_000, 30_001, 40_000, 50_016]
         .into_iter()
         .flat_map(|at| FORMS.map(|form| (at, form)))
     {
@@ -466,7 +460,12 @@ fn error_of_the_transport_in_the_middle_loses_nothing() {
         let mut transport = transport(io);
         ready(transport.next()).unwrap().unwrap();
         let mut memory = vec![0; 50_000];
-        let error = ready(transport.recv_into(&mut memory)).unwrap_err();
+        let mut receiving = Box::pin(transport.recv_into(&mut memory));
+        let error = ready(receiving.as_mut()).unwrap_err();
+        match at % 2 {
+            0 => drop(receiving),
+            _ => mem::forget(receiving), // it has returned
+        }
         let is_reset = matches!(&error, BlockError::Io(error)
             if error.kind() == io::ErrorKind::ConnectionReset);
         assert!(is_reset, "{at}: {error:?}");
@@ -516,10 +515,13 @@ fn end_between_blocks_without_a_header_is_clean_and_one_inside_is_not() {
         let io = Scripted::chunked(&bytes[..cut], chunk, true);
         let mut transport = BlockTransport::new(io, codec);
         let mut memory = vec![0; 20_000];
-        for block in &blocks[..cut / 20_000] {
+        for (index, block) in blocks[..cut / 20_000].iter().enumerate() {
             let received = ready(transport.recv_into(&mut memory)).unwrap();
             assert_eq!(received, Some(20_000));
             assert!(memory == *block, "{cut}, {chunk}");
+            let stats = transport.stats();
+            let fragmented = if chunk == 7_000 { index + 1 } else { 0 };
+            assert_eq!(stats.fragmented_blocks, fragmented as u64, "{cut}, {chunk}");
         }
         for _ in 0..2 {
             let (part, index) = (cut as u64 % 20_000, cut as u64 / 20_000);
@@ -619,6 +621,24 @@ async fn waits_that_are_given_up_add_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn wait_ends_with_an_error_though_its_future_is_kept() {
+    let (mut near, far) = duplex(64);
+    let mut transport = transport(far)
+        .stall_timeout(30 * SECOND)
+        .block_deadline(10 * SECOND);
+    near.write_all(b"\0\0\xc3\x50begun").await.unwrap();
+    let mut memory = vec![0; 50_000];
+    let mut receiving = Box::pin(transport.recv_into(&mut memory));
+    assert_late(&(&mut receiving).await.unwrap_err(), 10 * SECOND, 0, 0);
+    sleep(100 * SECOND).await; // of which a second counts
+    drop(receiving);
+    let begun = Instant::now();
+    assert_late(&transport.recv().await.unwrap_err(), 10 * SECOND, 0, 0);
+    assert_stalled(&transport.recv().await.unwrap_err());
+    assert_eq!(begun.elapsed(), 19 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_comes_as_the_timeout_ends_is_received() {
     let (mut near, far) = duplex(64 * KIB);
     let mut transport = transport(far).stall_timeout(30 * SECOND);
@@ -645,6 +665,9 @@ async fn block_that_always_has_bytes_ready_is_late() {
             assert_late(&error, TIMEOUT / 4, 0, 0);
             assert!(begun.elapsed() >= waits * TIMEOUT / 4, "as long once more");
         }
+        // Without a budget too, of which tokio's tasks can be freed.
+        let error = unconstrained(transport.recv_into(&mut memory)).await;
+        assert_late(&error.unwrap_err(), TIMEOUT / 4, 0, 0);
         assert!(begun.elapsed() < 10 * SECOND, "{:?}", begun.elapsed());
     }
 }

@@ -193,6 +193,10 @@ fn read_into_large_memory_is_straight() {
             left -= brought;
         }
         assert_eq!(left, 0);
+        let stats = transport.stats();
+        assert_eq!(stats.reads, transport.get_ref().brought(), "{before:?}");
+        assert_eq!(stats.received_blocks, 1 + before.len() as u64);
+        assert_eq!(stats.fragmented_blocks, stats.received_blocks);
     }
 }
 
@@ -263,6 +267,11 @@ fn straight_read_fills_a_vector_behind_what_it_holds() {
     assert!(memory[6..] == blocks[0]);
     let destination = transport.get_ref().destinations[1];
     assert_eq!(destination, memory[6..].as_ptr() as usize);
+    assert_eq!(
+        transport.stats().fragmented_blocks,
+        1,
+        "a read for its header"
+    );
     assert_eq!(transport.get_ref().rooms[1], (50_000, 50_000));
 }
 
@@ -397,7 +406,12 @@ fn every_other_block_of_each_framing_is_discarded() {
             }
             let (end, transport) = form.receive(transport);
             assert!(end.unwrap().is_none(), "{place}");
-            assert_eq!(transport.stats().received_blocks, blocks.len() as u64);
+            let stats = transport.stats();
+            assert_eq!(stats.received_blocks, blocks.len() as u64, "{place}");
+            assert_eq!(stats.received_bytes, bytes.len() as u64, "{place}");
+            if form != Form::Framed {
+                assert_eq!(stats.reads, transport.get_ref().brought(), "{place}");
+            }
         }
     }
     with_each_framing!(|case| check(case));

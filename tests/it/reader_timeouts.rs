@@ -3,7 +3,7 @@
 
 use std::{thread, time::Instant as WallInstant};
 
-use futures::{FutureExt, future::join};
+use futures::{FutureExt, StreamExt, future::join};
 use testing::{Form, KIB, MIB, transport};
 use tokio::{
     io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
@@ -114,6 +114,21 @@ async fn wait_of_a_reader_is_none_of_the_next_future() {
     let begun = Instant::now();
     assert_stalled(&transport.recv().await.unwrap_err());
     assert_eq!(begun.elapsed(), 30 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn wait_of_a_reader_ends_with_it_and_counts_for_the_stream() {
+    let (mut near, far) = duplex(64);
+    let mut transport = transport(far).stall_timeout(30 * SECOND);
+    near.write_all(MIB_HEADER).await.unwrap();
+    let mut reader = transport.recv_reader().await.unwrap().unwrap();
+    assert!(timeout(20 * SECOND, reader.read_u8()).await.is_err());
+    drop(reader);
+    sleep(100 * SECOND).await; // of which a second counts
+    let begun = Instant::now();
+    let error = StreamExt::next(&mut transport).await.unwrap().unwrap_err();
+    assert_stalled(&error);
+    assert_eq!(begun.elapsed(), 9 * SECOND);
 }
 
 #[tokio::test(start_paused = true)]

@@ -219,6 +219,11 @@ impl Scripted {
         self.reads = Script::default();
     }
 
+    /// How many reads have brought bytes.
+    pub fn brought(&self) -> u64 {
+        self.rooms.iter().filter(|(_, bytes)| *bytes > 0).count() as u64
+    }
+
     /// What was written, up to the last flush.
     pub fn flushed(&self) -> &[u8] {
         &self.written[..self.flushed]

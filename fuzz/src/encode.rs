@@ -7,6 +7,7 @@ use std::{
     iter,
     ops::RangeInclusive,
     pin::{Pin, pin},
+    sync::atomic::Ordering::Relaxed,
     task::{Context, Poll},
 };
 
@@ -103,6 +104,7 @@ impl Visit for &Input {
             BlockTransport::get_ref,
         );
         sending.feed(BlockTransport::new(peer(), codec.clone()));
+        sending.part_by_part(BlockTransport::new(peer(), codec.clone()), &reference);
         sending.receive(codec, max_decode);
         heap.check_spares();
     }
@@ -216,6 +218,61 @@ impl Sending<'_> {
             transport.get_ref().flushed() == self.wire,
             "other bytes than the reference's"
         );
+    }
+
+    /// Out of readers, each of which gives its block as the peer's reads say. A block that was given up
+    /// is taken up again. The limit for whole blocks does not count.
+    fn part_by_part<F: Framing>(
+        &self,
+        mut transport: BlockTransport<Scripted, F>,
+        reference: &Reference,
+    ) {
+        let task = Task::new();
+        let most = usize::try_from(*reference.carried.end()).unwrap_or(usize::MAX);
+        let reads = self.input.reads.iter().copied();
+        let reads: Vec<_> = reads
+            .filter(|step| !matches!(step, Step::Fail(_)))
+            .collect();
+        let (mut wire, mut index) = (Vec::new(), 0);
+        for (block, options) in self.blocks.iter().zip(&self.input.blocks) {
+            let expected = reference.write(block, most, &mut wire);
+            let mut source = Scripted::sending(block, reads.clone()).unrecorded();
+            let arrived = source.arrived.clone();
+            let result = loop {
+                let sent = transport.stats().sent_blocks > index;
+                let mut sending = match transport.unfinished() {
+                    None if !sent => {
+                        assert_eq!(arrived.load(Relaxed), 0, "what has come is lost");
+                        transport.send_from(block.len() as u64, &mut source)
+                    }
+                    _ => transport.send_rest_from(&mut source),
+                };
+                // One poll only, now and then: then the future is dropped.
+                let polled = match options.flush {
+                    true => sending.poll_unpin(&mut task.context()),
+                    false => Poll::Ready(task.finish(|cx| sending.poll_unpin(cx))),
+                };
+                match polled {
+                    Poll::Pending | Poll::Ready(Err(BlockError::Io(_))) => {}
+                    Poll::Ready(result) => break result,
+                }
+                drop(sending);
+                assert!(transport.queued() <= 64 * KIB, "more than a batch");
+                let kept =
+                    transport.unfinished().is_none() && transport.stats().sent_blocks == index;
+                if kept && arrived.load(Relaxed) > 0 {
+                    // A header that was not there yet was taken back with what had come of it.
+                    arrived.store(0, Relaxed);
+                    source = Scripted::default().send(block).unrecorded();
+                    source.arrived = arrived.clone();
+                }
+            };
+            check(result, &expected, block.len(), &mut index);
+            assert!(
+                transport.get_ref().flushed() == wire,
+                "other bytes, or not flushed"
+            );
+        }
     }
 
     /// By transfers, each of which goes on behind the block that the one before was refused.

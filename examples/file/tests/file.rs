@@ -108,6 +108,19 @@ impl Peer {
     }
 }
 
+/// The next connection that `sending` makes.
+fn reconnected(listener: &TcpListener, sending: &mut Running) -> Peer {
+    listener.set_nonblocking(true).unwrap();
+    loop {
+        if let Ok((socket, _)) = listener.accept() {
+            socket.set_nonblocking(false).unwrap(); // some systems inherit it
+            return Peer::new(socket);
+        }
+        assert!(!sending.has_ended(), "it does not try again");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// What has come of a file that is not whole yet, if anything has.
 fn partial(folder: &Path) -> Option<PathBuf> {
     let entries = fs::read_dir(folder)
@@ -443,7 +456,7 @@ fn file_that_changes_while_it_is_sent_is_given_up() {
     }
     fs::write(from.join("stays"), "contents").unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let sending = sender(&folder, listener.local_addr().unwrap(), "from");
+    let mut sending = sender(&folder, listener.local_addr().unwrap(), "from");
     let mut peer = Peer::new(listener.accept().unwrap().0);
     assert!(peer.hear().contains("Folder"));
     peer.send(br#""Whole""#);
@@ -466,7 +479,7 @@ fn file_that_changes_while_it_is_sent_is_given_up() {
             // There is no rest to send, so the block stays unfinished.
             let rest = io::copy(&mut peer.0, &mut io::sink()).unwrap();
             assert!(rest < LEN as u64 - 1, "{rest} bytes followed");
-            peer = Peer::new(listener.accept().unwrap().0);
+            peer = reconnected(&listener, &mut sending);
         } else {
             peer.part(LEN - 1);
             assert_eq!(peer.receive(), b"");
@@ -570,7 +583,7 @@ fn sender_goes_on_with_the_byte_that_the_receiver_asks_for() {
     let contents = noise(8 * MIB);
     fs::write(folder.path().join("large"), &contents).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let sending = sender(&folder, listener.local_addr().unwrap(), "large");
+    let mut sending = sender(&folder, listener.local_addr().unwrap(), "large");
     let mut peer = Peer::new(listener.accept().unwrap().0);
     assert!(peer.hear().contains("large"));
     peer.send(br#"{"From":0}"#);
@@ -578,7 +591,7 @@ fn sender_goes_on_with_the_byte_that_the_receiver_asks_for() {
     assert!(peer.part(HAD) == contents[..HAD]);
     drop(peer);
 
-    let mut peer = Peer::new(listener.accept().unwrap().0);
+    let mut peer = reconnected(&listener, &mut sending);
     assert!(peer.hear().contains("large"));
     peer.send(format!(r#"{{"From":{HAD}}}"#).as_bytes());
     assert!(peer.receive() == contents[HAD..]);
@@ -795,11 +808,7 @@ fn time_in_which_a_file_moved_on_is_no_reason_to_give_up() {
         thread::sleep(Duration::from_millis(8));
     }
     drop(peer);
-    listener.set_nonblocking(true).unwrap();
-    while listener.accept().is_err() {
-        assert!(!sending.has_ended(), "it does not try again");
-        thread::sleep(Duration::from_millis(1));
-    }
+    reconnected(&listener, &mut sending);
 }
 
 #[test]

@@ -10,7 +10,7 @@
 //! one first in each round, after a round to warm up. A ratio is the median over the rounds of a
 //! contender's rate over that of the one above it which is called the base.
 //!
-//! - `drop`: each byte is received and dropped.
+//! - `look`: each byte is received and looked at: a sum is made of all of them.
 //! - `memory`, `file`: each byte is received and written to memory, or to a file. The sender writes
 //!   64 KiB at a time, without a framing, for both.
 //! - `slab`: blocks of 51,200 bytes, each received into the same memory of the caller's. The sender, too,
@@ -40,7 +40,10 @@ use support::{
 };
 use tokio::{
     fs::File,
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_buf, repeat},
+    io::{
+        AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader,
+        copy_buf, repeat,
+    },
     net::TcpStream,
     runtime::{Builder, Runtime},
     time::{interval, timeout},
@@ -87,7 +90,7 @@ enum Nodelay {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Question {
-    Drop,
+    Look,
     Memory,
     File,
     Slab,
@@ -113,10 +116,16 @@ enum Receiver {
     LengthDelimited,
     Next,
     Reader,
+    /// Through a `BufReader` of 256 KiB.
+    BufReader,
     ReaderTo(Place),
     BareTo(Place),
-    IntoSlab { prefixed: bool },
-    BareIntoSlab { prefixed: bool },
+    IntoSlab {
+        prefixed: bool,
+    },
+    BareIntoSlab {
+        prefixed: bool,
+    },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -137,8 +146,8 @@ fn main() -> anyhow::Result<()> {
     let bare = Sender::Bare { prefixed: true };
     let tables: [(Question, &str, &[usize], &[Row]); 4] = [
         (
-            Question::Drop,
-            "received and dropped",
+            Question::Look,
+            "received and looked at",
             &[MIB, 16 * MIB, 256 * MIB],
             &[
                 (
@@ -153,6 +162,11 @@ fn main() -> anyhow::Result<()> {
                     Receiver::Reader,
                 ),
                 ("send_from, recv_reader", Sender::SendFrom, Receiver::Reader),
+                (
+                    "send_blocks, BufReader of 256 KiB",
+                    Sender::SendBlocks,
+                    Receiver::BufReader,
+                ),
             ],
         ),
         (
@@ -378,26 +392,25 @@ async fn receive(
         Receiver::LengthDelimited => {
             let mut framed = Framed::new(socket, length_delimited(size));
             while let Some(block) = framed.next().await {
-                bytes += black_box(block?).len() as u64;
+                bytes += look(&block?);
             }
         }
         Receiver::Next => {
             let mut transport = BlockTransport::new(socket, codec);
             while let Some(block) = transport.next().await {
-                bytes += black_box(block?).len() as u64;
+                bytes += look(&block?);
             }
         }
         Receiver::Reader => {
             let mut transport = BlockTransport::new(socket, codec);
             while let Some(mut block) = transport.recv_reader().await? {
-                loop {
-                    let part = black_box(block.fill_buf().await?).len();
-                    if part == 0 {
-                        break;
-                    }
-                    block.consume(part);
-                    bytes += part as u64;
-                }
+                bytes += look_at_all(&mut block).await?;
+            }
+        }
+        Receiver::BufReader => {
+            let mut transport = BlockTransport::new(socket, codec);
+            while let Some(block) = transport.recv_reader().await? {
+                bytes += look_at_all(&mut BufReader::with_capacity(4 * BATCH, block)).await?;
             }
         }
         Receiver::ReaderTo(place) => {
@@ -453,6 +466,27 @@ async fn receive(
         }
     }
     Ok(bytes)
+}
+
+async fn look_at_all(block: &mut (impl AsyncBufRead + Unpin)) -> anyhow::Result<u64> {
+    let mut bytes = 0;
+    loop {
+        let part = look(block.fill_buf().await?);
+        if part == 0 {
+            return Ok(bytes);
+        }
+        block.consume(part as usize);
+        bytes += part;
+    }
+}
+
+/// Reads all of `bytes`, and returns how many they are.
+fn look(bytes: &[u8]) -> u64 {
+    let words = bytes.chunks_exact(8);
+    let rest = words.remainder().iter().map(|&byte| u64::from(byte));
+    let word = |word: &[u8]| u64::from_ne_bytes(word.try_into().expect("8 bytes"));
+    black_box(words.map(word).chain(rest).fold(0, u64::wrapping_add));
+    bytes.len() as u64
 }
 
 async fn into_slab<F: wholeblock::Framing>(

@@ -14,14 +14,15 @@ use crate::{
 /// | `Draining` | `Whole` | reserve; `Partial` | `Failed` |
 /// | `Whole` | take it; `Draining`. Or lend it; `Lending` | | `Failed`, if it reads otherwise now |
 /// | `Lending` | lend it; stay | remove what was lent; as `Draining` | as before |
+/// | `InParts` | drop the rest of its block; `Draining` | drop it; stay | as before |
 /// | `Failed` | the error again | the error again | the error again |
 ///
 /// In `Draining` and `Lending`, a small block goes out at once, without `Whole` between. A block over
 /// the limit is a header that is not allowed.
 ///
-/// In `InParts` the block at the front is taken as it comes. Whoever asks for the next block has what is
-/// left of it dropped. After its last byte the decoder goes on as `Draining`. A reader begins it in any
-/// state in which it finds a header, and so does a block over the limit, if these are skipped.
+/// `InParts` is not drawn: the block at the front is taken as it comes, by a reader, into the caller's
+/// memory, or by nobody. It is entered from any state in which a header is found, and left for `Draining`
+/// after the block's last byte. Whoever asks for the next block has the rest of this one dropped.
 ///
 /// ```text
 ///                 the block is whole         the block is taken or lent

@@ -42,15 +42,13 @@ impl Unfinished {
 }
 
 impl<F: Framing, E> BlockCodec<F, E> {
-    /// Begins a block of `len` payload bytes, which come part by part: appends its header to `dst`.
+    /// Begins a block of `len` payload bytes, which come part by part: appends its header to `dst`. No
+    /// other block may be unfinished.
     pub(crate) fn begin_unfinished(
         &mut self,
         len: u64,
         dst: &mut impl HeaderBuf,
     ) -> Result<(), BlockError> {
-        if let Some(error) = self.unfinished_error() {
-            return Err(error);
-        }
         let (min, max) = self.framing().outgoing().block_lens().into_inner();
         if len < min || len > max {
             return Err(BlockError::WrongSize {

@@ -32,8 +32,8 @@ where
     transport: &'a mut BlockTransport<T, F, E>,
     source: S,
     step: Step,
-    /// Bytes that had been queued before the block.
-    start: u64,
+    /// Bytes that had been queued before the block, if this future has begun it.
+    start: Option<u64>,
 }
 
 /// How far a block is that is sent part by part.
@@ -69,7 +69,7 @@ where
             transport,
             source,
             step: Step::Begin(len),
-            start: u64::MAX,
+            start: None,
         }
     }
 
@@ -82,7 +82,7 @@ where
             transport,
             source,
             step,
-            start: 0, // at least its header was queued before
+            start: None,
         }
     }
 }
@@ -113,6 +113,9 @@ where
 
     /// Queues the header.
     fn poll_begin(&mut self, len: u64, cx: &mut Context<'_>) -> Poll<Result<(), E>> {
+        if let Some(error) = self.transport.codec.unfinished_error() {
+            return Poll::Ready(self.fail(error));
+        }
         let is_kept = !self.transport.codec.framing().outgoing().proven().encoded;
         if is_kept || len == 0 {
             // What was queued before must not wait for this source.
@@ -126,11 +129,12 @@ where
         }
         let BlockTransport { codec, writer, .. } = &mut *self.transport;
         codec.count_encoded(writer.take_uncounted());
-        self.start = writer.total();
+        let start = writer.total();
         if let Err(error) = codec.begin_unfinished(len, writer.flat_mut()) {
             self.step = Step::Over;
             return Poll::Ready(Err(error.into()));
         }
+        self.start = Some(start);
         self.step = match (len, is_kept) {
             (1.., true) => Step::Check,
             _ => Step::Move,
@@ -148,7 +152,8 @@ where
         if let Filled::All = filled {
             codec.queue_last(writer.flat_mut());
         }
-        let front = writer.last((writer.total() - self.start) as usize);
+        let start = self.start.unwrap_or(writer.total());
+        let front = writer.last((writer.total() - start) as usize);
         let checked = codec.check_unfinished(front);
         match (checked.or_else(|error| self.fail(error))?, filled) {
             (true, Filled::All) => self.end(),
@@ -246,11 +251,12 @@ where
 }
 
 impl<T, F: Framing, S, E> SendFrom<'_, T, F, S, E> {
-    /// Takes the block back, if nothing of it has been written.
+    /// Takes the block back, if this future has begun it and nothing of it has been written.
     fn retract(&mut self) {
         let BlockTransport { codec, writer, .. } = &mut *self.transport;
-        if codec.unfinished().is_some() && writer.written().0 <= self.start {
-            let uncounted = writer.retract(self.start);
+        let Some(start) = self.start else { return };
+        if codec.unfinished().is_some() && writer.written().0 <= start {
+            let uncounted = writer.retract(start);
             codec.forget_unfinished(uncounted);
         }
     }

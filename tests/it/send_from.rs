@@ -278,6 +278,41 @@ fn assert_refuses_all_others(
 }
 
 #[test]
+fn rest_whose_source_fails_before_a_byte_was_written_takes_nothing_back() {
+    let peer = Scripted::default().pause_writes().pause_writes();
+    let mut blocks = transport(peer);
+    ready(blocks.feed("before")).unwrap();
+    let silent = Scripted::default().send(b"hel").then_silent();
+    assert!(blocks.send_from(5, silent).now_or_never().is_none());
+    assert_eq!(blocks.stats().sent_bytes, 0);
+    let failing = Scripted::default().fail(io::ErrorKind::Other);
+    let error = ready(blocks.send_rest_from(failing)).unwrap_err();
+    assert!(matches!(error, BlockError::Source(_)), "{error:?}");
+    assert_eq!(blocks.unfinished(), Some(2));
+    ready(blocks.send_rest_from(&b"lo"[..])).unwrap();
+    let expected = b"\0\0\0\x06before\0\0\0\x05hello";
+    assert_eq!(blocks.get_ref().written, expected);
+}
+
+#[test]
+fn empty_block_is_refused_behind_an_unfinished_one_whatever_its_source() {
+    let mut blocks = transport(Scripted::default());
+    let silent = Scripted::default().send(b"hel").then_silent();
+    assert!(blocks.send_from(5, silent).now_or_never().is_none());
+    let silent = Scripted::default().then_silent();
+    let failing = Scripted::default().fail(io::ErrorKind::Other);
+    for source in [Scripted::default().send(b"not empty"), silent, failing] {
+        let refused = blocks.send_from(0, source).now_or_never();
+        assert!(
+            matches!(refused, Some(Err(BlockError::Unfinished { .. }))),
+            "{refused:?}"
+        );
+    }
+    ready(blocks.send_rest_from(&b"lo"[..])).unwrap();
+    assert_eq!(blocks.get_ref().written, b"\0\0\0\x05hello");
+}
+
+#[test]
 fn codec_that_has_left_its_transport_refuses_other_blocks_as_well() {
     let mut blocks = transport(Scripted::default());
     let silent = Scripted::default().send(b"hell").then_silent();

@@ -19,7 +19,7 @@ use testing::{
     pipe::pipe,
     polls::Task,
     reference::{Reference, Refusal},
-    scripted::Step,
+    scripted::{Scripted, Step},
 };
 use tokio_util::codec::Framed;
 use wholeblock::{AnyFraming, BlockError, BlockTransport, send_blocks, try_send_blocks};
@@ -28,7 +28,9 @@ use crate::{
     Run,
     cut::cut,
     either,
-    side::{After, Form, Io, Side, Source, poll_lent, poll_owned, poll_some},
+    side::{
+        After, Form, Io, Side, Source, Unfinished, poll_lent, poll_owned, poll_part, poll_some,
+    },
 };
 
 /// No session takes as many turns of its ends to deliver all.
@@ -38,7 +40,7 @@ const MAX_TURNS: usize = 20_000;
 const MAX_BYTES: usize = 300 * KIB;
 
 /// Those in which what was received does not come again.
-const FORMS: [Form; 4] = [
+const FORMS: [Form; 6] = [
     Form::Owned,
     Form::Lent { leaked: false },
     Form::Batched {
@@ -46,6 +48,15 @@ const FORMS: [Form; 4] = [
         leaked: false,
     },
     Form::Mixed,
+    Form::Memory {
+        room: Len(1_000),
+        twice: false,
+    },
+    Form::Read {
+        most: None,
+        at_once: Len(20_000),
+        helped: false,
+    },
 ];
 
 #[derive(Arbitrary, Debug)]
@@ -102,6 +113,17 @@ enum Op {
     /// Goes on with the next framing.
     Switch,
     Close,
+    /// Sends a block part by part, and gives up after some polls.
+    SendFrom {
+        block: Block,
+        source: Vec<Step>,
+        polls: u8,
+    },
+    /// Goes on with one that was given up. None does after `Close`.
+    SendRest {
+        source: Vec<Step>,
+        polls: u8,
+    },
 }
 
 #[derive(Arbitrary, Clone, Copy, Debug)]
@@ -158,9 +180,11 @@ impl Session {
                 skips: settings.skip_too_large,
                 encoded: 0,
                 encoded_bytes: 0,
+                unfinished: None,
                 expected: VecDeque::new(),
                 received: 0,
                 skipped: 0,
+                left: false,
                 dead: false,
                 closed: false,
                 failed: false,
@@ -215,6 +239,14 @@ impl Session {
             Op::Parts => self.sides[at].convert(false),
             Op::Switch => self.switch(at),
             Op::Close => drop(self.poll_close(at, &mut task.context())),
+            Op::SendFrom {
+                block,
+                source,
+                polls,
+            } => self.send_from(at, *block, source, usize::from(*polls % 4), &task),
+            Op::SendRest { source, polls } => {
+                self.send_rest(at, source, usize::from(*polls % 4), &task);
+            }
         }
     }
 
@@ -250,11 +282,14 @@ impl Session {
         payloads
     }
 
-    /// What comes of sending `block`, by the reference.
+    /// What comes of sending `block` whole, by the reference.
     fn expects(&self, at: usize, block: &[u8]) -> Result<(), Refusal> {
-        let side = &self.sides[at];
-        self.reference(side.epoch)
-            .write(block, side.max_encode, &mut Vec::new())
+        self.expects_within(at, block, self.sides[at].max_encode)
+    }
+
+    fn expects_within(&self, at: usize, block: &[u8], max: usize) -> Result<(), Refusal> {
+        self.reference(self.sides[at].epoch)
+            .write(block, max, &mut Vec::new())
     }
 
     /// Records a block that an end has taken to send.
@@ -318,14 +353,117 @@ impl Session {
         let expected = self.expects(at, &block);
         match result {
             Ok(()) => {
+                self.check_whole(at);
                 assert_eq!(expected, Ok(()), "it was sent");
                 self.taken(at, block);
             }
-            Err(error) => {
-                let (refusal, actual, index) = Refusal::of(&error);
-                let at_block = (expected, block.len() as u64, self.sides[at].encoded);
-                assert_eq!((Err(refusal), actual, index), at_block);
+            Err(error) => self.check_refused(at, &error, expected, &block),
+        }
+    }
+
+    /// Panics unless `error` refuses `block` for what is `expected`, or for a block that is unfinished.
+    fn check_refused(
+        &self,
+        at: usize,
+        error: &BlockError,
+        expected: Result<(), Refusal>,
+        block: &[u8],
+    ) {
+        let side = &self.sides[at];
+        if let Some(unfinished) = &side.unfinished {
+            return unfinished.check_refusal(error, side.encoded);
+        }
+        let (refusal, actual, index) = Refusal::of(error);
+        let at_block = (expected, block.len() as u64, side.encoded);
+        assert_eq!((Err(refusal), actual, index), at_block);
+    }
+
+    fn check_whole(&self, at: usize) {
+        let unfinished = &self.sides[at].unfinished;
+        assert!(unfinished.is_none(), "it was sent inside of another block");
+    }
+
+    fn send_from(&mut self, at: usize, block: Block, source: &[Step], polls: usize, task: &Task) {
+        for block in self.payloads(at, &[block]) {
+            let side = &mut self.sides[at];
+            let Io::Transport(io) = &mut side.io else {
+                return;
+            };
+            let from = Scripted::sending(&block, source.to_vec()).unrecorded();
+            let sending = io.send_from(block.len() as u64, from);
+            let result = poll_some(sending, task, polls, false);
+            let has_begun = io.unfinished().is_some() || io.stats().sent_blocks > side.encoded;
+            if side.unfinished.is_some() || !has_begun {
+                match result {
+                    Some(Err(BlockError::Io(error))) => self.write_failed(at, &error.into()),
+                    Some(Err(BlockError::Source(_))) if self.sides[at].unfinished.is_none() => {
+                        assert_fails(source);
+                    }
+                    Some(Err(error)) => {
+                        let carried = self.reference(self.sides[at].epoch).carried.clone();
+                        let most = usize::try_from(*carried.end()).unwrap_or(usize::MAX);
+                        let expected = self.expects_within(at, &block, most);
+                        self.check_refused(at, &error, expected, &block);
+                    }
+                    Some(Ok(())) => panic!("it was sent, and has not begun"),
+                    None => {}
+                }
+                continue;
             }
+            let (before, len) = (side.encoded_bytes, block.len());
+            self.taken(at, block.clone());
+            let side = &mut self.sides[at];
+            side.encoded -= 1; // it is not all there
+            side.unfinished = Some(Unfinished {
+                len,
+                wire_len: side.encoded_bytes - before,
+                rest: block,
+            });
+            self.sent_part(at, result, source);
+        }
+    }
+
+    /// Goes on with a block that is unfinished, unless the end has closed.
+    fn send_rest(&mut self, at: usize, source: &[Step], polls: usize, task: &Task) {
+        let side = &mut self.sides[at];
+        let (Io::Transport(io), Some(unfinished), false) =
+            (&mut side.io, &side.unfinished, side.closed)
+        else {
+            return;
+        };
+        let from = Scripted::sending(&unfinished.rest, source.to_vec()).unrecorded();
+        let result = poll_some(io.send_rest_from(from), task, polls, false);
+        self.sent_part(at, result, source);
+    }
+
+    /// Records what was sent of the unfinished block, out of `source`.
+    fn sent_part(&mut self, at: usize, result: Option<Result<(), BlockError>>, source: &[Step]) {
+        let side = &mut self.sides[at];
+        let (Io::Transport(io), Some(unfinished)) = (&mut side.io, &mut side.unfinished) else {
+            unreachable!();
+        };
+        match io.unfinished() {
+            Some(missing) => {
+                let sent = unfinished.rest.len() - missing as usize;
+                unfinished.rest.drain(..sent);
+                assert_eq!(io.stats().sent_blocks, side.encoded);
+            }
+            None => {
+                side.encoded += 1;
+                side.unfinished = None;
+                assert_eq!(io.stats().sent_blocks, side.encoded, "it is taken back");
+            }
+        }
+        match result {
+            Some(Ok(())) => {
+                self.check_whole(at);
+                self.sides[at].check_flushed();
+            }
+            Some(Err(BlockError::Source(_))) => assert_fails(source),
+            Some(Err(error)) => self.write_failed(at, &error),
+            // What waits for the source alone has left.
+            None if !self.sides[at].end.is_blocked() => self.sides[at].check_flushed(),
+            None => {}
         }
     }
 
@@ -387,16 +525,19 @@ impl Session {
                 assert!(failing, "the source has not failed");
                 None
             }
-            Some(Err(error @ (BlockError::WrongSize { .. } | BlockError::WrongHeader { .. }))) => {
-                Some((error, taken.pop().expect("a block was refused")))
-            }
+            Some(Err(
+                error @ (BlockError::WrongSize { .. }
+                | BlockError::WrongHeader { .. }
+                | BlockError::Unfinished { .. }),
+            )) => Some((error, taken.pop().expect("a block was refused"))),
             Some(Ok(_)) => None,
             unfinished => {
                 if let Some(Err(error)) = unfinished {
                     self.write_failed(at, &error);
                 }
                 // A refusal may have been found, and not told before this.
-                let refused = |last: &Vec<u8>| self.expects(at, last).is_err();
+                let is_whole = self.sides[at].unfinished.is_none();
+                let refused = |last: &Vec<u8>| !is_whole || self.expects(at, last).is_err();
                 if taken.last().is_some_and(refused) {
                     taken.pop();
                 }
@@ -404,6 +545,7 @@ impl Session {
             }
         };
         for block in taken {
+            self.check_whole(at);
             assert_eq!(self.expects(at, &block), Ok(()), "it was sent");
             self.taken(at, block);
         }
@@ -503,17 +645,39 @@ impl Session {
         if of_epoch == 0 && !side.expected.is_empty() {
             self.go_on(at);
         }
-        let side = &mut self.sides[at];
+        let (side, other) = self.side_and_other(at);
         // After an error of the transport a stream ends, once.
         let ends = mem::take(&mut side.failed) && form == Form::Owned;
-        let received = match form {
-            Form::Owned => either!(side.io, io => poll_owned(io, cx)),
-            _ => poll_lent(&mut side.io, form, most.max(1), cx),
+        let after = match (form, &mut side.io) {
+            (
+                Form::Read {
+                    most,
+                    at_once,
+                    helped,
+                },
+                Io::Transport(io),
+            ) => {
+                let most = most.map_or(usize::MAX, |most| most.0);
+                let (part, after) = poll_part(io, (most, at_once.0), cx, |cx| {
+                    helped && other.write_more(cx)
+                });
+                if let Some(part) = part {
+                    side.received_part(&part);
+                }
+                after
+            }
+            _ => {
+                let received = match form {
+                    Form::Owned => either!(side.io, io => poll_owned(io, cx)),
+                    _ => poll_lent(&mut side.io, form, most.max(1), side.left, cx),
+                };
+                let blocks = received.blocks.iter();
+                blocks.for_each(|block| side.received(block));
+                received.after
+            }
         };
-        let blocks = received.blocks.iter();
-        blocks.for_each(|block| side.received(block));
-        side.waits = matches!(received.after, After::Wait);
-        match received.after {
+        side.waits = matches!(after, After::Wait);
+        match after {
             After::Unknown => {}
             After::Wait => return Poll::Pending,
             After::End if ends => {}
@@ -524,19 +688,33 @@ impl Session {
                 // After an error, `recv` and `recv_batch` yield no end.
                 side.failed = form == Form::Owned || matches!(side.io, Io::Framed(_));
             }
+            After::Error(error @ BlockError::Truncated { .. }) => side.truncated(other, &error),
             After::Error(error) => side.refused(&error),
         }
         Poll::Ready(())
     }
 
-    /// Panics unless the other end has ended, and all was received that was not skipped.
+    fn side_and_other(&mut self, at: usize) -> (&mut Side, &mut Side) {
+        let [first, second] = &mut self.sides;
+        match at {
+            0 => (first, second),
+            _ => (second, first),
+        }
+    }
+
+    /// Panics unless the other end has ended between two blocks, and all was received that was not
+    /// skipped.
     fn ended(&mut self, at: usize) {
-        assert!(
-            self.sides[1 - at].closed,
-            "an end, and the other end is open"
-        );
-        assert!(!self.sides[at].is_owed(), "blocks are lost");
-        self.sides[at].over = true;
+        let (side, other) = self.side_and_other(at);
+        assert!(other.closed, "an end, and the other end is open");
+        assert!(other.cut().is_none(), "an end inside of a block");
+        assert!(!side.is_owed(other), "blocks are lost");
+        side.over = true;
+    }
+
+    /// Whether there are blocks to come at an end that it does not skip.
+    fn is_owed(&self, at: usize) -> bool {
+        self.sides[at].is_owed(&self.sides[1 - at])
     }
 
     /// Writes and reads until all has arrived, as an executor would: what is not woken is not polled.
@@ -548,7 +726,7 @@ impl Session {
             for (at, [writes, reads]) in tasks.iter().enumerate() {
                 if !flushed[at] && writes.take_woken() {
                     polled = true;
-                    flushed[at] = self.poll_flush(at, &mut writes.context()).is_ready();
+                    flushed[at] = self.poll_whole(at, writes);
                 }
                 if reads.take_woken() && !self.sides[at].over {
                     polled = true;
@@ -561,7 +739,7 @@ impl Session {
                     }
                 }
             }
-            if flushed == [true; 2] && !self.sides.iter().any(Side::is_owed) {
+            if flushed == [true; 2] && !self.is_owed(0) && !self.is_owed(1) {
                 return;
             }
             assert!(polled, "nobody is woken, and blocks are missing");
@@ -569,7 +747,24 @@ impl Session {
         panic!("it takes without end");
     }
 
-    /// Closes both ends: each sees a clean end, and again.
+    /// Finishes a block that is unfinished, and flushes. Returns true once all has left.
+    fn poll_whole(&mut self, at: usize, task: &Task) -> bool {
+        let side = &mut self.sides[at];
+        let is_due = |side: &Side| side.unfinished.is_some() && !side.closed;
+        if is_due(side) {
+            if let Io::Framed(_) = side.io {
+                side.convert(true);
+            }
+            self.send_rest(at, &[], 0, task);
+        }
+        let flushed = self.poll_flush(at, &mut task.context());
+        if flushed.is_ready() && is_due(&self.sides[at]) {
+            task.wake(); // the transport has failed
+        }
+        flushed.is_ready() && !is_due(&self.sides[at])
+    }
+
+    /// Closes both ends: each sees a clean end, and again; or that the other has closed inside of a block.
     fn end(&mut self) {
         let task = Task::new();
         for at in [0, 1] {
@@ -590,4 +785,10 @@ impl Session {
             });
         }
     }
+}
+
+/// Panics unless a source with these steps may fail.
+fn assert_fails(source: &[Step]) {
+    let fails = source.iter().any(|step| matches!(step, Step::Fail(_)));
+    assert!(fails, "the source has not failed");
 }

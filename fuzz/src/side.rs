@@ -12,13 +12,16 @@ use std::{
 
 use arbitrary::Arbitrary;
 use bytes::BytesMut;
-use futures::{Future, Stream};
+use futures::{Future, Sink, Stream};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio_util::codec::Framed;
-use wholeblock::{AnyFraming, BlockCodec, BlockError, BlockStream, BlockTransport, recv_blocks};
+use wholeblock::{
+    AnyFraming, BlockCodec, BlockError, BlockPart, BlockStream, BlockTransport, recv_blocks,
+};
 
 use testing::{
     KIB,
-    config::Max,
+    config::{Len, Max},
     pipe::End,
     polls::Task,
     reference::{Front, Reference},
@@ -42,6 +45,19 @@ pub(crate) enum Form {
     },
     /// A block, a batch, and a block by `recv_blocks` in turn.
     Mixed,
+    /// By `recv_into`, with so much memory and then as much as it asks for. Each is polled once or twice.
+    Memory {
+        room: Len,
+        twice: bool,
+    },
+    /// A part of a block by `recv_reader`, of so many bytes, or all of it.
+    Read {
+        most: Option<Len>,
+        /// Bytes that are read at once.
+        at_once: Len,
+        /// Whether the other end writes more where the reader must wait. Otherwise it is dropped there.
+        helped: bool,
+    },
 }
 
 pub(crate) type Codec = BlockCodec<AnyFraming>;
@@ -66,6 +82,30 @@ macro_rules! either {
     };
 }
 
+/// A block that is sent part by part and was given up.
+pub(crate) struct Unfinished {
+    pub(crate) len: usize,
+    pub(crate) wire_len: u64,
+    /// What has not come from its source.
+    pub(crate) rest: Vec<u8>,
+}
+
+impl Unfinished {
+    /// Bytes of it that are not queued: the last one waits for the end of its source.
+    pub(crate) fn missing(&self) -> u64 {
+        self.rest.len().max(1) as u64
+    }
+
+    /// Panics unless `error` refuses another block because of it.
+    pub(crate) fn check_refusal(&self, error: &BlockError, encoded: u64) {
+        let BlockError::Unfinished { queued, len, index } = *error else {
+            panic!("{error}, behind an unfinished block");
+        };
+        let all = self.len as u64;
+        assert_eq!((queued, len, index), (all - self.missing(), all, encoded));
+    }
+}
+
 /// One end, and what is expected of it.
 pub(crate) struct Side {
     pub(crate) io: Io,
@@ -83,14 +123,18 @@ pub(crate) struct Side {
     pub(crate) skips: bool,
     /// Blocks it has sent, or queued.
     pub(crate) encoded: u64,
-    /// Bytes of them on the wire.
+    /// Bytes of them on the wire, with all of an unfinished one.
     pub(crate) encoded_bytes: u64,
+    /// The last block it has begun to send, if it is not all there. The other end expects it all the same.
+    pub(crate) unfinished: Option<Unfinished>,
     /// What it has not received of what the other end has sent, each with the epoch of its framing.
     pub(crate) expected: VecDeque<(usize, Vec<u8>)>,
     /// Blocks received or skipped.
     pub(crate) received: u64,
     /// How many of them were skipped.
     pub(crate) skipped: u64,
+    /// Whether the last of them was left by its reader, and may still be on its way.
+    pub(crate) left: bool,
     /// Whether it has met an error about the blocks themselves.
     pub(crate) dead: bool,
     pub(crate) closed: bool,
@@ -153,6 +197,7 @@ impl Side {
 
     /// Panics unless `block` is the next one that was sent and that is not over the limit.
     pub(crate) fn received(&mut self, block: &[u8]) {
+        self.left = false;
         loop {
             let (sent, former_max, begun) = self.pop();
             if sent == block && sent.len() <= *former_max.end() {
@@ -166,6 +211,15 @@ impl Side {
                 sent.len(),
             );
         }
+    }
+
+    /// Panics unless `part` is the front of the next block that was sent, whatever the limit.
+    pub(crate) fn received_part(&mut self, part: &Part) {
+        self.pass_skipped();
+        let (sent, ..) = self.pop();
+        assert_eq!(part.len, sent.len() as u64, "not what was sent");
+        assert!(sent.starts_with(&part.bytes), "not what was sent");
+        self.left = part.bytes.len() < sent.len();
     }
 
     /// Panics unless the next block is over the limit.
@@ -190,6 +244,43 @@ impl Side {
         self.dead = true;
         self.expected.clear();
         self.end.stop_reading();
+    }
+
+    /// Panics unless `other` has closed inside of the next block, or of one that was left by its reader.
+    pub(crate) fn truncated(&mut self, other: &Self, error: &BlockError) {
+        self.pass_skipped();
+        let BlockError::Truncated {
+            part,
+            expected,
+            received,
+            index,
+            ..
+        } = *error
+        else {
+            panic!("{error}");
+        };
+        let cut = other.cut().expect("it has not closed inside of a block");
+        let left = usize::from(self.expected.is_empty());
+        assert_eq!(self.expected.len() + left, 1, "blocks are lost");
+        assert_eq!(index + left as u64, self.received, "{error}");
+        if part == BlockPart::Payload {
+            let len = cut.len as u64;
+            assert_eq!((expected, received), (len, len - cut.missing()), "{error}");
+        }
+        self.dead = true;
+        self.over = true;
+        self.expected.clear();
+        self.end.stop_reading();
+    }
+
+    /// Writes what is queued, and flushes. Returns false if nothing has left.
+    pub(crate) fn write_more(&mut self, cx: &mut Context<'_>) -> bool {
+        let before = self.end.passed_on();
+        if !self.closed {
+            let _ = either!(self.io, io => Pin::new(io).poll_flush(cx));
+            self.end.take_failures();
+        }
+        self.end.passed_on() > before
     }
 
     /// The next block that was sent, the limits that it may be under, and whether it was found to be
@@ -217,20 +308,39 @@ impl Side {
         }
     }
 
-    /// Panics unless all that it has taken to send has left.
-    pub(crate) fn check_flushed(&self) {
-        assert_eq!(self.end.passed_on(), self.encoded_bytes, "it is flushed");
+    /// Bytes that it has taken to send.
+    pub(crate) fn queued_bytes(&self) -> u64 {
+        self.encoded_bytes - self.unfinished.as_ref().map_or(0, Unfinished::missing)
     }
 
-    /// Whether there are blocks to come that it does not skip.
-    pub(crate) fn is_owed(&self) -> bool {
+    /// Panics unless all that it has taken to send has left.
+    pub(crate) fn check_flushed(&self) {
+        assert_eq!(self.end.passed_on(), self.queued_bytes(), "it is flushed");
+    }
+
+    /// The block inside of which it has closed, if bytes of that have left.
+    pub(crate) fn cut(&self) -> Option<&Unfinished> {
+        let cut = self.unfinished.as_ref().filter(|_| self.closed)?;
+        (cut.missing() < cut.wire_len).then_some(cut)
+    }
+
+    /// Whether there are blocks to come from `other` that it does not skip.
+    pub(crate) fn is_owed(&self, other: &Self) -> bool {
         let mut max = *self.former_max.start();
         let within = |(_, block): &(usize, Vec<u8>)| {
             let max = mem::replace(&mut max, self.max_decode);
             !self.skips || block.len() <= max
         };
-        self.expected.iter().any(within)
+        let never = usize::from(other.closed && other.unfinished.is_some());
+        let whole = self.expected.len().saturating_sub(never);
+        self.expected.iter().take(whole).any(within)
     }
+}
+
+/// The front of a block of `len` bytes.
+pub(crate) struct Part {
+    pub(crate) len: u64,
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// What came of one poll: blocks, copied, and what they were followed by.
@@ -269,8 +379,45 @@ where
     Received { blocks, after }
 }
 
-/// Borrows the blocks that are there, up to `most`.
-pub(crate) fn poll_lent(io: &mut Io, form: Form, most: usize, cx: &mut Context<'_>) -> Received {
+/// Reads up to `most` bytes of a block. Where that must wait, `write` may make the other end write more,
+/// and says whether it has.
+pub(crate) fn poll_part(
+    transport: &mut BlockTransport<End, AnyFraming>,
+    (most, at_once): (usize, usize),
+    cx: &mut Context<'_>,
+    mut write: impl FnMut(&mut Context<'_>) -> bool,
+) -> (Option<Part>, After) {
+    let mut reader = match pin!(transport.recv_reader()).poll(cx) {
+        Poll::Ready(Ok(Some(reader))) => reader,
+        other => return (None, After::new(other.map(Result::err))),
+    };
+    let (len, mut bytes) = (reader.len(), Vec::new());
+    let mut memory = vec![0; at_once.max(1)];
+    let mut after = After::Unknown;
+    while reader.remaining() > 0 && bytes.len() < most {
+        let mut buf = ReadBuf::new(&mut memory);
+        match Pin::new(&mut reader).poll_read(cx, &mut buf) {
+            Poll::Ready(Ok(())) => bytes.extend_from_slice(buf.filled()),
+            Poll::Ready(Err(error)) => {
+                after = After::Error(error.into());
+                break;
+            }
+            Poll::Pending if write(cx) => {}
+            Poll::Pending => break,
+        }
+        assert_eq!(reader.remaining(), len - bytes.len() as u64);
+    }
+    (Some(Part { len, bytes }), after)
+}
+
+/// Borrows the blocks that are there, up to `most`. One that was `left` by its reader may count with them.
+pub(crate) fn poll_lent(
+    io: &mut Io,
+    form: Form,
+    most: usize,
+    left: bool,
+    cx: &mut Context<'_>,
+) -> Received {
     let mut received = Received {
         blocks: Vec::new(),
         after: After::Unknown,
@@ -294,7 +441,8 @@ pub(crate) fn poll_lent(io: &mut Io, form: Form, most: usize, cx: &mut Context<'
         }
         Io::Gone => unreachable!(),
     };
-    assert_eq!(counted, received.blocks.len() as u64);
+    let blocks = received.blocks.len() as u64;
+    assert!((blocks..=blocks + u64::from(left)).contains(&counted));
     received
 }
 
@@ -311,7 +459,8 @@ impl Received {
         let (turn, of, leaked) = match form {
             Form::Lent { leaked } => (0, 0, leaked),
             Form::Batched { of, leaked } => (1, usize::from(of).max(1), leaked),
-            Form::Owned | Form::Mixed => (so_far % 3, usize::MAX, false),
+            Form::Owned | Form::Mixed | Form::Read { .. } => (so_far % 3, usize::MAX, false),
+            Form::Memory { .. } => (3, 0, false),
         };
         match turn {
             0 => {
@@ -334,7 +483,20 @@ impl Received {
                     polled => self.take(polled.map_ok(|batch| batch.map(|batch| batch.take(of)))),
                 }
             }
-            _ => self.take(one(pin!(recv_blocks(transport).next()).poll(cx))),
+            2 => self.take(one(pin!(recv_blocks(transport).next()).poll(cx))),
+            _ => {
+                let Form::Memory { room, twice } = form else {
+                    unreachable!();
+                };
+                let mut memory = vec![0; room.0];
+                let mut polled = poll_into(transport, &mut memory, twice, cx);
+                if let Poll::Ready(Err(BlockError::NoRoom { len, room, .. })) = polled {
+                    assert!(room == memory.len() as u64 && len > room);
+                    memory.resize(len as usize, 0);
+                    polled = poll_into(transport, &mut memory, twice, cx);
+                }
+                self.take(one(polled.map_ok(|len| Some(&memory[..len?]))))
+            }
         }
     }
 
@@ -351,6 +513,20 @@ impl Received {
             other => self.after = After::new(other.map(Result::err)),
         }
         false
+    }
+}
+
+/// Receives into `memory`, and gives up after one or two polls.
+fn poll_into(
+    transport: &mut BlockTransport<End, AnyFraming>,
+    memory: &mut [u8],
+    twice: bool,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Option<usize>, BlockError>> {
+    let mut receiving = transport.recv_into(memory);
+    match Pin::new(&mut receiving).poll(cx) {
+        Poll::Pending if twice => Pin::new(&mut receiving).poll(cx),
+        polled => polled,
     }
 }
 

@@ -17,8 +17,6 @@ pub(crate) struct Unfinished {
     /// The last byte, once it has come. It is queued when the source has ended, so that a source with more
     /// never completes a block.
     last: Option<u8>,
-    /// Bytes that are stripped in front of it.
-    header_len: usize,
 }
 
 impl Unfinished {
@@ -30,11 +28,15 @@ impl Unfinished {
         }
     }
 
+    /// Payload bytes that have been queued.
+    fn queued(&self) -> u64 {
+        self.len - self.missing - u64::from(self.last.is_some())
+    }
+
     /// The error of whoever tries to send another block.
     fn error(&self, index: u64) -> BlockError {
-        let held_back = u64::from(self.last.is_some());
         BlockError::Unfinished {
-            queued: self.len - self.missing - held_back,
+            queued: self.queued(),
             len: self.len,
             index,
         }
@@ -62,12 +64,10 @@ impl<F: Framing, E> BlockCodec<F, E> {
         let start = dst.as_ref().len();
         let mut header = UnfinishedHeader { dst, start };
         self.framing().outgoing().encode_header(len, header.dst);
-        let header_len = header.dst.as_ref().len() - start;
         let unfinished = Unfinished {
             len,
             missing: len,
             last: None,
-            header_len,
         };
         self.check(&unfinished, &header.dst.as_ref()[start..])?;
         header.start = usize::MAX;
@@ -88,16 +88,14 @@ impl<F: Framing, E> BlockCodec<F, E> {
         if self.framing().outgoing().proven().encoded {
             return Ok(true);
         }
-        let &Unfinished {
-            len, header_len, ..
-        } = unfinished;
-        let arrived = (front.len() - header_len) as u64;
+        let (len, queued) = (unfinished.len, unfinished.queued());
+        let header_len = front.len() - queued as usize;
         let (announced, reason) = match self.framing().outgoing().decode_header(front) {
             Ok(Header::Complete {
                 stripped,
                 block_len,
             }) if stripped == header_len => (Some(block_len), None),
-            Ok(Header::Incomplete { .. }) if arrived < len && front.len() < MAX_HEADER_LEN => {
+            Ok(Header::Incomplete { .. }) if queued < len && front.len() < MAX_HEADER_LEN => {
                 return Ok(false);
             }
             Err(InvalidHeader(reason)) => (None, Some(reason)),

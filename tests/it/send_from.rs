@@ -3,12 +3,13 @@
 use std::{
     error::Error,
     io, mem,
+    ops::RangeInclusive,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
 };
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes};
 use futures::{FutureExt, SinkExt, stream};
 use testing::{
     Case, KIB, MIB, Scripted, Step, numbered, numbered_for, ready, transport, wire,
@@ -16,8 +17,8 @@ use testing::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use wholeblock::{
-    BlockCodec, BlockError, BlockTransport, Exact, Framing, InOut, LengthField, LengthPrefix,
-    internals::BATCH, send_blocks,
+    BlockCodec, BlockError, BlockTransport, Exact, Framing, Header, InOut, InvalidHeader,
+    LengthField, LengthPrefix, internals::BATCH, send_blocks,
 };
 
 /// A tag, then a length that counts itself, all of it kept: PostgreSQL's messages.
@@ -661,4 +662,60 @@ fn framing_of_the_other_direction_does_not_count() {
     );
     ready(blocks.send_from(2, &b"me"[..])).unwrap();
     assert_eq!(blocks.get_ref().written, b"\x02me");
+}
+
+#[test]
+fn header_that_is_kept_in_part_comes_from_the_source_in_any_pieces() {
+    // The tag is stripped, and sent as a zero; the length is kept.
+    let config = LengthField::config().offset(1).adjustment(-4).strip(1);
+    let framing = config.build().unwrap();
+    for len in [0, 1, 300] {
+        let block = message(len).slice(1..);
+        let wire = [&[0], &block[..]].concat();
+        for piece in 1..=6 {
+            let mut blocks = BlockTransport::new(Scripted::default(), BlockCodec::new(framing));
+            let source = source(&block, piece, true);
+            ready(blocks.send_from(block.len() as u64, source)).unwrap();
+            assert_eq!(blocks.get_ref().written, wire, "{len}, {piece}");
+        }
+    }
+}
+
+/// Reads two bytes in front of three, and writes so many.
+#[derive(Clone)]
+struct Mistaken(usize);
+
+impl Framing for Mistaken {
+    fn block_lens(&self) -> RangeInclusive<u64> {
+        0..=10
+    }
+
+    fn decode_header(&self, _: &[u8]) -> Result<Header, InvalidHeader> {
+        Ok(Header::Complete {
+            stripped: 2,
+            block_len: 3,
+        })
+    }
+
+    fn encode_header(&self, _: u64, dst: &mut impl BufMut) {
+        dst.put_bytes(0, self.0);
+    }
+}
+
+#[test]
+fn of_a_header_that_the_peer_would_read_otherwise_nothing_is_sent() {
+    for (written, len, told) in [(1, 3, None), (3, 3, None), (2, 4, Some(3))] {
+        let codec = BlockCodec::new(Mistaken(written));
+        let mut blocks = BlockTransport::new(Scripted::default(), codec);
+        let error = ready(blocks.send_from(len, &b"abcd"[..len as usize])).unwrap_err();
+        assert!(
+            matches!(error, BlockError::WrongHeader { announced, actual, index: 0, .. }
+                if announced == told && actual == len),
+            "{written}: {error:?}"
+        );
+        assert_eq!((blocks.queued(), blocks.unfinished()), (0, None));
+    }
+    let mut blocks = BlockTransport::new(Scripted::default(), BlockCodec::new(Mistaken(2)));
+    ready(blocks.send_from(3, &b"abc"[..])).unwrap();
+    assert_eq!(blocks.get_ref().written, b"\0\0abc");
 }

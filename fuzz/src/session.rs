@@ -70,6 +70,8 @@ pub struct Input {
     vectored: bool,
     /// Whether what is written arrives when it is flushed.
     buffered: bool,
+    /// Whether each end closes inside of a block that is still unfinished after all operations.
+    gives_up: [bool; 2],
     ops: Vec<(End01, Op)>,
 }
 
@@ -181,6 +183,7 @@ impl Session {
                 encoded: 0,
                 encoded_bytes: 0,
                 unfinished: None,
+                gives_up: input.gives_up[of],
                 expected: VecDeque::new(),
                 received: 0,
                 skipped: 0,
@@ -747,21 +750,20 @@ impl Session {
         panic!("it takes without end");
     }
 
-    /// Finishes a block that is unfinished, and flushes. Returns true once all has left.
+    /// Finishes a block that is unfinished, unless it is given up, and flushes. Returns true once all has left.
     fn poll_whole(&mut self, at: usize, task: &Task) -> bool {
         let side = &mut self.sides[at];
-        let is_due = |side: &Side| side.unfinished.is_some() && !side.closed;
-        if is_due(side) {
+        if side.owes_rest() {
             if let Io::Framed(_) = side.io {
                 side.convert(true);
             }
             self.send_rest(at, &[], 0, task);
         }
         let flushed = self.poll_flush(at, &mut task.context());
-        if flushed.is_ready() && is_due(&self.sides[at]) {
+        if flushed.is_ready() && self.sides[at].owes_rest() {
             task.wake(); // the transport has failed
         }
-        flushed.is_ready() && !is_due(&self.sides[at])
+        flushed.is_ready() && !self.sides[at].owes_rest()
     }
 
     /// Closes both ends: each sees a clean end, and again; or that the other has closed inside of a block.

@@ -127,6 +127,8 @@ pub(crate) struct Side {
     pub(crate) encoded_bytes: u64,
     /// The last block it has begun to send, if it is not all there. The other end expects it all the same.
     pub(crate) unfinished: Option<Unfinished>,
+    /// Whether it never finishes that at the session's end.
+    pub(crate) gives_up: bool,
     /// What it has not received of what the other end has sent, each with the epoch of its framing.
     pub(crate) expected: VecDeque<(usize, Vec<u8>)>,
     /// Blocks received or skipped.
@@ -140,7 +142,7 @@ pub(crate) struct Side {
     pub(crate) closed: bool,
     /// Whether its stream has just returned an error of the transport.
     pub(crate) failed: bool,
-    /// Whether it has met the end.
+    /// Whether it has met the end, or such an error.
     pub(crate) over: bool,
 }
 
@@ -241,9 +243,7 @@ impl Side {
             "{error}"
         );
         assert!(!self.skips && !self.begun, "{error}");
-        self.dead = true;
-        self.expected.clear();
-        self.end.stop_reading();
+        self.die();
     }
 
     /// Panics unless `other` has closed inside of the next block, or of one that was left by its reader.
@@ -267,6 +267,10 @@ impl Side {
             let len = cut.len as u64;
             assert_eq!((expected, received), (len, len - cut.missing()), "{error}");
         }
+        self.die();
+    }
+
+    fn die(&mut self) {
         self.dead = true;
         self.over = true;
         self.expected.clear();
@@ -318,6 +322,11 @@ impl Side {
         assert_eq!(self.end.passed_on(), self.queued_bytes(), "it is flushed");
     }
 
+    /// Whether it is to finish a block.
+    pub(crate) fn owes_rest(&self) -> bool {
+        self.unfinished.is_some() && !self.gives_up && !self.closed
+    }
+
     /// The block inside of which it has closed, if bytes of that have left.
     pub(crate) fn cut(&self) -> Option<&Unfinished> {
         let cut = self.unfinished.as_ref().filter(|_| self.closed)?;
@@ -331,7 +340,7 @@ impl Side {
             let max = mem::replace(&mut max, self.max_decode);
             !self.skips || block.len() <= max
         };
-        let never = usize::from(other.closed && other.unfinished.is_some());
+        let never = usize::from(other.unfinished.is_some() && !other.owes_rest());
         let whole = self.expected.len().saturating_sub(never);
         self.expected.iter().take(whole).any(within)
     }

@@ -12,6 +12,7 @@ use std::{
 use bytes::Bytes;
 use futures::stream;
 use tokio::{
+    io::AsyncReadExt,
     net::{TcpListener, TcpStream},
     task::JoinSet,
 };
@@ -99,7 +100,7 @@ async fn send(socket: TcpStream, connection: usize, over: Arc<AtomicBool>) -> Mo
     }
 }
 
-/// Receives by lending or as a stream, and answers the question at the end.
+/// Receives by lending, as a stream or part by part, and answers the question at the end.
 async fn receive(socket: TcpStream, connection: usize) {
     let mut transport = BlockTransport::new(socket, BlockCodec::length_prefixed());
     let mut received = 0;
@@ -110,10 +111,20 @@ async fn receive(socket: TcpStream, connection: usize) {
         received += usize::from(as_sent);
         !as_sent
     };
-    if connection % 2 == 0 {
-        while !is_question(transport.recv().await.unwrap().unwrap()) {}
-    } else {
-        while !is_question(&transport.next().await.unwrap().unwrap()) {}
+    match connection % 3 {
+        0 => while !is_question(transport.recv().await.unwrap().unwrap()) {},
+        1 => while !is_question(&transport.next().await.unwrap().unwrap()) {},
+        _ => {
+            let mut block = vec![];
+            loop {
+                block.clear();
+                let mut reader = transport.recv_reader().await.unwrap().unwrap();
+                reader.read_to_end(&mut block).await.unwrap();
+                if is_question(&block) {
+                    break;
+                }
+            }
+        }
     }
     let answer = stream::iter([(received as u64).to_be_bytes().to_vec()]);
     send_blocks(&mut transport, answer).await.unwrap();

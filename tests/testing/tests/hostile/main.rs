@@ -90,6 +90,11 @@ mod rules {
                 resources::OF_ANY_PEER,
             ),
             of_one_sort(
+                "a_block_full_of_others_is_one_block_or_none",
+                receiver::decoys,
+                resources::OF_ANY_PEER,
+            ),
+            of_one_sort(
                 "a_half_close_is_clean_between_blocks_and_truncation_inside_one",
                 receiver::half_closes,
                 resources::OF_ANY_PEER,
@@ -150,6 +155,7 @@ mod rules {
             receiver::silences(),
             receiver::dribbles(),
             receiver::floods(),
+            receiver::decoys(),
             receiver::half_closes(),
             receiver::resets(),
             sender::never_read(),

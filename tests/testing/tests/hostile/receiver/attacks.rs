@@ -8,7 +8,7 @@ use wholeblock::{
     Varint,
 };
 
-use super::{SHORT, Sent, Then, wire};
+use super::{DISCARDED, SHORT, Sent, Then, wire};
 use crate::crowd::Attack;
 
 /// The longest that this crate lets a block be, where a framing is told to carry as much.
@@ -252,5 +252,32 @@ pub(crate) fn floods() -> Vec<Arc<dyn Attack>> {
             then: Then::HalfClose,
             error: None,
         }
+    }))
+}
+
+/// Long blocks that are full of others, as they would be on the wire: whole, and with the stream's end
+/// inside of one.
+pub(crate) fn decoys() -> Vec<Arc<dyn Attack>> {
+    let framings: [AnyFraming; 2] = [LengthPrefix::u32().into(), Varint::new().into()];
+    attacks(framings.into_iter().flat_map(|framing| {
+        let inner = wire(framing, &[Bytes::from_static(b"none of yours")]);
+        let decoy: Bytes = inner.iter().copied().cycle().take(DISCARDED).collect();
+        let blocks = vec![decoy.clone(), Bytes::from_static(b"one"), decoy];
+        let offset = wire(framing, &blocks[..2]).len() as u64;
+        let wire = wire(framing, &blocks).freeze();
+        [0, 1, DISCARDED - 1].map(|cut| Sent {
+            name: format!("decoys without the last {cut} bytes, {framing:?}"),
+            framing,
+            blocks: blocks[..3 - usize::from(cut > 0)].to_vec(),
+            wire: wire.slice(..wire.len() - cut),
+            then: Then::HalfClose,
+            error: (cut > 0).then_some(BlockError::Truncated {
+                part: BlockPart::Payload,
+                expected: DISCARDED as u64,
+                received: (DISCARDED - cut) as u64,
+                index: 2,
+                offset,
+            }),
+        })
     }))
 }

@@ -126,7 +126,7 @@ impl DecodeState {
             true => State::Whole(frame),
             false => State::Partial {
                 buffered,
-                frame: (buffered > 0).then_some(frame),
+                frame: Some(frame),
             },
         };
     }

@@ -86,7 +86,7 @@ impl DecodeState {
     /// next read is to bring some, for which there is capacity then.
     pub(crate) fn next_part(&mut self, src: &mut BytesMut) -> Option<usize> {
         self.record_parts(src);
-        if self.parts_left() > 0 && src.is_empty() {
+        if src.is_empty() {
             self.read_buf.reserve(src, NEXT_PART);
             return None;
         }

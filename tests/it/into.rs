@@ -313,6 +313,33 @@ fn block_that_has_arrived_whole_and_finds_no_room_stays_whole() {
 }
 
 #[test]
+fn limit_that_is_lowered_afterwards_refuses_no_block_that_found_no_room_or_was_given_up() {
+    let blocks = numbered(&[30_000, 5]);
+    let bytes = wire(LengthPrefix::u32(), &blocks);
+    for (arrived, room) in [(4, 0), (9, 0), (30_009, 0), (4, 30_000), (9, 30_000)] {
+        let (first, rest) = bytes.split_at(arrived);
+        let io = Scripted::default().send(first).pause().send(rest);
+        let mut transport = transport(io);
+        let mut memory = vec![0; room];
+        match transport.recv_into(&mut memory).now_or_never() {
+            Some(received) => assert_no_room(&received.unwrap_err(), [30_000, 0, 0, 0]),
+            None => assert_eq!(room, 30_000),
+        }
+        transport.codec_mut().set_max_decode_len(4).unwrap();
+        assert_eq!(
+            ready(transport.next()).unwrap().unwrap(),
+            blocks[0],
+            "{arrived}, {room}"
+        );
+        let error = ready(transport.next()).unwrap().unwrap_err();
+        assert!(
+            matches!(error, BlockError::TooLarge { limit: 4, .. }),
+            "{error:?}"
+        );
+    }
+}
+
+#[test]
 fn block_without_a_header_finds_no_room_once_it_has_begun() {
     let codec = || BlockCodec::exact(5).unwrap();
     let mut ended = BlockTransport::new(Scripted::default(), codec());

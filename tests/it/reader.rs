@@ -480,6 +480,21 @@ fn buffer_that_somebody_has_emptied_of_a_block_that_was_left_does_no_harm() {
 }
 
 #[test]
+fn read_of_a_framed_after_a_part_was_taken_counts() {
+    let mut transport = transport(Scripted::chunked(b"\0\0\0\x03abc", 5, false));
+    let mut reader = ready(transport.recv_reader()).unwrap().unwrap();
+    ready(reader.read_exact(&mut [0])).unwrap();
+    drop(reader);
+    let mut framed = transport.into_framed();
+    assert!(ready(framed.next()).is_none());
+    let stats = BlockTransport::from(framed).stats();
+    assert_eq!(
+        (stats.received_blocks, stats.reads, stats.fragmented_blocks),
+        (1, 2, 1)
+    );
+}
+
+#[test]
 fn block_that_came_in_one_read_after_a_skipped_one_is_not_fragmented() {
     let bytes = wire(LengthPrefix::u32(), &numbered(&[30, 5]));
     let io = || {
@@ -870,7 +885,8 @@ fn block_that_was_accepted_whole_is_read_whatever_the_limit_is_then() {
             _ => drop(ready(transport.recv_batch()).unwrap().unwrap()),
         }
         lower(&mut transport);
-        let reader = ready(transport.recv_reader()).unwrap().unwrap();
+        let reader = transport.recv_reader().now_or_never();
+        let reader = reader.expect("its header has come").unwrap().unwrap();
         assert_eq!((reader.len(), reader.remaining()), (30, 30), "{way}");
         drop(reader);
         let error = ready(transport.recv_reader()).unwrap_err();

@@ -9,7 +9,9 @@ use tokio::{
     io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
     time::{Instant, interval, sleep, timeout},
 };
-use wholeblock::{BlockCodec, BlockError, BlockTransport, LengthPrefix, recv_blocks};
+use wholeblock::{
+    AnyFraming, BlockCodec, BlockError, BlockTransport, Exact, LengthPrefix, recv_blocks,
+};
 
 use crate::timeouts::{
     SECOND, TIMEOUT, assert_late, assert_stalled, flood, occupy_thread, trickle,
@@ -345,14 +347,22 @@ async fn what_has_arrived_of_a_block_is_read_however_late_if_it_is_all() {
 
 #[tokio::test(start_paused = true)]
 async fn deadline_of_a_block_begins_when_its_reader_is_made() {
-    let (mut near, far) = duplex(64);
-    let mut transport = transport(far).block_deadline(10 * SECOND);
-    near.write_all(b"\0\0\0\x05hell").await.unwrap();
-    let mut reader = transport.recv_reader().await.unwrap().unwrap();
-    let begun = Instant::now();
-    sleep(4 * SECOND).await;
-    let mut block = [0; 5];
-    let error = reader.read_exact(&mut block).await.unwrap_err();
-    assert_late(&error.into(), 10 * SECOND, 0, 0);
-    assert_eq!(begun.elapsed(), 10 * SECOND);
+    for (framing, sent) in [
+        (
+            AnyFraming::from(LengthPrefix::u32()),
+            &b"\0\0\0\x05hell"[..],
+        ),
+        (Exact::new(5).unwrap().into(), b"hell"),
+    ] {
+        let (mut near, far) = duplex(64);
+        let codec = BlockCodec::new(framing);
+        let mut transport = BlockTransport::new(far, codec).block_deadline(10 * SECOND);
+        near.write_all(sent).await.unwrap();
+        let mut reader = transport.recv_reader().await.unwrap().unwrap();
+        let begun = Instant::now();
+        sleep(4 * SECOND).await;
+        let error = reader.read_exact(&mut [0; 5]).await.unwrap_err();
+        assert_late(&error.into(), 10 * SECOND, 0, 0);
+        assert_eq!(begun.elapsed(), 10 * SECOND);
+    }
 }

@@ -180,7 +180,8 @@ where
     ///
     /// # Errors
     ///
-    /// As [`send_from`](Self::send_from). The lengths are those of the whole block.
+    /// As [`send_from`](Self::send_from), except that the block is never taken back. The lengths are those
+    /// of the whole block.
     ///
     /// # Cancel safety
     ///

@@ -22,8 +22,8 @@ use crate::{
 
 /// The future of [`BlockTransport::send_from`] and [`BlockTransport::send_rest_from`].
 ///
-/// After a timeout it may be awaited again. After any other error, it returns an
-/// [`Io`](BlockError::Io) error that says so.
+/// After a timeout or an error of the transport it may be awaited again. After any other error, it returns
+/// an [`Io`](BlockError::Io) error that says so.
 #[must_use = "nothing is sent until this is awaited"]
 pub struct SendFrom<'a, T, F, S, E = BlockError>
 where

@@ -62,6 +62,7 @@ async fn server(socket: DuplexStream) -> Result<(), Box<dyn Error>> {
         let size = request.len();
         println!("a request of {size} bytes: read {len} at {offset}");
 
+        let data = &DISK[offset as usize..][..len as usize]; // a real one checks both
         let mut reply = Vec::new();
         reply.put_u32(STRUCTURED_REPLY_MAGIC);
         reply.put_u16(FLAG_DONE);
@@ -69,8 +70,7 @@ async fn server(socket: DuplexStream) -> Result<(), Box<dyn Error>> {
         reply.put_u64(cookie);
         reply.put_u32(8 + len); // what follows; a reply of any other length would not be sent
         reply.put_u64(offset);
-        reply.put_slice(&DISK[offset as usize..][..len as usize]); // a real one checks both
-        client.send(reply).await?;
+        client.send((reply, data)).await?;
     }
     Ok(())
 }

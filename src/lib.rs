@@ -26,7 +26,8 @@
 //!   other tasks. [`recv`](BlockTransport::recv) lends a block as `&[u8]`, without an allocation or a
 //!   copy, and [`recv_batch`](BlockTransport::recv_batch) many at once, where throughput counts.
 //!   [`send`](BlockTransport::send) and [`feed`](BlockTransport::feed) send: large blocks without a copy,
-//!   small ones many in one write. It is a `Sink` and a `Stream`, too.
+//!   small ones many in one write. A block may be [in several pieces](Payload#in-several-pieces). It is a
+//!   `Sink` and a `Stream`, too.
 //! * **[`recv_reader`](BlockTransport::recv_reader) and [`send_from`](BlockTransport::send_from)** for blocks
 //!   of any length: they move a block part by part, and hold 64 KiB of it.
 //!   [`recv_into`](BlockTransport::recv_into) receives a block in your own memory.

@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use super::queue::{CHAIN_THRESHOLD, WriteQueue};
 
-/// Takes the bytes of one block from its [`Payload`](crate::Payload), which shows how: in pieces of any
-/// length, in order.
+/// Takes the bytes of one block, in pieces of any length and in order. [`Payload`](crate::Payload) shows
+/// how.
 ///
 /// A block is queued whole or not at all. If its pieces have fewer or more bytes together than
 /// [`byte_len`](crate::Payload::byte_len) has returned, or if the payload panics, all of them are
@@ -107,8 +107,7 @@ impl<'q> Pieces<'q> {
     }
 }
 
-/// True if `piece` is referred to instead of copied, where it can be. The transport is to write
-/// `vectored`.
+/// True if [`Pieces::share`] does not copy `piece`, over a transport that is `vectored` or not.
 #[inline]
 pub(crate) fn is_shared(piece: &[u8], vectored: bool) -> bool {
     vectored && piece.len() >= CHAIN_THRESHOLD

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::{FutureExt, StreamExt, stream};
 use tokio::io::duplex;
 use tokio_util::codec::FramedRead;
-use wholeblock::{BlockCodec, BlockTransport, Exact, recv_blocks, send_blocks};
+use wholeblock::{BlockCodec, BlockTransport, Exact, Payload, Pieces, recv_blocks, send_blocks};
 
 const HELLO: &[u8] = b"\0\0\0\x05hello";
 
@@ -61,6 +61,28 @@ async fn a_sender_says_how_far_it_is() {
     for part in ["SendBlocks {", "blocks: 2,", "state: "] {
         assert!(debug.contains(part), "{part:?} is not in {debug}");
     }
+}
+
+/// A payload that looks at where it puts its pieces.
+struct Looking;
+
+impl Payload for Looking {
+    fn byte_len(&self) -> usize {
+        5
+    }
+
+    fn put_into(self, pieces: &mut Pieces<'_>) {
+        pieces.copy(b"he");
+        assert_eq!(format!("{pieces:?}"), "Pieces { announced: 5, put: 2, .. }");
+        pieces.copy(b"llo");
+    }
+}
+
+#[tokio::test]
+async fn pieces_say_how_many_of_their_bytes_have_come() {
+    let mut transport = BlockTransport::new(Vec::new(), BlockCodec::length_prefixed());
+    transport.send(Looking).await.unwrap();
+    assert_eq!(transport.get_ref(), HELLO);
 }
 
 #[tokio::test]

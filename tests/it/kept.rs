@@ -105,8 +105,9 @@ fn a_kept_header_longer_than_is_read_back_at_first_is_sent_and_received() {
 }
 
 /// Finds no end of a header, and records how far it has looked.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Endless {
+    most: usize,
     seen: Rc<Cell<usize>>,
 }
 
@@ -116,7 +117,7 @@ impl Framing for Endless {
     }
 
     fn max_header_len(&self) -> usize {
-        300
+        self.most
     }
 
     fn decode_header(&self, front: &[u8]) -> Result<Header, InvalidHeader> {
@@ -130,8 +131,11 @@ impl Framing for Endless {
 
 #[test]
 fn no_more_of_a_block_is_read_back_than_a_header_can_be_long() {
-    for len in [1, 64, 65, 300, 301, 1_000_000] {
-        let framing = Endless::default();
+    let lens = [1, 64, 65, 300, 301, 64 * KIB, 64 * KIB + 1, 1_000_000];
+    let cases = lens.map(|len| [(len, 300), (len, usize::MAX)]);
+    for (len, most) in cases.into_iter().flatten() {
+        let seen = Rc::default();
+        let framing = Endless { most, seen };
         let codec = BlockCodec::new(framing.clone());
         let mut blocks = BlockTransport::new(Scripted::default(), codec);
         let block = vec![b'.'; len];
@@ -141,7 +145,7 @@ fn no_more_of_a_block_is_read_back_than_a_header_can_be_long() {
                 error => panic!("{error:?}"),
             };
             assert_eq!(announced, None);
-            assert_eq!(framing.seen.take(), len.min(300));
+            assert_eq!(framing.seen.take(), len.min(most).min(64 * KIB));
         };
         expect(ready(blocks.feed(&block)).unwrap_err());
         let (front, rest) = block.split_at(len / 2);

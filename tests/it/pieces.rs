@@ -480,6 +480,29 @@ fn payload_that_puts_another_length_than_it_announces_is_refused_and_nothing_of_
     }
 }
 
+#[test]
+fn pieces_that_announce_more_together_than_can_be_counted_are_refused() {
+    let piece = |announced| Liar {
+        announced,
+        shared: true,
+        pieces: vec![],
+    };
+    let (most, one) = (|| piece(usize::MAX), || piece(1));
+    let expect = |result: Result<(), BlockError>| {
+        let error = result.unwrap_err();
+        assert!(
+            matches!(error, BlockError::WrongSize { actual, .. } if actual == usize::MAX as u64),
+            "{error:?}"
+        );
+    };
+    let mut blocks = transport(Scripted::default());
+    expect(ready(blocks.feed([most(), one()])));
+    expect(ready(blocks.feed(vec![one(), most(), most()])));
+    expect(ready(blocks.feed((most(), one()))));
+    expect(ready(blocks.feed((one(), most(), one()))));
+    assert_eq!(blocks.queued(), 0);
+}
+
 /// Says what a kept header of its length is, and puts another one of the same length.
 struct TwoFaced;
 

@@ -243,7 +243,7 @@ async fn wait_for_error(
 
 #[tokio::test]
 async fn block_that_always_has_bytes_ready_is_late_to_its_reader() {
-    for (asking, piece) in ASKINGS.into_iter().flat_map(|a| [(a, 64 * KIB), (a, 1)]) {
+    for (asking, piece) in ASKINGS.into_iter().flat_map(|a| [(a, 64 * KIB), (a, 8)]) {
         let head = b"@\0\0\0\0\0\0\0"; // 2^62 bytes
         for io in [flood(head, piece).spending(), flood(head, piece)] {
             let begun = WallInstant::now();

@@ -719,3 +719,37 @@ fn of_a_header_that_the_peer_would_read_otherwise_nothing_is_sent() {
     ready(blocks.send_from(3, &b"abc"[..])).unwrap();
     assert_eq!(blocks.get_ref().written, b"\0\0abc");
 }
+
+/// Finds no end of a header.
+#[derive(Clone)]
+struct Unending;
+
+impl Framing for Unending {
+    fn block_lens(&self) -> RangeInclusive<u64> {
+        1..=u64::MAX
+    }
+
+    fn decode_header(&self, front: &[u8]) -> Result<Header, InvalidHeader> {
+        Ok(Header::Incomplete {
+            at_least: front.len() + 1,
+        })
+    }
+
+    fn encode_header(&self, _: u64, _: &mut impl BufMut) {}
+}
+
+#[test]
+fn header_without_an_end_is_refused_with_its_block_or_at_64_kib() {
+    for len in [1, 2, 300, BATCH - 1, BATCH, BATCH + 1, 200_000] {
+        let mut blocks = BlockTransport::new(Scripted::default(), BlockCodec::new(Unending));
+        let source = source(&vec![b'a'; len], 9_000, true);
+        let error = ready(blocks.send_from(len as u64, source)).unwrap_err();
+        assert!(
+            matches!(error, BlockError::WrongHeader { announced: None, actual, .. }
+                if actual == len as u64),
+            "{len}: {error:?}"
+        );
+        assert_eq!((blocks.queued(), blocks.unfinished()), (0, None));
+        assert!(blocks.get_ref().written.is_empty());
+    }
+}

@@ -280,7 +280,7 @@ impl Framing for LengthField {
 impl LengthField {
     /// The longest block that the length field can announce and that is not longer than `block_len`.
     pub(super) fn carried(&self, block_len: u64) -> u64 {
-        self.min + (block_len - self.min) / self.unit * self.unit
+        block_len - (block_len - self.min) % self.unit
     }
 
     /// The length field's value for a block of `block_len` bytes. If that is no whole number of units, it
@@ -305,9 +305,8 @@ impl LengthField {
 // By value, and not as methods: a reference to the framing would keep all that is beside it, in a
 // loop over many blocks, out of registers.
 
-/// How many bytes the integer at the front of `field`, in any layout, stands for; no block is so long
-/// that it matters that these end at `u64::MAX`. Not inlined, so that the common layout's loop has the
-/// registers.
+/// How many bytes the integer at the front of `field`, in any layout, stands for; at most `u64::MAX`,
+/// which no block can be. Not inlined, so that the common layout's loop has the registers.
 #[inline(never)]
 fn load(uint: Uint, unit: u64, field: &[u8]) -> u64 {
     uint.load(field).saturating_mul(unit)
@@ -325,4 +324,28 @@ fn unusual(value: u64, delta: i64, min: u64, strip: usize) -> Result<Header, Inv
         stripped: strip,
         block_len: u64::try_from(payload_len).unwrap_or(u64::MAX),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_length_is_carried_up_to_the_last_whole_unit() {
+        let words = LengthField::config().unit(4).adjustment(3);
+        let framing = words.build().unwrap();
+        let table = [
+            (3, 3),
+            (4, 3),
+            (6, 3),
+            (7, 7),
+            (10, 7),
+            (11, 11),
+            (1_001, 999),
+        ];
+        for (block_len, carried) in table {
+            assert_eq!(framing.carried(block_len), carried, "{block_len}");
+        }
+        assert_eq!(LengthField::config().build().unwrap().carried(5), 5);
+    }
 }

@@ -88,6 +88,11 @@ fn it_may_be_chosen_at_run_time_or_be_made_of_others() {
     };
     let blocks = [Bytes::from("five5")];
     check(nested, b"\x05five5", &blocks, &blocks, b"\0\x05five5");
+    let codec = BlockCodec::new(nested);
+    assert_eq!(
+        (codec.max_decode_len(), codec.max_encode_len()),
+        (255, 65_535)
+    );
 }
 
 #[test]

@@ -457,16 +457,31 @@ impl<F: Framing, E> BlockCodec<F, E> {
         writer: &mut BlockWriter,
         record: impl FnOnce(BlockLen),
     ) -> Result<(), BlockError> {
-        match payload.as_piece() {
-            Some(piece) if !is_shared(piece, vectored) => {
-                record(self.append(piece, writer.room_for(piece.len()))?);
-            }
-            _ => record(self.queue_pieces(payload, vectored, writer)?),
+        match self.queue_plain(&payload, vectored, writer) {
+            Some(len) => record(len),
+            None => record(self.queue_pieces(payload, vectored, writer)?),
         }
         Ok(())
     }
 
-    /// As [`queue`](Self::queue), for a payload that is large or in several pieces.
+    /// Queues a copy of `payload` behind its header, if that is all there is to do: it is small, in one
+    /// piece, and nothing can be wrong with it.
+    #[inline]
+    pub(crate) fn queue_plain<P: Payload>(
+        &mut self,
+        payload: &P,
+        vectored: bool,
+        writer: &mut BlockWriter,
+    ) -> Option<BlockLen> {
+        match payload.as_piece() {
+            Some(piece) if !is_shared(piece, vectored) && self.is_plain(piece.len()) => {
+                Some(self.append_plain(piece, writer.room_for(piece.len())))
+            }
+            _ => None,
+        }
+    }
+
+    /// As [`queue`](Self::queue), for a payload that is not [plain](Self::queue_plain).
     #[inline(never)]
     fn queue_pieces<P: Payload>(
         &mut self,
@@ -498,20 +513,38 @@ impl<F: Framing, E> BlockCodec<F, E> {
     /// Appends `payload` behind its header to `dst`; nothing, where the block cannot be sent.
     #[inline]
     fn append(&mut self, payload: &[u8], dst: &mut impl HeaderBuf) -> Result<BlockLen, BlockError> {
-        self.check_len(payload.len())?;
-        let framing = self.framing().outgoing();
-        let start = dst.as_ref().len();
-        if framing.proven().encoded {
-            framing.encode_header(payload.len() as u64, dst);
-        } else {
-            self.append_unproven_header(payload, dst)?;
+        if self.is_plain(payload.len()) {
+            return Ok(self.append_plain(payload, dst));
         }
+        self.check_len(payload.len())?;
+        let start = dst.as_ref().len();
+        self.append_unproven_header(payload, dst)?;
         self.encode.blocks += 1;
         dst.put_slice(payload);
         Ok(BlockLen {
             payload: payload.len(),
             wire: dst.as_ref().len() - start,
         })
+    }
+
+    /// True if nothing can be wrong with a block of `len` bytes.
+    #[inline]
+    fn is_plain(&self, len: usize) -> bool {
+        self.framing().outgoing().proven().encoded && self.is_sendable(len)
+    }
+
+    /// Appends a payload that [is plain](Self::is_plain) behind its header.
+    #[inline]
+    fn append_plain(&mut self, payload: &[u8], dst: &mut impl HeaderBuf) -> BlockLen {
+        let start = dst.as_ref().len();
+        let framing = self.framing().outgoing();
+        framing.encode_header(payload.len() as u64, dst);
+        self.encode.blocks += 1;
+        dst.put_slice(payload);
+        BlockLen {
+            payload: payload.len(),
+            wire: dst.as_ref().len() - start,
+        }
     }
 
     /// Appends a header that may turn out wrong, by a framing that may panic.
@@ -538,11 +571,16 @@ impl<F: Framing, E> BlockCodec<F, E> {
     /// Checks whether blocks of `len` bytes can be sent.
     #[inline]
     fn check_len(&self, len: usize) -> Result<(), BlockError> {
-        let min = *self.framing().outgoing().block_lens().start();
-        if len >= self.encode_end || (len as u64) < min {
-            return Err(self.refused(len));
+        match self.is_sendable(len) {
+            true => Ok(()),
+            false => Err(self.refused(len)),
         }
-        Ok(())
+    }
+
+    #[inline]
+    fn is_sendable(&self, len: usize) -> bool {
+        let min = *self.framing().outgoing().block_lens().start();
+        len < self.encode_end && len as u64 >= min
     }
 
     /// Reads what is about to be sent, as the peer will: a header that announces another length

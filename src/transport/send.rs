@@ -228,6 +228,15 @@ where
         self.poll_capacity(cx)
     }
 
+    /// Queues a copy of `payload`, if there is room and that is all there is to do. To look at it where it
+    /// lies is quicker than to move it here first.
+    #[inline]
+    fn queue_plain(&mut self, payload: &impl Payload) -> bool {
+        let vectored = self.io.is_write_vectored();
+        let (codec, writer) = (&mut self.codec, &mut self.writer);
+        writer.has_capacity() && codec.queue_plain(payload, vectored, writer).is_some()
+    }
+
     #[inline]
     fn queue(&mut self, block: impl Payload) -> Result<(), E> {
         let vectored = self.io.is_write_vectored();
@@ -377,10 +386,21 @@ where
     P: Payload,
     E: CodecError,
 {
+    #[inline]
     fn poll_queued(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), E>> {
-        if self.payload.is_some() {
-            ready!(self.transport.poll_room(cx))?;
+        if let Some(payload) = &self.payload {
+            if !self.transport.queue_plain(payload) {
+                return self.poll_queued_slowly(cx);
+            }
+            self.payload = None;
         }
+        Poll::Ready(Ok(()))
+    }
+
+    /// For a block for which there is no room yet, and one that is not plain.
+    #[inline(never)]
+    fn poll_queued_slowly(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), E>> {
+        ready!(self.transport.poll_room(cx))?;
         Poll::Ready(match self.payload.take() {
             Some(payload) => self.transport.queue(payload),
             None => Ok(()),

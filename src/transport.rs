@@ -83,7 +83,8 @@ use crate::{
 /// # Sending
 ///
 /// [`feed`](Self::feed) queues a block. It waits for the transport only if a whole write is
-/// queued: 8 KiB after a flush, and a quarter of the last write more after each, up to 124,528 bytes.
+/// queued: 8 KiB after a flush, and a quarter of the last write more after each, up to 249,056 bytes or
+/// what [`write_len`](Self::write_len) says.
 /// So the peer can begin with a burst while the rest of it is queued, and a long transfer is sent in
 /// few writes. The queue holds at most a write and one block. Blocks are written when a write has
 /// come together, at a flush, or when the transport is closed.
@@ -290,6 +291,33 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
         self.write_timeouts
             .get_or_insert_with(Box::default)
             .set_stall(timeout);
+        self
+    }
+
+    /// Sets how many bytes a full write has, which is also what the queue holds besides one block. The
+    /// default is 249,056, and what is out of the range from 4 KiB to 4 MiB is taken as its nearest end.
+    ///
+    /// The default is good on any path, and best on none. The best are whole packets, as many as the system
+    /// sends at once, which are 64 KiB on Linux, or four times as many, if the memory is there. With
+    /// socket2's `SockRef`, whose `tcp_mss` is the length of a packet:
+    ///
+    /// ```
+    /// # use wholeblock::{BlockCodec, BlockTransport};
+    /// # #[cfg(unix)]
+    /// # async fn connected(socket: tokio::net::TcpStream) -> std::io::Result<()> {
+    /// let packet = socket2::SockRef::from(&socket).tcp_mss()?.max(1) as usize;
+    /// let at_once = packet * (65_535 / packet).max(1);
+    /// let blocks = BlockTransport::new(socket, BlockCodec::length_prefixed()).write_len(4 * at_once);
+    /// # drop(blocks);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// It brings most for blocks of 1 MiB and more: the sweep in `docs/speed.md` has the figures. For
+    /// many connections whose peers are slow, set less than the default: each of them holds that much.
+    #[must_use]
+    pub fn write_len(mut self, bytes: usize) -> Self {
+        self.writer.set_write_len(bytes);
         self
     }
 

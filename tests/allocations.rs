@@ -18,6 +18,7 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use testing::{KIB, MIB, Scripted, Step, wire};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, DuplexStream, duplex, sink};
 use tokio_util::codec::{Framed, FramedParts, FramedRead, FramedWrite};
+use wholeblock::internals::MAX_SPARE;
 use wholeblock::{
     BlockCodec, BlockError, BlockStream, BlockTransport, Exact, Framing, LengthField, LengthPrefix,
     Varint, recv_blocks, send_blocks,
@@ -31,7 +32,7 @@ macro_rules! rules {
     ($($rule:ident,)*) => { [$((stringify!($rule), $rule as fn())),*] };
 }
 
-const RULES: [(&str, fn()); 26] = rules![
+const RULES: [(&str, fn()); 27] = rules![
     no_allocation_per_lent_block_in_steady_state,
     no_allocation_per_block_of_recv_blocks_in_steady_state,
     no_allocation_per_owned_block_dropped_before_the_next_read,
@@ -43,6 +44,7 @@ const RULES: [(&str, fn()); 26] = rules![
     a_transport_that_idles_after_little_holds_no_more_than_after_bulk,
     no_allocation_per_sent_block_in_steady_state,
     no_allocation_per_block_that_is_fed_in_steady_state,
+    no_allocation_per_block_that_is_fed_in_steady_state_whatever_a_write_has,
     no_allocation_per_block_of_several_pieces_in_steady_state,
     a_kept_header_before_a_large_body_costs_no_copy_of_either,
     a_transport_that_was_never_used_holds_nothing,
@@ -513,6 +515,28 @@ fn no_allocation_per_block_that_is_fed_in_steady_state() {
     }
 }
 
+fn no_allocation_per_block_that_is_fed_in_steady_state_whatever_a_write_has() {
+    for write_len in [4 * KIB, 65_160, 128 * KIB, 4 * 65_482, 4 * MIB] {
+        for len in [64, 4_000] {
+            let block = vec![7; len];
+            let codec = BlockCodec::length_prefixed();
+            let mut transport = BlockTransport::new(sink(), codec).write_len(write_len);
+            let mut feed = |bytes: usize| {
+                for _ in 0..bytes / len {
+                    done(transport.feed(&block[..])).unwrap();
+                }
+                done(transport.flush()).unwrap();
+            };
+            feed(12 * write_len);
+            assert_eq!(
+                allocations(|| feed(12 * write_len)),
+                0,
+                "{write_len}, {len}"
+            );
+        }
+    }
+}
+
 fn no_allocation_per_block_of_several_pieces_in_steady_state() {
     for len in [0, 64, 4_095, 4_096, 51_200] {
         let (header, body) = ([7; 9], Bytes::from(vec![7; len]));
@@ -933,5 +957,5 @@ fn sender_that_has_copied_a_large_payload_gives_its_room_up_with_the_next_write(
     });
     let source = stream::iter(std::iter::once(large).chain(small));
     done(send_blocks(&mut transport, source)).unwrap();
-    assert!(most <= 128 * KIB + 1_100, "{most} bytes");
+    assert!(most <= MAX_SPARE + 1_100, "{most} bytes");
 }

@@ -393,6 +393,16 @@ impl<W: BlockSink, S> SendBlocks<'_, W, S> {
         self
     }
 
+    /// Sets how many bytes a full write has, as [`BlockTransport::write_len`] does. A `BlockTransport` keeps
+    /// it beyond the transfer.
+    ///
+    /// [`BlockTransport::write_len`]: crate::BlockTransport::write_len
+    pub fn write_len(mut self, bytes: usize) -> Self {
+        let (_, writer) = self.sink.write_parts(&mut self.writer);
+        writer.set_write_len(bytes);
+        self
+    }
+
     /// What has been handed to the transport so far: whole blocks only.
     #[must_use]
     pub fn stats(&self) -> TransferStats {

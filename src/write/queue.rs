@@ -4,6 +4,7 @@ use std::{
     collections::VecDeque,
     io::{self, IoSlice},
     mem,
+    ops::RangeInclusive,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -23,19 +24,19 @@ pub const CHAIN_THRESHOLD: usize = 4 * 1024;
 /// header, 20 of TCP header and 12 of TCP timestamps.
 const COMMON_MSS: usize = 1_500 - 20 - 20 - 12;
 
-/// Bytes in a full write, and so in the queue, but for what the last block goes beyond.
+/// Bytes in a full write, unless the caller has set another length, and so in the queue, but for what the
+/// last block goes beyond.
 ///
-/// A little less than Linux sends as two segments (64 KiB each, less headers: 65,483 bytes over
-/// loopback, 62,636 over an MTU of 9,000), for what a write has beyond whole segments is a segment
-/// and a wake-up of its own. One segment a write does as well for blocks of 64 bytes, and moves those
-/// of 1 KiB and more at about 0.9 of the rate over loopback. Four bring up to a tenth more, but then
-/// a sender that waits would hold twice as much.
-///
-/// And whole packets, for while Nagle's algorithm is on, a packet that is not full is held back
-/// until all before it are acknowledged. Over an MTU of 1,500 with Nagle on, writes of 60,816 bytes
-/// move blocks of 51,200 bytes four times as fast as writes of 60 KiB, which are 624 bytes longer,
-/// and blocks of 1 MiB twice as fast; with Nagle off, and over loopback, the two are alike.
-pub const FULL_WRITE: usize = 86 * COMMON_MSS;
+/// No length is best on all paths. TCP sends whole packets, at most 64 KiB of them at once, and a packet
+/// has 1,448 bytes over an MTU of 1,500, 8,948 over 9,000, and 65,483 over loopback. What a write has
+/// beyond whole packets is a short one, and wakes up the receiver once more. This length is nearly whole
+/// packets of each: 172, 27.8 and 3.8. Over loopback and both MTUs, with either socket option, with
+/// payloads in the cache and not, it has the highest of the lowest rates of all the constants that were
+/// tried. `docs/speed.md` has the sweeps, and says what would be a reason to change it.
+pub const FULL_WRITE: usize = 172 * COMMON_MSS;
+
+/// The lengths of a full write that can be set: from a few packets to what no path needs.
+pub const WRITE_LENS: RangeInclusive<usize> = 4 * 1024..=4 * 1024 * 1024;
 
 /// Bytes in the first write after a flush, if more blocks follow it: what `Framed` writes at once.
 /// The peer works on them while this end queues the rest of its answers. If the queue gathered a full
@@ -43,15 +44,19 @@ pub const FULL_WRITE: usize = 86 * COMMON_MSS;
 pub const FIRST_WRITE: usize = 8 * 1024;
 
 /// The part of each write by which the next one is longer, up to a full one: a quarter. A burst of
-/// answers of 32 KiB leaves in four writes, and a full write is reached after about 500 KiB.
+/// answers of 32 KiB leaves in four writes, and a full write is reached after about 1.2 MB.
 const RAMP: usize = 4;
 
 /// Slices in one vectored write: enough for all large pieces that fit one, and the bytes around them.
 pub const MAX_SLICES: usize = 2 * FULL_WRITE.div_ceil(CHAIN_THRESHOLD) + 1;
 
-/// The largest buffer that is left to others: what one that grows by doubling has, once it holds a
-/// full write and a small block.
-pub const MAX_SPARE: usize = FULL_WRITE.next_power_of_two();
+/// The largest buffer that is left to others, unless the caller has set another length of writes.
+pub const MAX_SPARE: usize = max_spare(FULL_WRITE);
+
+/// What a buffer that grows by doubling has, once it holds a full write and a small block.
+const fn max_spare(write_len: usize) -> usize {
+    (write_len + CHAIN_THRESHOLD).next_power_of_two()
+}
 
 /// Bytes that wait to be written: large pieces of payloads where they lie, everything else copied into
 /// one flat buffer.
@@ -76,7 +81,9 @@ pub(crate) struct WriteQueue {
     chained: VecDeque<Chained>,
     /// Bytes of these pieces.
     chained_len: usize,
-    /// Bytes from which on the queue is full: from [`FIRST_WRITE`] to [`FULL_WRITE`].
+    /// Bytes in a full write.
+    write_len: usize,
+    /// Bytes from which on the queue is full: from [`FIRST_WRITE`] to a full write.
     limit: usize,
 }
 
@@ -87,6 +94,7 @@ impl Default for WriteQueue {
             written: 0,
             chained: VecDeque::new(),
             chained_len: 0,
+            write_len: FULL_WRITE,
             limit: FIRST_WRITE,
         }
     }
@@ -100,6 +108,13 @@ struct Chained {
 }
 
 impl WriteQueue {
+    /// Sets how many bytes a full write has: the nearest of [`WRITE_LENS`].
+    pub(crate) fn set_write_len(&mut self, bytes: usize) {
+        let (least, most) = (*WRITE_LENS.start(), *WRITE_LENS.end());
+        self.write_len = bytes.clamp(least, most);
+        self.limit = self.limit.min(self.write_len);
+    }
+
     /// Bytes in the queue.
     #[inline]
     pub(crate) fn len(&self) -> usize {
@@ -209,7 +224,7 @@ impl WriteQueue {
         let io = Pin::new(io);
         let polled = if self.chained.is_empty() {
             let flat = &self.flat[self.written..];
-            io.poll_write(cx, &flat[..flat.len().min(self.write_len())])
+            io.poll_write(cx, &flat[..flat.len().min(self.write_len)])
         } else {
             let mut slices = [IoSlice::new(&[]); MAX_SLICES];
             io.poll_write_vectored(cx, self.slices(&mut slices))
@@ -217,7 +232,7 @@ impl WriteQueue {
         polled.map(|result| match result {
             Ok(0) => Err(io::ErrorKind::WriteZero.into()),
             Ok(bytes) => {
-                self.limit = FULL_WRITE.min(self.limit + bytes / RAMP);
+                self.limit = self.write_len.min(self.limit + bytes / RAMP);
                 self.advance(bytes);
                 record(bytes);
                 self.drop_written();
@@ -227,27 +242,9 @@ impl WriteQueue {
         })
     }
 
-    /// Bytes of the next write, if there are as many: a full write, or two or four where a large block
-    /// has brought so many into the queue that they cost no memory.
-    ///
-    /// With Nagle's algorithm on and an MTU of 9,000, no full write ends with a packet. What it has
-    /// beyond the last is sent alone as soon as the rest is acknowledged, and wakes up the receiver
-    /// once more. With half as many writes, blocks of 1 MiB go at 1.3 of the rate there, and at the
-    /// same elsewhere. Of the lengths tried for these, from 105 packets to 714, this one was good
-    /// everywhere: those that end a quarter or a third into a segment lose a fifth over loopback with
-    /// Nagle on, those of six segments and more as much over an MTU of 1,500 with it off. For blocks
-    /// of 4 MiB, four full writes at once bring a tenth to a fifth with Nagle off.
-    fn write_len(&self) -> usize {
-        match self.len() / FULL_WRITE {
-            16.. => 4 * FULL_WRITE,
-            2.. => 2 * FULL_WRITE,
-            _ => FULL_WRITE,
-        }
-    }
-
     /// The queue in wire order, as far as one write goes.
     fn slices<'s, 'q>(&'q self, slices: &'s mut [IoSlice<'q>]) -> &'s [IoSlice<'q>] {
-        let (mut count, mut left) = (0, self.write_len());
+        let (mut count, mut left) = (0, self.write_len);
         for piece in self.all() {
             let piece = &piece[..piece.len().min(left)];
             if count == slices.len() || left == 0 {
@@ -326,21 +323,22 @@ impl WriteQueue {
             self.flat = pool::WRITE.take_if(|_| true).unwrap_or_default();
         }
         let needed = self.flat.len() + payload_len;
-        if self.flat.capacity() > MAX_SPARE.max(2 * needed) {
-            self.flat.shrink_to(MAX_SPARE.max(needed));
+        let spare = max_spare(self.write_len);
+        if self.flat.capacity() > spare.max(2 * needed) {
+            self.flat.shrink_to(spare.max(needed));
         }
     }
 
     /// Returns an empty queue's buffer to the thread's pool, so that idle writers hold no memory. The
     /// next write is a [`FIRST_WRITE`] again.
     pub(crate) fn release(&mut self) {
-        self.limit = FIRST_WRITE;
+        self.limit = FIRST_WRITE.min(self.write_len);
         self.drop_written();
         // A block of thousands of pieces should not leave the memory for as many behind.
         self.chained.shrink_to(MAX_SLICES);
         if self.is_empty() && self.flat.capacity() > INITIAL_CAPACITY {
             let spare = mem::take(&mut self.flat);
-            if spare.capacity() <= MAX_SPARE {
+            if spare.capacity() <= max_spare(self.write_len) {
                 pool::WRITE.put(spare);
             }
         }
@@ -486,10 +484,7 @@ mod tests {
 
     #[test]
     fn a_write_takes_as_many_payloads_as_fit_and_the_bytes_around_them() {
-        for (last, expected) in [
-            (CHAIN_THRESHOLD, FULL_WRITE),
-            (16 * FULL_WRITE, 4 * FULL_WRITE),
-        ] {
+        for last in [CHAIN_THRESHOLD, 16 * FULL_WRITE] {
             let mut queue = WriteQueue::default();
             push(&mut queue, payload(0, CHAIN_THRESHOLD), true);
             queue.advance(CHAIN_THRESHOLD + 1); // all but a byte
@@ -500,7 +495,7 @@ mod tests {
             let mut slices = [IoSlice::new(&[]); MAX_SLICES];
             let slices = queue.slices(&mut slices);
             let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
-            assert_eq!(bytes, expected, "{} slices", slices.len());
+            assert_eq!(bytes, FULL_WRITE, "{} slices", slices.len());
         }
     }
 

@@ -26,6 +26,11 @@ pub(crate) struct BlockWriter {
 }
 
 impl BlockWriter {
+    /// Sets how many bytes a full write has, as far as [`WRITE_LENS`](super::WRITE_LENS) goes.
+    pub(crate) fn set_write_len(&mut self, bytes: usize) {
+        self.queue.set_write_len(bytes);
+    }
+
     /// Whether nothing waits to be written.
     pub(crate) fn is_empty(&self) -> bool {
         self.queue.is_empty()

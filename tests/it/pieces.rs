@@ -180,7 +180,7 @@ fn block_of_a_thousand_tiny_pieces_is_one_slice_and_one_of_a_thousand_large_ones
         let io = blocks.get_ref();
         assert!(io.written == one(&expected));
         assert!(io.gathered.iter().all(|(slices, _)| *slices <= MAX_SLICES));
-        let writes = io.written.len() / FULL_WRITE;
+        let writes = io.written.len().div_ceil(FULL_WRITE);
         assert!(io.gathered.len() <= writes, "{:?}", io.gathered);
     }
 }

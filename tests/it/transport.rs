@@ -266,31 +266,66 @@ fn blocks_that_are_fed_leave_in_full_writes() {
     }
 }
 
+/// Lengths of writes, those out of range with the length that is taken instead.
+const WRITE_LEN_SET: [(usize, usize); 7] = [
+    (0, 4 * KIB),
+    (4 * KIB, 4 * KIB),
+    (FIRST_WRITE - 1, FIRST_WRITE - 1),
+    (65_160, 65_160),
+    (FULL_WRITE, FULL_WRITE),
+    (4 * MIB, 4 * MIB),
+    (usize::MAX, 4 * MIB),
+];
+
 #[test]
-fn what_a_large_block_brings_leaves_in_longer_writes() {
-    let (one, two, four) = (FULL_WRITE, 2 * FULL_WRITE, 4 * FULL_WRITE);
-    for (len, writes) in [
-        (one, &[one, 4][..]),
-        (two - 5, &[one, one - 1]),
-        (two - 4, &[two]),
-        (
-            4 * four - 5,
-            &[two, two, two, two, two, two, two, one, one - 1],
-        ),
-        (4 * four, &[four, two, two, two, two, two, two, 4]),
-    ] {
+fn full_writes_are_as_long_as_was_set() {
+    for (set, len) in WRITE_LEN_SET {
         for vectored in [true, false] {
-            let mut io = Scripted::default();
-            io = io.vectored(vectored);
-            let mut transport = transport(io);
-            let block = Bytes::from(vec![7; len]);
+            let mut transport = transport(Scripted::default().vectored(vectored)).write_len(set);
+            let block = Bytes::from(vec![7; 2 * len]); // and its header
             ready(transport.send(block.clone())).unwrap();
             let io = transport.get_ref();
             let lens: Vec<_> = io.gathered.iter().map(|(_, bytes)| *bytes).collect();
-            assert_eq!(lens, writes, "{len}");
-            assert_eq!(io.written, wire(LengthPrefix::u32(), &[block]), "{len}");
+            assert_eq!(lens, [len, len, 4], "{set}");
+            assert!(io.written == wire(LengthPrefix::u32(), &[block]), "{set}");
         }
     }
+}
+
+#[test]
+fn what_is_queued_before_a_write_grows_up_to_the_length_that_was_set() {
+    for (set, len) in WRITE_LEN_SET {
+        let mut transport = transport(Scripted::default()).write_len(set);
+        for _ in 0..6 * len / KIB {
+            ready(transport.feed(vec![7; KIB - 4])).unwrap();
+            let queued = transport.queued();
+            assert!(queued < len + KIB, "{set}: {queued}");
+        }
+        let lens = transport.get_ref().gathered.iter().map(|(_, bytes)| *bytes);
+        assert_eq!(lens.clone().max(), Some(len), "{set}");
+        assert!(lens.clone().is_sorted(), "{set}");
+        // After a flush, the first write is short again.
+        ready(transport.flush()).unwrap();
+        let before = transport.get_ref().gathered.len();
+        while transport.get_ref().gathered.len() == before {
+            ready(transport.feed(vec![7; KIB - 4])).unwrap();
+        }
+        assert_eq!(
+            transport.get_ref().gathered[before].1,
+            len.min(FIRST_WRITE),
+            "{set}"
+        );
+    }
+}
+
+#[test]
+fn another_length_of_writes_applies_to_what_is_queued() {
+    let mut longer = transport(Scripted::default());
+    ready(longer.feed(vec![7; 20 * KIB])).unwrap();
+    let mut shorter = longer.write_len(5_000);
+    ready(shorter.flush()).unwrap();
+    let lens = shorter.get_ref().gathered.iter().map(|(_, bytes)| *bytes);
+    assert_eq!(lens.collect::<Vec<_>>(), [5_000, 5_000, 5_000, 5_000, 484]);
 }
 
 #[test]
@@ -379,9 +414,10 @@ fn a_transport_that_is_not_vectored_gets_what_is_fed_joined() {
     ready(transport.flush()).unwrap();
     let io = transport.get_ref();
     assert!(io.gathered.iter().all(|(slices, _)| *slices == 1));
+    let lens = io.gathered.iter().map(|(_, bytes)| *bytes);
     assert_eq!(
-        io.gathered.len(),
-        io.written.len().div_ceil(FULL_WRITE),
+        lens.collect::<Vec<_>>(),
+        [50_004, 75_015],
         "no write for a header alone"
     );
     assert_eq!(io.written, wire(LengthPrefix::u32(), &blocks));

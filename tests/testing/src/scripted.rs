@@ -230,19 +230,14 @@ impl Scripted {
     }
 
     /// Asserts that blocks of `len` bytes, each with a header of 4, left in writes that grew from the
-    /// first one up to full ones, except the last: in two full ones at once only if one block can have
-    /// brought as many.
+    /// first one up to full ones, except the last.
     pub fn assert_full_writes(&self, len: usize) {
         let (last, all_but_last) = self.gathered.split_last().unwrap();
         assert!(last.1 <= FULL_WRITE, "{len}: {last:?}");
         let mut least = FIRST_WRITE;
         for (slices, bytes) in all_but_last {
-            let two = len + 4 > FULL_WRITE && *bytes == 2 * FULL_WRITE;
             let grown = (least..least + len + 4).contains(bytes) && *bytes <= FULL_WRITE;
-            assert!(
-                two || grown || *bytes == FULL_WRITE,
-                "{len}: {bytes}, {least}"
-            );
+            assert!(grown || *bytes == FULL_WRITE, "{len}: {bytes}, {least}");
             assert!(*slices <= MAX_SLICES, "{len}: {slices}");
             least = FULL_WRITE.min(least + bytes / 4);
         }

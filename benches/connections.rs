@@ -108,6 +108,7 @@ fn load(blocks: u64) -> Load {
         prefixed: true,
         source: Source::Slices,
         blocks,
+        write_len: None,
     }
 }
 

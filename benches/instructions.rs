@@ -22,7 +22,10 @@ use std::{env, hint::black_box, time::Duration};
 use anyhow::{bail, ensure};
 use futures::{executor::block_on, sink};
 use support::{
-    contenders::{feed, receive, receive_batches, receive_counted, receive_lent, send_all},
+    contenders::{
+        feed, feed_own, receive, receive_batches, receive_counted, receive_lent, receive_own,
+        send_all,
+    },
     load::{Blocks, Load, Source},
 };
 use testing::Scripted;
@@ -37,7 +40,7 @@ const AT_ONCE: usize = 1_000;
 
 const MODES: &str = "memory, lent-next, lent-batch, transport-stream, framed-stream, \
                      framed-recv-blocks, \
-                     lengthdelimited-stream, source, empty-sink, send-blocks, transport-sink, \
+                     lengthdelimited-stream, source, empty-sink, send-blocks, transport-feed, transport-next, transport-sink, \
                      framed-sink, lengthdelimited-sink, timed-next, timed-batch, timed-stream, \
                      timed-sink, timed-send-blocks, field-next, field-batch, field-stream, \
                      field-sink";
@@ -55,6 +58,7 @@ fn main() -> anyhow::Result<()> {
         prefixed: true,
         source: Source::Slices,
         blocks,
+        write_len: None,
     };
     let ours = || BlockTransport::new(memory(load), BlockCodec::length_prefixed());
     // As SECURITY.md recommends. Nothing waits here, so no timer is ever set.
@@ -82,6 +86,8 @@ fn main() -> anyhow::Result<()> {
         "source" => Ok(look_at(source)),
         "empty-sink" => block_on(feed(sink::drain(), source)),
         "send-blocks" => block_on(send_all(ours(), source)),
+        "transport-feed" => block_on(feed_own(ours(), source)),
+        "transport-next" => block_on(receive_own(ours())),
         "transport-sink" => block_on(feed(ours(), source)),
         "framed-sink" => block_on(feed(framed(), source)),
         "lengthdelimited-sink" => block_on(feed(theirs(), source)),

@@ -26,6 +26,8 @@ pub(crate) struct Line {
     of_raw: Vec<f64>,
     /// The same over `LengthDelimitedCodec`'s.
     over_ld: Vec<f64>,
+    /// Processor time over its.
+    cpu_over_ld: Vec<f64>,
 }
 
 impl Figures {
@@ -39,10 +41,14 @@ impl Figures {
                 stats::ratios(&seconds(peer), &own)
             };
             let cpu: Option<Vec<f64>> = took.iter().map(|took| took.cpu).collect();
+            let ld = of(rounds, Contender::Ld).unwrap_or_default();
+            let ld_cpu: Option<Vec<f64>> = ld.iter().map(|took| took.cpu).collect();
+            let cpu_over_ld = cpu.as_ref().zip(ld_cpu);
             Line {
                 contender: *contender,
                 gb_per_s: load.gigabytes() / stats::median(&own),
                 ns_per_block: stats::median(&own) * 1e9 / load.blocks as f64,
+                cpu_over_ld: cpu_over_ld.map_or(vec![], |(own, ld)| stats::ratios(own, &ld)),
                 cpu_s_per_gb: cpu.map(|cpu| stats::median(&cpu) / load.gigabytes()),
                 of_raw: against(Contender::Raw),
                 over_ld: against(Contender::Ld),
@@ -75,7 +81,13 @@ pub(crate) fn report(results: &[Figures], args: &Args) {
             load.framing(),
             load.source.name()
         ));
-        println!("{}", summary(group).render(args.markdown));
+        println!("{}", summary(group, share_and_ratio).render(args.markdown));
+        args.title(&format!(
+            "{}, {}: CPU seconds a GB, of both ends (over LengthDelimitedCodec's)",
+            load.framing(),
+            load.source.name()
+        ));
+        println!("{}", summary(group, cpu_and_ratio).render(args.markdown));
     }
 }
 
@@ -117,19 +129,28 @@ fn table(figures: &Figures) -> Table {
     table
 }
 
+fn share_and_ratio(line: &Line) -> String {
+    format!(
+        "{} ({})",
+        two(line.of_raw()),
+        two(stats::median(&line.over_ld))
+    )
+}
+
+fn cpu_and_ratio(line: &Line) -> String {
+    let cpu = line.cpu_s_per_gb.unwrap_or(f64::NAN);
+    format!("{} ({})", two(cpu), two(stats::median(&line.cpu_over_ld)))
+}
+
 /// A row for each contender, a column for each size.
-fn summary(group: &[Figures]) -> Table {
+fn summary(group: &[Figures], cell: impl Fn(&Line) -> String) -> Table {
     let sizes = group.iter().map(|figures| stats::bytes(figures.load.size));
     let heading: Vec<_> = ["contender".to_owned()].into_iter().chain(sizes).collect();
     let heading: Vec<_> = heading.iter().map(String::as_str).collect();
     let mut table = Table::new(1, &heading);
     // The lines of all loads are of the same contenders in the same order.
     for (index, line) in group[0].lines.iter().enumerate() {
-        let cells = group.iter().map(|figures| {
-            let line = &figures.lines[index];
-            let over_ld = stats::median(&line.over_ld);
-            format!("{} ({})", two(line.of_raw()), two(over_ld))
-        });
+        let cells = group.iter().map(|figures| cell(&figures.lines[index]));
         let name = line.contender.name().to_owned();
         table.row([name].into_iter().chain(cells).collect());
     }

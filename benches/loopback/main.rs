@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo bench -p benches --bench loopback
-//! cargo bench -p benches --bench loopback -- --source both --nodelay off
+//! cargo bench -p benches --bench loopback -- --source all --nodelay off
 //! cargo bench -p benches --bench loopback -- --via veth:1500
 //! cargo bench -p benches --bench loopback -- --plot docs/throughput.svg --markdown
 //! cargo bench -p benches --bench loopback -- --sizes 4MiB,16MiB,256MiB --peak
@@ -20,7 +20,10 @@
 //! | the same, `tokio-8k`     | tokio's socket, `Framed`'s writes  | `read_exact` of many blocks |
 //! | `ld`, `ld-64k`           | `LengthDelimitedCodec` in `Framed`: `feed`, `close` | `next`     |
 //! | `framed`, `framed-64k`   | `BlockCodec` in `Framed`: `feed`, `close`           | `next`     |
+//! | `by-hand`                | `BufWriter` of 64 KiB, `write_u32` | `BufReader`, `read_exact`   |
 //! | `transport`              | `BlockTransport`: `feed`, `close`  | `next`                      |
+//! | `transport-sink`         | the same as a `Sink`               | the same as a `Stream`      |
+//! | `transport-timeouts`     | `transport` with a write timeout   | with both read timeouts     |
 //! | `helpers`                | `send_blocks` on a `Framed`        | `recv_blocks` on a `Framed` |
 //! | `recv`, `recv-batch`     | `send_blocks` on a `BlockTransport`| `recv`, `recv_batch`        |
 //!
@@ -33,11 +36,22 @@
 //! its own. What a `Framed` is fed leaves when tokio-util's 8 KiB are reached, and with `ld-64k` and
 //! `framed-64k` 64 KiB. Bare loops that write as much as a `Framed` at a time are `tokio-8k`.
 //!
+//! `--source` is where blocks come from: slices of a buffer of 64 KiB, one block again and again (`hot`, as a
+//! broadcast), slices of a buffer that no cache holds (`cold`), or a `fresh` `Vec` each.
+//!
 //! Contenders take turns, another one first in each round, after a round to warm up. The tables
 //! have medians over the rounds; a share is the median of the shares within each round.
 //!
 //! With `--via veth:MTU`, the ends are in network namespaces of their own, joined by a pair of
 //! virtual Ethernet devices, so that TCP's segments are as long as over a network of that MTU.
+//!
+//! With `--sweep`, `BlockTransport` and `send_blocks` are measured with each of these lengths of writes,
+//! over all links, both options and payloads in the cache and not, and the last tables have the worst of
+//! all. `path` is the length that a path takes at once, `2path` twice that, `default` the default:
+//!
+//! ```text
+//! cargo bench -p benches --bench loopback -- --sweep default,path,4path,65160 --rounds 5 --mib 96 --sizes 64,1024,51200,1MiB,16MiB
+//! ```
 //!
 //! With `--peak`, every measurement is made in a process of its own, and the table has the most
 //! memory that it ever had resident: both ends, and the source.
@@ -59,6 +73,7 @@ use support::{
 use crate::{
     figures::Figures,
     link::{Link, Via},
+    sweep::Length,
 };
 
 mod ends;
@@ -66,6 +81,7 @@ mod figures;
 mod link;
 mod peak;
 mod plot;
+mod sweep;
 mod trips;
 mod veth;
 
@@ -90,12 +106,20 @@ struct Args {
     /// The contenders; all unless told.
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Contender>,
+    /// Bytes that a BlockTransport writes at once; its default unless told.
+    #[arg(long, value_name = "BYTES", value_parser = parse_size)]
+    write_len: Option<usize>,
     /// Whether TCP_NODELAY is set at both ends: on or off.
     #[arg(long, default_value = "on", action = ArgAction::Set, value_parser = parse_switch)]
     nodelay: bool,
     /// The way from end to end: loopback or veth:MTU, the latter as root on Linux.
     #[arg(long, default_value = "loopback", value_parser = Via::parse)]
     via: Via,
+    /// Measure these lengths of a write over all links, options and sources instead: default, path,
+    /// 2path, 65160.
+    #[arg(long, value_name = "LENGTHS", value_delimiter = ',', value_parser = Length::parse,
+          conflicts_with_all = ["plot", "trips", "peak"])]
+    sweep: Vec<Length>,
     /// Measure so many round trips of one block instead.
     #[arg(long, conflicts_with = "plot")]
     trips: Option<u64>,
@@ -128,8 +152,22 @@ enum Framings {
 enum Sources {
     #[default]
     Slices,
+    Hot,
+    Cold,
     Fresh,
-    Both,
+    All,
+}
+
+impl Sources {
+    fn sources(self) -> &'static [Source] {
+        match self {
+            Self::Slices => &[Source::Slices],
+            Self::Hot => &[Source::Hot],
+            Self::Cold => &[Source::Cold],
+            Self::Fresh => &[Source::Fresh],
+            Self::All => Source::value_variants(),
+        }
+    }
 }
 
 fn parse_switch(text: &str) -> Result<bool, String> {
@@ -158,27 +196,28 @@ fn parse_size(text: &str) -> Result<usize, String> {
     }
 }
 
+/// Blocks of `size` bytes in a measurement.
+fn blocks(mib: usize, size: usize) -> u64 {
+    ((mib << 20) / size).max(3) as u64
+}
+
 impl Args {
     /// What is to be measured; loads of one source and framing lie together.
     fn loads(&self) -> Vec<Load> {
-        let sources: &[Source] = match self.source {
-            Sources::Slices => &[Source::Slices],
-            Sources::Fresh => &[Source::Fresh],
-            Sources::Both => &[Source::Slices, Source::Fresh],
-        };
         let framings: &[bool] = match self.framing {
             Framings::Exact => &[false],
             Framings::Prefixed => &[true],
             Framings::Both => &[false, true],
         };
         let mut loads = Vec::new();
-        for &source in sources {
+        for &source in self.source.sources() {
             for &prefixed in framings {
                 loads.extend(self.sizes.iter().map(|&size| Load {
                     size,
                     prefixed,
                     source,
-                    blocks: ((self.mib << 20) / size).max(3) as u64,
+                    blocks: blocks(self.mib, size),
+                    write_len: self.write_len,
                 }));
             }
         }
@@ -213,6 +252,9 @@ fn main() -> anyhow::Result<()> {
     if let Some(why) = args.via.missing() {
         println!("{} left out: {why}", args.via.name());
         return Ok(());
+    }
+    if !args.sweep.is_empty() {
+        return sweep::measure(&args, &args.sweep);
     }
     if args.peak && args.child.is_none() {
         return peak::measure(&args);

@@ -21,16 +21,20 @@ const PANEL_HEIGHT: u32 = 360;
 const LEGEND_LEFT: i32 = 790;
 
 /// Of the bars, in the order of the contenders without the raw limit.
-const COLOURS: [RGBColor; 9] = [
+const COLOURS: [RGBColor; 13] = [
     RGBColor(168, 174, 182),
     RGBColor(204, 208, 213),
+    RGBColor(128, 128, 128),
     RGBColor(224, 138, 60),
     RGBColor(240, 190, 140),
     RGBColor(158, 202, 225),
     RGBColor(198, 219, 239),
+    RGBColor(188, 189, 220),
     RGBColor(107, 174, 214),
     RGBColor(66, 146, 198),
-    RGBColor(8, 69, 148),
+    RGBColor(33, 113, 181),
+    RGBColor(8, 81, 156),
+    RGBColor(8, 48, 107),
 ];
 
 /// None for the raw limit, which is a line and no bar.

@@ -87,12 +87,12 @@ struct Args {
     /// Numbers of connections.
     #[arg(long, value_delimiter = ',', default_value = "1", value_parser = run::parse_count)]
     connections: Vec<usize>,
-    /// The contenders: ld, ld-64k, framed, framed-64k, transport. ld takes part in any case.
+    /// The contenders: ld, ld-64k, framed, framed-64k, transport, transport-timeouts. ld takes part in any case.
     #[arg(
         long,
         value_enum,
         value_delimiter = ',',
-        default_value = "ld,framed,transport"
+        default_value = "ld,framed,transport,transport-timeouts"
     )]
     only: Vec<Contender>,
     /// How long ld's turn takes; the others move as many requests.
@@ -102,7 +102,7 @@ struct Args {
     #[arg(long, default_value = "2", value_parser = clap::value_parser!(u64).range(1..=2))]
     threads: u64,
     /// Where the clients' payloads come from: slices of a shared buffer, or a fresh Vec each.
-    #[arg(long, value_enum, default_value = "slices")]
+    #[arg(long, default_value = "slices", value_parser = parse_source)]
     source: Source,
     /// Whether TCP_NODELAY is set at both ends: on or off.
     #[arg(long, default_value = "on", action = ArgAction::Set, value_parser = parse_switch)]
@@ -120,6 +120,15 @@ fn parse_switch(text: &str) -> Result<bool, String> {
         "on" => Ok(true),
         "off" => Ok(false),
         _ => Err("neither on nor off".to_owned()),
+    }
+}
+
+/// The others have one payload, or more than the numbers of those in flight.
+fn parse_source(text: &str) -> Result<Source, String> {
+    match text {
+        "slices" => Ok(Source::Slices),
+        "fresh" => Ok(Source::Fresh),
+        _ => Err("neither slices nor fresh".to_owned()),
     }
 }
 

@@ -40,8 +40,8 @@ impl Payloads {
         let start = self.number(n) as usize * self.size;
         let place = start..start + self.size;
         match self.source {
-            Source::Slices => self.shared.slice(place),
             Source::Fresh => Bytes::from(self.shared[place].to_vec()),
+            _ => self.shared.slice(place),
         }
     }
 

@@ -6,7 +6,7 @@ use anyhow::bail;
 use clap::ValueEnum;
 use futures::FutureExt;
 use support::{
-    contenders::{Contender, Failure, Peer, Running, framed_64k},
+    contenders::{Contender, Failure, Peer, Running, framed_64k, with_timeouts},
     load::{Load, Source},
 };
 use tokio::net::TcpStream;
@@ -69,6 +69,9 @@ impl Job {
             Contender::Transport => {
                 self.run_over(requests, |io| BlockTransport::new(io, codec.clone()))
             }
+            Contender::TransportTimeouts => self.run_over(requests, |io| {
+                with_timeouts(BlockTransport::new(io, codec.clone()))
+            }),
             other => bail!("{} is not a Sink and a Stream", other.name()),
         }
     }
@@ -95,6 +98,7 @@ impl Job {
             prefixed: true,
             source: self.source,
             blocks: 1,
+            write_len: None,
         }
     }
 

@@ -2,7 +2,13 @@
 //!
 //! To add one: a variant, its name, and its arm in `Contender::run_with`.
 
-use std::{error::Error, hint::black_box, sync::mpsc::Sender, time::Instant};
+use std::{
+    error::Error,
+    fmt,
+    hint::black_box,
+    sync::mpsc::Sender,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context;
 use bytes::{Bytes, BytesMut};
@@ -13,6 +19,7 @@ use tokio_util::codec::Framed;
 use wholeblock::{BlockCodec, BlockTransport, Exact, Framing, recv_blocks, send_blocks};
 
 use super::{
+    by_hand,
     load::{Blocks, Load},
     raw::{self, Writes},
 };
@@ -28,6 +35,8 @@ pub enum Contender {
     /// What `Framed` could reach with the writes that it makes, if all else cost nothing.
     #[value(name = "tokio-8k")]
     Tokio8k,
+    /// What is written by hand where there is no codec.
+    ByHand,
     Ld,
     #[value(name = "ld-64k")]
     Ld64k,
@@ -37,6 +46,10 @@ pub enum Contender {
     /// `send_blocks` and `recv_blocks` on a `Framed`.
     Helpers,
     Transport,
+    /// The same by the traits that it shares with `Framed`.
+    TransportSink,
+    /// As [`Transport`](Self::Transport), with all the timeouts that its documentation recommends.
+    TransportTimeouts,
     Recv,
     RecvBatch,
 }
@@ -47,12 +60,15 @@ impl Contender {
             Self::Raw | Self::RawVectored => "raw limit",
             Self::Tokio => "tokio raw",
             Self::Tokio8k => "tokio raw, 8 KiB",
+            Self::ByHand => "by hand, BufWriter and BufReader",
             Self::Ld => "LengthDelimitedCodec",
             Self::Ld64k => "LengthDelimitedCodec, 64 KiB",
             Self::Framed => "Framed",
             Self::Framed64k => "Framed, 64 KiB",
             Self::Helpers => "send_blocks, recv_blocks on Framed",
             Self::Transport => "BlockTransport",
+            Self::TransportSink => "BlockTransport, Sink and Stream",
+            Self::TransportTimeouts => "BlockTransport, timeouts",
             Self::Recv => "send_blocks, recv",
             Self::RecvBatch => "send_blocks, recv_batch",
         }
@@ -78,15 +94,32 @@ impl Contender {
             Self::RawVectored => raw::run(task, io, load, Writes::Vectored),
             Self::Tokio => raw::run(task, io, load, Writes::for_size(load.size)),
             Self::Tokio8k => raw::run(task, io, load, Writes::as_framed(&load)),
+            Self::ByHand => by_hand::run(task, io, load),
             Self::Ld => sink_stream(task, Framed::new(io, load.length_delimited())),
             Self::Ld64k => sink_stream(task, framed_64k(io, load.length_delimited())),
             Self::Framed => sink_stream(task, Framed::new(io, codec)),
             Self::Framed64k => sink_stream(task, framed_64k(io, codec)),
             Self::Helpers => helpers(task, Framed::new(io, codec)),
-            Self::Transport => sink_stream(task, BlockTransport::new(io, codec)),
-            Self::Recv => lent(task, BlockTransport::new(io, codec), false),
-            Self::RecvBatch => lent(task, BlockTransport::new(io, codec), true),
+            Self::Transport => owned(task, transport(io, codec, &load)),
+            Self::TransportSink => sink_stream(task, transport(io, codec, &load)),
+            Self::TransportTimeouts => owned(task, with_timeouts(transport(io, codec, &load))),
+            Self::Recv => lent(task, transport(io, codec, &load), false),
+            Self::RecvBatch => lent(task, transport(io, codec, &load), true),
         }
+    }
+}
+
+impl fmt::Display for Contender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+fn transport<T: Io, F: Form>(io: T, codec: BlockCodec<F>, load: &Load) -> BlockTransport<T, F> {
+    let transport = BlockTransport::new(io, codec);
+    match load.write_len {
+        Some(bytes) => transport.write_len(bytes),
+        None => transport,
     }
 }
 
@@ -95,6 +128,14 @@ pub fn framed_64k<T: Io, C>(io: T, codec: C) -> Framed<T, C> {
     let mut framed = Framed::new(io, codec);
     framed.set_backpressure_boundary(64 * 1024);
     framed
+}
+
+/// The same with all the timeouts that its documentation recommends.
+pub fn with_timeouts<T: Io, F: Form>(transport: BlockTransport<T, F>) -> BlockTransport<T, F> {
+    transport
+        .stall_timeout(Duration::from_secs(60))
+        .block_deadline(Duration::from_secs(10))
+        .write_timeout(Duration::from_secs(60))
 }
 
 /// What one end of a connection does.
@@ -206,6 +247,34 @@ pub fn micros_since(started: Instant) -> f64 {
 
 /// The transport whose blocks are lent.
 type Ours<T, F> = BlockTransport<T, F>;
+
+/// The transport's own `feed` and `next`.
+fn owned<F: Form>(task: Task, transport: Ours<impl Io, F>) -> Running {
+    match task {
+        Task::Send(source) => Box::pin(feed_own(transport, source)),
+        Task::Receive => Box::pin(receive_own(transport)),
+        task => sink_stream(task, transport),
+    }
+}
+
+pub async fn feed_own<F: Form>(mut transport: Ours<impl Io, F>, source: Blocks) -> Moved {
+    let mut sent = 0;
+    for block in source {
+        transport.feed(block).await?;
+        sent += 1;
+    }
+    transport.close().await?;
+    Ok(sent)
+}
+
+pub async fn receive_own<F: Form>(mut transport: Ours<impl Io, F>) -> Moved {
+    let mut seen = 0;
+    while let Some(block) = transport.next().await {
+        black_box(&block?[..]);
+        seen += 1;
+    }
+    Ok(seen)
+}
 
 /// `send_blocks`, and blocks lent by the transport, one by one or in batches. A block that is alone is
 /// left to the sink and the stream: a second caller of `recv` would keep it from being inlined into

@@ -1,6 +1,6 @@
 //! What one measurement moves, and where the blocks come from.
 
-use std::hint::black_box;
+use std::{hint::black_box, sync::OnceLock};
 
 use bytes::Bytes;
 use clap::ValueEnum;
@@ -12,6 +12,10 @@ use wholeblock::{ConfigError, Framing, LengthPrefix};
 pub enum Source {
     /// Slices of one shared, reference-counted buffer.
     Slices,
+    /// One block again and again, as a broadcast sends it.
+    Hot,
+    /// Slices of a buffer that no cache holds.
+    Cold,
     /// A fresh `Vec` for each block, into which its bytes are copied.
     Fresh,
 }
@@ -20,6 +24,8 @@ impl Source {
     pub fn name(self) -> &'static str {
         match self {
             Self::Slices => "slices of a shared buffer",
+            Self::Hot => "one block again and again",
+            Self::Cold => "slices of a large buffer",
             Self::Fresh => "a fresh Vec a block",
         }
     }
@@ -33,6 +39,8 @@ pub struct Load {
     pub prefixed: bool,
     pub source: Source,
     pub blocks: u64,
+    /// Bytes that a `BlockTransport` writes at once; its default if none.
+    pub write_len: Option<usize>,
 }
 
 impl Load {
@@ -72,10 +80,15 @@ impl Load {
 
     /// The blocks to be sent.
     pub fn source(&self) -> Blocks {
-        let whole = (SHARED / self.size).max(1) * self.size;
+        let whole = |len: usize| (len / self.size).max(1) * self.size;
+        let shared = match self.source {
+            Source::Slices | Source::Fresh => vec![PAYLOAD; whole(SHARED)].into(),
+            Source::Hot => vec![PAYLOAD; self.size].into(),
+            Source::Cold => cold().slice(..whole(COLD)),
+        };
         // Sliced, so that it is counted from the first block on: a `Bytes` just made of a `Vec` has
         // no count yet. The compiler is not to see which of the two it is.
-        let shared = black_box(Bytes::from(vec![PAYLOAD; whole]).slice(..));
+        let shared = black_box(Bytes::slice(&shared, ..));
         Blocks {
             shared,
             at: 0,
@@ -107,6 +120,16 @@ pub const PAYLOAD: u8 = b'a';
 /// holds, so that a sender that reads payloads pays for it, and less than the second.
 pub const SHARED: usize = 64 * 1024;
 
+/// The same for [`Source::Cold`]: more than the caches hold.
+pub const COLD: usize = 256 << 20;
+
+/// Made once: to write it takes as long as a measurement.
+fn cold() -> Bytes {
+    static COLD_BUFFER: OnceLock<Bytes> = OnceLock::new();
+    let buffer = COLD_BUFFER.get_or_init(|| vec![PAYLOAD; COLD].into());
+    buffer.clone()
+}
+
 /// A sender's source of blocks.
 #[derive(Debug)]
 pub struct Blocks {
@@ -130,8 +153,8 @@ impl Iterator for Blocks {
         let block = self.at..self.at + self.load.size;
         self.at = block.end % self.shared.len();
         Some(match self.load.source {
-            Source::Slices => self.shared.slice(block),
             Source::Fresh => Bytes::from(self.shared[block].to_vec()),
+            _ => self.shared.slice(block),
         })
     }
 }

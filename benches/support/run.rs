@@ -1,6 +1,6 @@
 //! When a benchmark runs, and in which order.
 
-use std::env;
+use std::{env, fmt::Display};
 
 use anyhow::Context;
 use clap::ValueEnum;
@@ -36,22 +36,22 @@ pub fn contenders(only: &[Contender]) -> Vec<Contender> {
 }
 
 /// What each contender took, round by round, in the order of the contenders.
-pub type Rounds<M> = Vec<(Contender, Vec<M>)>;
+pub type Rounds<M, C = Contender> = Vec<(C, Vec<M>)>;
 
 /// The order of all measurements: contenders take turns, another one first in each round, so that
 /// a machine that is slow for a while is slow for all of them. One more round comes first, to warm
 /// up, and does not count.
 #[derive(Debug)]
-pub struct Schedule {
-    contenders: Vec<Contender>,
+pub struct Schedule<C = Contender> {
+    contenders: Vec<C>,
     rounds: usize,
     /// On a terminal only, and drawn between two measurements, never while one is under way.
     progress: ProgressBar,
 }
 
-impl Schedule {
+impl<C: Copy + Display> Schedule<C> {
     /// For `loads` calls of [`measure`](Self::measure).
-    pub fn new(contenders: Vec<Contender>, rounds: usize, loads: usize) -> Self {
+    pub fn new(contenders: Vec<C>, rounds: usize, loads: usize) -> Self {
         let template = "{bar:30} {pos}/{len} [{elapsed} of {duration}] {msg}";
         let style = ProgressStyle::with_template(template).expect("a template without mistakes");
         let steps = contenders.len() * (1 + rounds) * loads;
@@ -65,15 +65,15 @@ impl Schedule {
     pub fn measure<M>(
         &self,
         load: &str,
-        measure: impl Fn(Contender) -> anyhow::Result<M>,
-    ) -> anyhow::Result<Rounds<M>> {
-        let mut took: Rounds<M> = Vec::new();
+        measure: impl Fn(C) -> anyhow::Result<M>,
+    ) -> anyhow::Result<Rounds<M, C>> {
+        let mut took: Rounds<M, C> = Vec::new();
         took.extend(self.contenders.iter().map(|&contender| (contender, vec![])));
         let count = took.len();
         for round in 0..=self.rounds {
             for turn in 0..count {
                 let (contender, measured) = &mut took[(round + turn) % count];
-                let message = format!("{load}, {}", contender.name());
+                let message = format!("{load}, {contender}");
                 self.progress.set_message(message.clone());
                 let one = measure(*contender).context(message)?;
                 if round > 0 {
@@ -91,7 +91,7 @@ impl Schedule {
 }
 
 /// What `contender` took, if it took part.
-pub fn of<M>(rounds: &Rounds<M>, contender: Contender) -> Option<&[M]> {
+pub fn of<M, C: PartialEq>(rounds: &Rounds<M, C>, contender: C) -> Option<&[M]> {
     let found = rounds.iter().find(|(name, _)| *name == contender);
     found.map(|(_, measured)| &measured[..])
 }

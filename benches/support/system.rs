@@ -1,5 +1,20 @@
 //! What the operating system says about this process, where it says so.
 
+use std::{io, net::TcpStream};
+
+/// Bytes that are best written to `socket` at once: as many whole packets of its path as the system
+/// sends in one piece, which are 64 KiB on Linux.
+#[cfg(unix)]
+pub fn path_write_len(socket: &TcpStream) -> io::Result<usize> {
+    let packet = socket2::SockRef::from(socket).tcp_mss()?.max(1) as usize;
+    Ok((65_535 / packet).max(1) * packet)
+}
+
+#[cfg(not(unix))]
+pub fn path_write_len(_socket: &TcpStream) -> io::Result<usize> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// Seconds that all threads of this process have spent computing, in the kernel too.
 #[cfg(unix)]
 pub fn cpu_seconds() -> Option<f64> {

@@ -17,7 +17,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::{BoxError, Service, ServiceExt};
 use wholeblock::{BlockCodec, BlockError, BlockTransport, LengthPrefix, send_blocks};
 
-use crate::requests::refusal;
+use crate::{over::BoxIo, requests::refusal};
 
 /// Bytes of the longest request. No answer is longer, but for a few words.
 pub(crate) const MAX_REQUEST: usize = 1 << 20;
@@ -56,22 +56,25 @@ pub(crate) fn codec() -> BlockCodec<LengthPrefix> {
 
 /// Answers the requests that come from `io` until the client ends them, breaks off, or is too slow,
 /// or until `stop`. In any case, requests that were begun before are answered.
-pub(crate) async fn serve<T, S>(
-    io: T,
+pub(crate) async fn serve<S>(
+    io: BoxIo,
     service: S,
     limits: Limits,
     stop: &CancellationToken,
 ) -> Served
 where
-    T: AsyncRead + AsyncWrite,
     S: Service<BytesMut, Response = Bytes, Error = BoxError> + Clone,
 {
+    let write_len = io.write_len();
     // Halves, so that requests are read while answers wait to be written.
     let (read, write) = io::split(io);
     let mut requests = BlockTransport::new(read, codec())
         .stall_timeout(limits.stall_timeout)
         .block_deadline(limits.block_deadline);
     let mut answers = BlockTransport::new(write, codec());
+    if let Some(bytes) = write_len {
+        answers = answers.write_len(bytes);
+    }
 
     let in_flight = TaskTracker::new();
     let mut end = Ok(());

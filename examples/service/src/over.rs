@@ -47,9 +47,34 @@ impl fmt::Display for Over {
     }
 }
 
-pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {
+    /// Bytes that are best written at once, if that is known.
+    fn write_len(&self) -> Option<usize> {
+        None
+    }
+}
 
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+impl Io for TcpStream {
+    /// Four times as many whole packets as Linux sends at once, which are 64 KiB.
+    #[cfg(unix)]
+    fn write_len(&self) -> Option<usize> {
+        let packet = socket2::SockRef::from(self).tcp_mss().ok()?.max(1) as usize;
+        Some(4 * packet * (65_535 / packet).max(1))
+    }
+}
+
+/// TLS has records of its own, whose length is no packet's.
+#[cfg(unix)]
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for tokio_rustls::server::TlsStream<T> {}
+#[cfg(unix)]
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for tokio_rustls::client::TlsStream<T> {}
+
+#[cfg(unix)]
+impl Io for tokio::net::UnixStream {}
+#[cfg(windows)]
+impl Io for tokio::net::windows::named_pipe::NamedPipeServer {}
+#[cfg(windows)]
+impl Io for tokio::net::windows::named_pipe::NamedPipeClient {}
 
 /// A connection of any kind.
 pub(crate) type BoxIo = Box<dyn Io>;

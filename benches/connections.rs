@@ -1,20 +1,24 @@
-//! Many connections over 127.0.0.1 on one runtime of two workers: throughput, and idle memory.
+//! Many connections over 127.0.0.1 on one runtime of two workers: throughput, requests, idle memory.
 //!
 //! ```text
 //! cargo bench -p benches --bench connections
 //! cargo bench -p benches --bench connections -- --counts 1,10,100,1000 --rounds 9 --only ld,recv
+//! cargo bench -p benches --bench connections -- --counts 1000 --size 64 --idle 10000
 //! ```
 //!
-//! Prints two tables, of the contenders of `loopback` that use tokio:
+//! Prints three tables, of the contenders of `loopback` that use tokio:
 //!
-//! 1. Throughput of 1 KiB blocks one way, all connections together: a fixed number of bytes,
-//!    whatever the number of connections, from the start until the last receiver has seen its end.
-//!    Medians over the rounds, and the median ratio to `LengthDelimitedCodec`'s in the same round.
-//! 2. Heap bytes of one idle connection's receiving end, its task included: when it has been polled
+//! 1. Throughput of blocks one way, all connections together: a fixed number of bytes, whatever the
+//!    number of connections, from the start until the last receiver has seen its end. Medians over the
+//!    rounds, and the median ratio to `LengthDelimitedCodec`'s in the same round.
+//! 2. Requests of one block, each answered by the same block, one in flight on each connection: how many
+//!    a second on all of them together.
+//! 3. Heap bytes of one idle connection's receiving end, its task included: when it has been polled
 //!    once and nothing has come, and when it has received 256 blocks of 1 KiB and waits again.
 
 use std::{
     alloc::System,
+    sync::mpsc,
     time::{Duration, Instant},
 };
 
@@ -41,14 +45,10 @@ use tokio::{
 #[global_allocator]
 static HEAP: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-const SIZE: usize = 1024;
-
-/// Connections whose memory is measured: enough that what else the process holds does not show.
-const IDLE: usize = 1000;
-
-/// Blocks that a connection has received before it is called idle again: enough to have grown
+/// Blocks of this length that a connection has received before it is called idle again: enough to have grown
 /// whatever buffer grows.
 const TRAFFIC: u64 = 256;
+const TRAFFIC_SIZE: usize = 1024;
 
 /// Descriptors that a process has open beside its connections, with room to spare.
 const OTHER_FILES: usize = 64;
@@ -66,6 +66,15 @@ struct Args {
     /// Payload bytes of a measurement in MiB, all connections together.
     #[arg(long, default_value = "2048", value_parser = run::parse_count)]
     mib: usize,
+    /// Requests of a measurement, all connections together.
+    #[arg(long, default_value = "200000", value_parser = run::parse_count)]
+    requests: usize,
+    /// Payload bytes of a block, and of a request and its answer.
+    #[arg(long, default_value = "1024", value_parser = run::parse_count)]
+    size: usize,
+    /// Connections whose memory is measured: enough that what else the process holds does not show.
+    #[arg(long, default_value = "1000", value_parser = run::parse_count)]
+    idle: usize,
     /// The contenders; all that use tokio unless told.
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Contender>,
@@ -82,7 +91,7 @@ fn main() -> anyhow::Result<()> {
     let most = args
         .counts
         .iter()
-        .fold(IDLE, |most, &count| most.max(count));
+        .fold(args.idle, |most, &count| most.max(count));
     // Both ends of each are in this process.
     let needed = (2 * most + OTHER_FILES) as u64;
     ensure!(
@@ -92,7 +101,8 @@ fn main() -> anyhow::Result<()> {
     let mut contenders = run::contenders(&args.only);
     contenders.retain(|contender| !contender.is_blocking());
     throughput(&args, &contenders)?;
-    idle_memory(&contenders)
+    requests(&args, &contenders)?;
+    idle_memory(&contenders, args.idle)
 }
 
 fn runtime() -> std::io::Result<Runtime> {
@@ -102,9 +112,9 @@ fn runtime() -> std::io::Result<Runtime> {
         .build()
 }
 
-fn load(blocks: u64) -> Load {
+fn load(size: usize, blocks: u64) -> Load {
     Load {
-        size: SIZE,
+        size,
         prefixed: true,
         source: Source::Slices,
         blocks,
@@ -122,7 +132,10 @@ fn throughput(args: &Args, contenders: &[Contender]) -> anyhow::Result<()> {
     ];
     let mut table = Table::new(2, &heading);
     for &count in &args.counts {
-        let load = load(((args.mib << 20) / (SIZE * count)).max(1) as u64);
+        let load = load(
+            args.size,
+            ((args.mib << 20) / (args.size * count)).max(1) as u64,
+        );
         let gigabytes = load.gigabytes() * count as f64;
         let rounds = schedule.measure(&format!("{count} connections"), |contender| {
             let took = runtime()?.block_on(one_way(contender, count, load))?;
@@ -142,10 +155,46 @@ fn throughput(args: &Args, contenders: &[Contender]) -> anyhow::Result<()> {
     println!(
         "{} blocks one way, length-prefixed, {}, TCP_NODELAY on; {} MiB altogether, medians of {} \
          rounds after one to warm up\n",
-        stats::bytes(SIZE),
+        stats::bytes(args.size),
         Source::Slices.name(),
         args.mib,
         args.rounds
+    );
+    println!("{}", table.render(false));
+    Ok(())
+}
+
+fn requests(args: &Args, contenders: &[Contender]) -> anyhow::Result<()> {
+    let schedule = Schedule::new(contenders.to_vec(), args.rounds, args.counts.len());
+    let heading = [
+        "connections",
+        "contender",
+        "/s",
+        "over LengthDelimitedCodec",
+    ];
+    let mut table = Table::new(2, &heading);
+    for &count in &args.counts {
+        let load = load(args.size, (args.requests / count).max(1) as u64);
+        let all = load.blocks as f64 * count as f64;
+        let rounds = schedule.measure(&format!("{count} connections"), |contender| {
+            let took = runtime()?.block_on(there_and_back(contender, count, load))?;
+            Ok(all / took.as_secs_f64())
+        })?;
+        let ld = of(&rounds, Contender::Ld).unwrap_or_default();
+        for (contender, rates) in &rounds {
+            table.row(vec![
+                stats::grouped(count),
+                contender.name().to_owned(),
+                stats::grouped(stats::median(rates).round() as usize),
+                decimals(stats::median(&stats::ratios(rates, ld)), 2),
+            ]);
+        }
+    }
+    schedule.finish();
+    println!(
+        "requests of {} and their answers, one in flight on each connection; {} altogether\n",
+        stats::bytes(args.size),
+        stats::grouped(args.requests)
     );
     println!("{}", table.render(false));
     Ok(())
@@ -167,17 +216,40 @@ async fn connect(count: usize) -> anyhow::Result<Vec<(TcpStream, TcpStream)>> {
 
 /// How long `count` connections take, with `load` on each.
 async fn one_way(contender: Contender, count: usize, load: Load) -> anyhow::Result<Duration> {
+    let tasks = || (Task::Send(load.source()), Task::Receive);
+    time(contender, count, load, tasks).await
+}
+
+/// How long `count` connections take to ask for `load`, block by block.
+async fn there_and_back(
+    contender: Contender,
+    count: usize,
+    load: Load,
+) -> anyhow::Result<Duration> {
+    // How long each took is for `loopback`.
+    let (tell, _told) = mpsc::channel();
+    let tasks = || (Task::Ask(load.source(), tell.clone()), Task::Echo);
+    time(contender, count, load, tasks).await
+}
+
+async fn time(
+    contender: Contender,
+    count: usize,
+    load: Load,
+    tasks: impl Fn() -> (Task, Task),
+) -> anyhow::Result<Duration> {
     let (start, started) = watch::channel(false);
     let mut ends = JoinSet::new();
     for (near, far) in connect(count).await? {
-        let sending = contender.run(Task::Send(load.source()), near, load)?;
+        let (near_task, far_task) = tasks();
+        let sending = contender.run(near_task, near, load)?;
         let mut started = started.clone();
         ends.spawn(async move {
             // It cannot be gone: it is dropped after all tasks have ended.
             let _ = started.wait_for(|&started| started).await;
             sending.await
         });
-        ends.spawn(contender.run(Task::Receive, far, load)?);
+        ends.spawn(contender.run(far_task, far, load)?);
     }
     let began = Instant::now();
     start.send_replace(true);
@@ -193,23 +265,23 @@ async fn all_moved(mut ends: JoinSet<anyhow::Result<u64>>, load: Load) -> anyhow
     Ok(())
 }
 
-fn idle_memory(contenders: &[Contender]) -> anyhow::Result<()> {
+fn idle_memory(contenders: &[Contender], idle: usize) -> anyhow::Result<()> {
     let mut table = Table::new(1, &["contender", "nothing came", "after traffic"]);
     for &contender in contenders {
         // On a runtime of its own, so that nothing is left on its threads by the one before.
-        let bytes = runtime()?.block_on(idle_heap(contender))?;
-        let [fresh, used] = bytes.map(|bytes| stats::grouped(bytes / IDLE));
+        let bytes = runtime()?.block_on(idle_heap(contender, idle))?;
+        let [fresh, used] = bytes.map(|bytes| stats::grouped(bytes / idle));
         table.row(vec![contender.name().to_owned(), fresh, used]);
     }
-    println!("heap bytes of an idle connection, of {IDLE}\n");
+    println!("heap bytes of an idle connection, of {idle}\n");
     print!("{}", table.render(false));
     Ok(())
 }
 
-/// What [`IDLE`] connections hold to which nothing has come, and what they hold after traffic.
-async fn idle_heap(contender: Contender) -> anyhow::Result<[usize; 2]> {
-    let load = load(TRAFFIC);
-    let (mut near, far): (Vec<_>, Vec<_>) = connect(IDLE).await?.into_iter().unzip();
+/// What `idle` connections hold to which nothing has come, and what they hold after traffic.
+async fn idle_heap(contender: Contender, idle: usize) -> anyhow::Result<[usize; 2]> {
+    let load = load(TRAFFIC_SIZE, TRAFFIC);
+    let (mut near, far): (Vec<_>, Vec<_>) = connect(idle).await?.into_iter().unzip();
     let traffic = load.wire().repeat(TRAFFIC as usize);
     let mut receivers = JoinSet::new();
 

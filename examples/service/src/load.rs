@@ -1,8 +1,12 @@
 //! `service load`: requests a second and latencies of the service, beside the same service on
 //! tokio-util's `LengthDelimitedCodec`.
 //!
-//! The two speak the same wire. They take turns within one run, a different one first in each
-//! round, for the speed of a machine changes while it runs: what counts is the ratio within a round.
+//! All speak the same wire. They take turns within one run, a different one first in each round,
+//! because the speed of a machine changes while it runs: what counts is the ratio within a round.
+//!
+//! `LengthDelimitedCodec` runs twice: without timeouts, as it comes, and with the one that is simple to
+//! add, `tokio_stream`'s for each request. A runtime with a timer costs something at each wait, whoever
+//! set the timer.
 
 mod turn;
 
@@ -52,7 +56,7 @@ pub(crate) async fn load(args: LoadArgs) -> anyhow::Result<()> {
         "clients and services share this process; a request's time includes waiting for those before it",
     );
     say(format_args!(
-        "{:>10}  {:<20} {:>11} {:>10} {:>10}",
+        "{:>10}  {:<30} {:>11} {:>10} {:>10}",
         "text", "", "requests/s", "p50", "p99"
     ));
     for &payload in &args.payload {
@@ -62,18 +66,15 @@ pub(crate) async fn load(args: LoadArgs) -> anyhow::Result<()> {
 }
 
 async fn compare(args: &LoadArgs, payload: usize) -> anyhow::Result<()> {
-    let mut ours = Figures::new()?;
-    let mut theirs = Figures::new()?;
+    let mut sides = Vec::new();
+    for contender in Contender::ALL {
+        sides.push((contender, Figures::new()?));
+    }
+    let count = sides.len();
     for round in 0..=args.rounds {
-        let mut sides = [
-            (Contender::Wholeblock, &mut ours),
-            (Contender::LengthDelimitedCodec, &mut theirs),
-        ];
-        if round % 2 == 1 {
-            sides.reverse();
-        }
-        for (contender, figures) in sides {
-            let turn = turn(contender, args, payload).await?;
+        for place in 0..count {
+            let (contender, figures) = &mut sides[(round as usize + place) % count];
+            let turn = turn(*contender, args, payload).await?;
             // The first round finds caches and allocator cold.
             if round > 0 {
                 figures.add(&turn)?;
@@ -81,18 +82,21 @@ async fn compare(args: &LoadArgs, payload: usize) -> anyhow::Result<()> {
         }
     }
 
-    let ratios = ours.rates.iter().zip(&theirs.rates).map(|(a, b)| a / b);
-    let ratios = sorted(ratios.collect());
-    ours.print(&format!("{payload} B"), "wholeblock");
-    theirs.print("", "LengthDelimitedCodec");
-    say(format_args!(
-        "{:>10}  {:<20} {:>11.2}   median of rounds; {:.2} to {:.2}",
-        "",
-        "ratio",
-        median(&ratios),
-        ratios[0],
-        ratios[ratios.len() - 1]
-    ));
+    let ours = &sides[0].1;
+    ours.print(&format!("{payload} B"), sides[0].0.name());
+    for (contender, theirs) in &sides[1..] {
+        theirs.print("", contender.name());
+        let ratios = ours.rates.iter().zip(&theirs.rates).map(|(a, b)| a / b);
+        let ratios = sorted(ratios.collect());
+        say(format_args!(
+            "{:>10}  {:<30} {:>11.2}   median of rounds; {:.2} to {:.2}",
+            "",
+            "ratio",
+            median(&ratios),
+            ratios[0],
+            ratios[ratios.len() - 1]
+        ));
+    }
     Ok(())
 }
 
@@ -125,7 +129,7 @@ impl Figures {
             format!("{:.0} µs", nanos as f64 / 1e3)
         };
         say(format_args!(
-            "{payload:>10}  {name:<20} {:>11.0} {:>10} {:>10}",
+            "{payload:>10}  {name:<30} {:>11.0} {:>10} {:>10}",
             median(&sorted(self.rates.clone())),
             at(0.5),
             at(0.99)

@@ -30,25 +30,20 @@
 //! a named pipe on Windows.
 //!
 //! ```text
-//! cargo run --release -p service load
+//! cargo run --release -p service load --turn 0.25 --payload 64
 //!
-//! echo over tcp; 4 connections, 16 requests in flight on each; 9 rounds of 500ms a side
+//! echo over tcp; 4 connections, 16 requests in flight on each; 9 rounds of 250ms a side
 //! clients and services share this process; a request's time includes waiting for those before it
-//!       text                        requests/s        p50        p99
-//!       64 B  wholeblock                743037      53 µs     132 µs
-//!             LengthDelimitedCodec      761964      50 µs     121 µs
-//!             ratio                       0.97   median of rounds; 0.79 to 1.48
-//!     1024 B  wholeblock                329175      59 µs    4170 µs
-//!             LengthDelimitedCodec      207414      91 µs    5685 µs
-//!             ratio                       1.60   median of rounds; 1.56 to 1.85
-//!    51200 B  wholeblock                 31910     809 µs    9970 µs
-//!             LengthDelimitedCodec       29901    1015 µs   12648 µs
-//!             ratio                       1.30   median of rounds; 0.93 to 1.60
+//!       text                                  requests/s        p50        p99
+//!       64 B  wholeblock                         1177859      51 µs     101 µs
+//!             LengthDelimitedCodec               1249152      45 µs      96 µs
+//!             ratio                                 0.94   median of rounds; 0.89 to 0.99
+//!             LengthDelimitedCodec, timeout      1130376      53 µs     109 µs
+//!             ratio                                 1.03   median of rounds; 0.99 to 1.14
 //! ```
 //!
-//! compares the service with the same one on tokio-util's `LengthDelimitedCodec`, which has no
-//! timeouts: half a minute on a machine of two cores. `--help`, also after a subcommand, lists the
-//! options.
+//! compares the service with the same one on tokio-util's `LengthDelimitedCodec`, without a timeout and
+//! with one: half a minute on a machine of two cores. `--help`, also after a subcommand, lists the options.
 //!
 //! To read: `connection.rs` has what this crate is for, `requests.rs` the tower service behind it,
 //! `serve.rs` the limit and the shutdown, `over.rs` the transports.

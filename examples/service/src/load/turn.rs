@@ -31,6 +31,23 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) enum Contender {
     Wholeblock,
     LengthDelimitedCodec,
+    LengthDelimitedTimeout,
+}
+
+impl Contender {
+    pub(super) const ALL: [Self; 3] = [
+        Self::Wholeblock,
+        Self::LengthDelimitedCodec,
+        Self::LengthDelimitedTimeout,
+    ];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Wholeblock => "wholeblock",
+            Self::LengthDelimitedCodec => "LengthDelimitedCodec",
+            Self::LengthDelimitedTimeout => "LengthDelimitedCodec, timeout",
+        }
+    }
 }
 
 pub(super) struct Turn {
@@ -52,7 +69,11 @@ pub(super) async fn turn(
         match contender {
             Contender::Wholeblock => services.spawn(serve_wholeblock(server, pipelined)),
             Contender::LengthDelimitedCodec => {
-                services.spawn(serve_length_delimited(server, pipelined))
+                services.spawn(serve_length_delimited(server, pipelined, None))
+            }
+            Contender::LengthDelimitedTimeout => {
+                let timeout = Some(STALL_TIMEOUT);
+                services.spawn(serve_length_delimited(server, pipelined, timeout))
             }
         };
     }
@@ -66,7 +87,7 @@ pub(super) async fn turn(
                 let transport = BlockTransport::new(io, codec());
                 driving.spawn(drive(transport, payload, pipelined, until));
             }
-            Contender::LengthDelimitedCodec => {
+            Contender::LengthDelimitedCodec | Contender::LengthDelimitedTimeout => {
                 let transport = Framed::new(io, length_delimited());
                 driving.spawn(drive(transport, payload, pipelined, until));
             }
@@ -120,9 +141,21 @@ async fn serve_wholeblock(io: BoxIo, pipelined: usize) -> anyhow::Result<()> {
 }
 
 /// The same service and adapter, and the same way to stop.
-async fn serve_length_delimited(io: BoxIo, pipelined: usize) -> anyhow::Result<()> {
+async fn serve_length_delimited(
+    io: BoxIo,
+    pipelined: usize,
+    timeout: Option<Duration>,
+) -> anyhow::Result<()> {
     let (read, write) = tokio::io::split(io);
     let requests = FramedRead::new(read, length_delimited());
+    let requests = match timeout {
+        None => requests.left_stream(),
+        Some(timeout) => {
+            let timed = tokio_stream::StreamExt::timeout(requests, timeout);
+            let timed = timed.map(|request| request.unwrap_or_else(|late| Err(late.into())));
+            timed.right_stream()
+        }
+    };
     let never = CancellationToken::new();
     let requests = pin!(requests.take_until(never.cancelled()));
     let answers = FramedWrite::new(write, length_delimited());

@@ -1,4 +1,4 @@
-//! How a block is delimited on the wire. Pure: nothing here reads or writes.
+//! Framings: how blocks are delimited on the wire. Nothing here does I/O.
 
 mod any;
 mod check;
@@ -23,20 +23,20 @@ pub use self::{
     varint::Varint,
 };
 
-/// The longest block that [`LengthPrefix`] and [`Varint`] carry whole by default: 8 MiB, as
-/// `LengthDelimitedCodec` does, so that changing over changes no limit.
+/// The default limit of [`LengthPrefix`] and [`Varint`] for whole blocks. 8 MiB is also the default of
+/// `LengthDelimitedCodec`, so changing over changes no limit.
 pub(crate) const DEFAULT_MAX_BLOCK_LEN: usize = 8 * 1024 * 1024;
 
 /// The longest block that is received or sent whole. With its header it must fit one allocation, and
-/// no allocation exceeds `isize::MAX` bytes; half of that leaves room for any header, and sums of the
-/// two never overflow.
+/// no allocation exceeds `isize::MAX` bytes. Half of that leaves room for any header, and their sum never
+/// overflows.
 pub(crate) const MAX_LIMIT: usize = isize::MAX as usize / 2;
 
 /// The longest header of any framing, in bytes. A peer can make the read buffer grow that far before a
 /// block's length is known.
 pub(crate) const MAX_HEADER_LEN: usize = 64 * 1024;
 
-/// How a block is delimited on the wire: which header goes before its payload.
+/// A wire format for blocks: the header in front of each payload.
 ///
 /// Implement this trait to support your own header. Everything else in this crate is generic over
 /// it.
@@ -46,32 +46,29 @@ pub(crate) const MAX_HEADER_LEN: usize = 64 * 1024;
 /// * A block has at least one byte on the wire, header included.
 /// * A header that [`encode_header`](Self::encode_header) wrote for a block length within
 ///   [`block_lens`](Self::block_lens) decodes to that length.
-/// * What [`decode_header`](Self::decode_header) makes of a header does not depend on what follows
-///   it.
-/// * `Header::Incomplete` asks for more bytes than are there, and never for more than it takes;
-///   `Header::Complete` waits for the whole header.
-/// * A header has at most [`max_header_len`](Self::max_header_len) bytes. (Beyond 64 bytes, a block of exactly
-///   [`with_max_retained`](crate::BlockCodec::with_max_retained) bytes costs an allocation.)
+/// * [`decode_header`](Self::decode_header) returns the same result whatever bytes follow the header.
+/// * `Header::Incomplete` asks for more bytes than have arrived, and never for more than the header has.
+/// * `Header::Complete` is returned only when the whole header has arrived.
+/// * A header has at most [`max_header_len`](Self::max_header_len) bytes. (Beyond 64 bytes, a block of
+///   exactly [`with_max_retained`](crate::BlockCodec::with_max_retained) bytes costs an allocation.)
 ///
-/// [`check_framing`] checks one for a test. A framing that breaks the contract does no harm: what
-/// it makes of a peer's bytes is then
-/// [`BlockError::InvalidHeader`](crate::BlockError::InvalidHeader), and what it would send is read
-/// back before a byte leaves, and refused as
-/// [`BlockError::WrongHeader`](crate::BlockError::WrongHeader).
+/// Test a framing with [`check_framing`]. A framing that breaks the contract does no harm: the decoder
+/// returns [`BlockError::InvalidHeader`](crate::BlockError::InvalidHeader). The encoder reads each header
+/// back before it sends a byte, and returns [`BlockError::WrongHeader`](crate::BlockError::WrongHeader).
 ///
 /// # Headers with content
 ///
-/// The `stripped` bytes of [`Header::Complete`] are no part of a received block. A framing
-/// that counts none of its header, or only the front of it, in `stripped`, and the rest in
-/// `block_len`, keeps it as a part of the block; [`encode_header`](Self::encode_header) then
-/// writes what is stripped, and the rest comes with the block to send. [`LengthField`] does this.
+/// The `stripped` bytes of [`Header::Complete`] are no part of a received block. To keep the header, or
+/// the end of it, as a part of the block, count those bytes in `block_len` instead. Then
+/// [`encode_header`](Self::encode_header) writes only the stripped bytes, and the caller's block begins
+/// with the others. [`LengthField`] does this.
 ///
-/// # Asked again
+/// # Repeated calls
 ///
-/// `decode_header` is asked about one header any number of times, and
-/// [`recv_batch`](crate::BlockTransport::recv_batch) asks a clone: keep the framing small, ideally `Copy`.
-/// One that no longer finds the block that it, or its original, has found before ends the stream with
-/// `InvalidHeader`.
+/// The decoder may call `decode_header` many times for one header, and
+/// [`recv_batch`](crate::BlockTransport::recv_batch) calls it on a clone. So keep the framing small,
+/// ideally `Copy`, and its answers the same: a block that was found before and is not found again ends the
+/// stream with `InvalidHeader`.
 ///
 /// If [`encode_header`](Self::encode_header) panics, nothing of the block is queued.
 ///
@@ -113,20 +110,19 @@ pub(crate) const MAX_HEADER_LEN: usize = 64 * 1024;
 /// # Ok::<(), wholeblock::ContractViolation>(())
 /// ```
 pub trait Framing: Clone {
-    /// The block lengths this framing carries, in bytes, without what is stripped of the header. Of an
-    /// empty range no block can be received or sent.
+    /// Returns the block lengths that this framing carries, in bytes, without the stripped part of the
+    /// header. If the range is empty, no block can be received or sent.
     ///
     /// One range serves both directions: [`BlockCodec`](crate::BlockCodec) refuses to encode a
-    /// block outside it, and refuses a header that announces one. [`InOut`] has one for each.
+    /// block outside it, and refuses a header that announces one. [`InOut`] has a range for each direction.
     fn block_lens(&self) -> RangeInclusive<u64>;
 
-    /// The longest block that this framing carries whole, in bytes, in one piece of memory: the limit for
-    /// every way of receiving and sending that is not part by part. The codec may
-    /// [lower](crate::BlockCodec::set_max_block_len) it. By default, it is the longest that the framing
-    /// carries.
+    /// Returns the length of the longest block that this framing carries whole, in one piece of memory, in
+    /// bytes. Only blocks that move part by part may be longer. The codec may
+    /// [lower](crate::BlockCodec::set_max_block_len) it. The default is the end of
+    /// [`block_lens`](Self::block_lens).
     ///
-    /// Of a limit beyond half of `isize::MAX`, only what is below counts, so that an allocation can hold
-    /// a block with its header.
+    /// The codec clamps it to half of `isize::MAX`, so that a block and its header fit one allocation.
     #[inline]
     fn max_whole_len(&self) -> u64 {
         *self.block_lens().end()
@@ -135,28 +131,29 @@ pub trait Framing: Clone {
     /// Parses the header at the front of `front`, which holds what has arrived: nothing, a part of
     /// the header, or the header and any number of bytes after it.
     ///
-    /// The codec checks the announced length against [`block_lens`](Self::block_lens), and the bytes
-    /// that have come of an unfinished header against [`max_header_len`](Self::max_header_len).
-    /// Neither need be checked here.
+    /// No length need be checked here: the codec checks the announced one against
+    /// [`block_lens`](Self::block_lens), and an incomplete header's against
+    /// [`max_header_len`](Self::max_header_len).
     ///
     /// # Errors
     ///
     /// [`InvalidHeader`] as soon as no further byte could make this header valid.
     fn decode_header(&self, front: &[u8]) -> Result<Header, InvalidHeader>;
 
-    /// The longest header, in bytes: all that [`decode_header`](Self::decode_header) must see to know
-    /// the block's length, whether it is stripped or kept. 64 KiB by default, and at most.
+    /// Returns the length of the longest header, in bytes. It counts all bytes, stripped or kept, that
+    /// [`decode_header`](Self::decode_header) needs to know the block's length. The default, 64 KiB, is
+    /// also the maximum.
     ///
-    /// A peer that sends more without completing a header gets
-    /// [`BlockError::InvalidHeader`](crate::BlockError::InvalidHeader). Return less where headers are
-    /// shorter, above all for a header that ends at a delimiter.
+    /// If a peer sends more without completing a header, the decoder returns
+    /// [`BlockError::InvalidHeader`](crate::BlockError::InvalidHeader). Return less if headers are
+    /// shorter, above all if they end at a delimiter.
     ///
     /// ```
     /// use bytes::{BufMut, BytesMut};
     /// use tokio_util::codec::Decoder;
     /// use wholeblock::{BlockCodec, BlockError, Framing, Header, InvalidHeader};
     ///
-    /// /// A line of up to 80 bytes, `\n` included, which is kept.
+    /// /// A line of up to 80 bytes, with its `\n`.
     /// #[derive(Clone)]
     /// struct Line;
     ///
@@ -192,40 +189,40 @@ pub trait Framing: Clone {
         MAX_HEADER_LEN
     }
 
-    /// Appends what is stripped of the header of a block of `block_len` bytes to `dst`.
+    /// Appends the stripped part of the header of a block of `block_len` bytes to `dst`.
     ///
     /// `block_len` is within [`block_lens`](Self::block_lens).
     fn encode_header(&self, block_len: u64, dst: &mut impl BufMut);
 
-    /// Checks that this framing needs no longer for each block. [`Proven`] is private, so only this crate
-    /// can return it.
+    /// Returns which checks of each block this framing does not need. [`Proven`] is private, so only this
+    /// crate can override this.
     #[doc(hidden)]
     #[inline]
     fn proven(&self) -> Proven {
         Proven::default()
     }
 
-    /// The framing of what is sent: this one, except for an [`InOut`].
+    /// Returns the framing of blocks to send: `self`, except for an [`InOut`].
     #[doc(hidden)]
     #[inline]
     fn outgoing(&self) -> &impl Framing {
         self
     }
 
-    /// What [`check_framing`] does with this framing.
+    /// Implements [`check_framing`] for this framing.
     #[doc(hidden)]
     fn keeps_contract(&self) -> Result<(), ContractViolation> {
         check::check(self, |len| len)
     }
 }
 
-/// What is known of a framing's headers.
+/// Properties of a framing's headers that need no check for each block.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Proven {
-    /// Every header that it writes reads back as the length that it was written for.
+    /// True if every header that the framing writes reads back as the length that it was written for.
     pub(crate) encoded: bool,
-    /// The lengths of a header that it calls complete are possible: at most a header of 64 KiB, at
-    /// least the shortest block, and a byte on the wire.
+    /// True if every complete header that the framing reads has at most 64 KiB, announces at least the
+    /// shortest block, and stands for at least one byte on the wire.
     pub(crate) decoded: bool,
 }
 
@@ -236,25 +233,25 @@ impl Proven {
     };
 }
 
-/// What [`Framing::decode_header`] found at the front; [`Framing`] shows it.
+/// A result of [`Framing::decode_header`]. See the example of [`Framing`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Header {
-    /// The header is not all there.
+    /// A part of the header has not arrived yet.
     Incomplete {
-        /// The shortest the whole header can be, in bytes; more than have arrived.
+        /// The fewest bytes that the whole header can have; more than have arrived.
         at_least: usize,
     },
-    /// The header is all there, and the payload follows it.
+    /// The whole header has arrived, and the payload follows it.
     Complete {
-        /// How many bytes in front are no part of the block, and are stripped.
+        /// Bytes at the front that are stripped, because they are no part of the block.
         stripped: usize,
-        /// How many bytes after these are the block, as announced. Where a header is kept, it counts.
+        /// Announced bytes of the block, which follow the stripped bytes. Kept bytes of the header count.
         block_len: u64,
     },
 }
 
-/// A header that the framing does not allow, and what is wrong with it: a clause whose subject is
-/// the header, as in "invalid header in block 3: *its varint overflows 64 bits*".
+/// A header that the framing does not allow. The text says what is wrong with it, in a clause whose
+/// subject is the header, as in "invalid header in block 3: *its varint overflows 64 bits*".
 ///
 /// ```
 /// use wholeblock::{Framing, InvalidHeader, LengthPrefix};

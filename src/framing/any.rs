@@ -1,4 +1,4 @@
-//! [`AnyFraming`]: a framing chosen while the program runs.
+//! [`AnyFraming`]: a framing chosen at run time.
 
 use std::ops::RangeInclusive;
 
@@ -9,9 +9,9 @@ use super::{
     Varint, check,
 };
 
-/// One of this crate's framings, chosen while the program runs: from a configuration file, say.
+/// One of this crate's framings, chosen at run time, for example from a configuration file.
 ///
-/// It takes a branch more for each block than the framing itself does.
+/// It costs one branch more for each block than the framing itself.
 ///
 /// ```
 /// use std::error::Error;

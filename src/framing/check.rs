@@ -1,17 +1,17 @@
-//! [`check_framing`]: tests a framing against the contract.
+//! [`check_framing`]: checks a framing against the contract.
 
 use bytes::BufMut;
 
 use super::{Framing, Header};
 
-/// Random fronts that a framing is shown, and bytes of each.
+/// Number of random fronts that the framing parses, and bytes of each.
 const FRONTS: usize = 2_000;
 const FRONT_LEN: usize = 40;
 
-/// Payloads up to this length are made up, to be read back behind their headers.
+/// The longest payload that is made up to be read back behind its header.
 const MAX_MADE_UP: u64 = 64 * 1024;
 
-/// A framing that breaks its contract, and with what.
+/// A rule of the contract that a framing breaks, and a case that shows it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{rule}: {case}")]
 pub struct ContractViolation {
@@ -19,10 +19,10 @@ pub struct ContractViolation {
     case: String,
 }
 
-/// Checks a framing of your own against the contract of [`Framing`], with headers that it writes
-/// itself and with made-up ones: for a test.
+/// Checks your own framing against the contract of [`Framing`], with headers that it writes and with
+/// made-up ones. Call this in a test.
 ///
-/// The same framing gets the same answer each time. It takes some milliseconds.
+/// The result is the same each time. It takes some milliseconds.
 ///
 /// ```
 /// use bytes::BufMut;
@@ -61,14 +61,13 @@ pub struct ContractViolation {
 ///
 /// # Errors
 ///
-/// The first rule of the contract that the framing was seen to break. It cannot see everything: a
-/// framing without an error may still be wrong where no generated header came by.
+/// The first rule that the framing is found to break. A framing without an error may still be wrong for
+/// headers that were not tried.
 pub fn check_framing<F: Framing>(framing: &F) -> Result<(), ContractViolation> {
     framing.keeps_contract()
 }
 
-/// Checks a framing. Of any length up to the longest, `carried` returns the longest that is carried and
-/// not longer.
+/// Checks a framing. `carried` rounds a block length down to one that the framing carries.
 pub(super) fn check<F: Framing>(
     framing: &F,
     carried: impl Fn(u64) -> u64,
@@ -99,7 +98,7 @@ pub(super) fn check<F: Framing>(
     Ok(())
 }
 
-/// Checks the header that was written for `len` bytes, as far as it goes without the payload.
+/// Checks the header that was written for `len` bytes, as far as possible without the payload.
 fn check_written<F: Framing>(
     framing: &F,
     header: &[u8],
@@ -111,7 +110,7 @@ fn check_written<F: Framing>(
     })?;
     let read = framing.decode_header(header);
     let reads_back = match read {
-        // The rest of it is kept, and comes with the payload.
+        // The kept rest of the header comes with the payload.
         Ok(Header::Incomplete { .. }) => len > 0,
         read => read == complete(header.len(), len),
     };
@@ -121,7 +120,7 @@ fn check_written<F: Framing>(
     })
 }
 
-/// Checks that a block that could be received could be sent.
+/// Checks that a block that can be received can be sent.
 fn check_rewritten<F: Framing>(framing: &F, payload: &[u8]) -> Result<(), ContractViolation> {
     let mut block = Vec::new();
     framing.encode_header(payload.len() as u64, &mut block);
@@ -139,8 +138,8 @@ fn check_rewritten<F: Framing>(framing: &F, payload: &[u8]) -> Result<(), Contra
     )
 }
 
-/// Checks what the framing makes of `front` as it arrives byte by byte, and returns the lengths of
-/// the header and the payload that it finds in the end.
+/// Checks how the framing reads `front` as it arrives byte by byte. Returns the lengths of the header
+/// and the payload if the framing finds them.
 fn check_growing<F: Framing>(
     framing: &F,
     front: &[u8],
@@ -183,7 +182,7 @@ fn check_growing<F: Framing>(
     })
 }
 
-/// Lengths from `min` to `max`: both, those around each power of two, and some others.
+/// Returns lengths from `min` to `max`: both bounds, those around each power of two, and some others.
 fn lens_between(min: u64, max: u64, random: &mut Random) -> Vec<u64> {
     let powers = (0..u64::BITS).map(|bit| 1 << bit);
     let mut lens: Vec<u64> = powers.flat_map(|p: u64| [p - 1, p, p + 1]).collect();
@@ -226,7 +225,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// Bytes as headers have them: many zeros and small ones, some that are all ones.
+    /// Returns bytes as in headers: half are zero, some are small, and some are 0xff.
     fn bytes(&mut self, len: usize) -> Vec<u8> {
         let byte = |random: u64| match random % 8 {
             0..4 => 0,

@@ -7,7 +7,7 @@ use bytes::BufMut;
 use super::{Framing, Header, InvalidHeader, MAX_LIMIT, Proven};
 use crate::error::ConfigError;
 
-/// Every block has the same length, and nothing else is on the wire.
+/// Blocks of one length, with nothing else on the wire.
 ///
 /// ```text
 /// +------------------+------------------+------------------+
@@ -36,12 +36,12 @@ pub struct Exact {
 }
 
 impl Exact {
-    /// Blocks of exactly `len` bytes, 1 or more.
+    /// Creates a framing for blocks of exactly `len` bytes, 1 or more.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::EmptyBlocks`] for 0: without a header, a zero-length block cannot be told
-    /// from none. [`ConfigError::LimitTooLarge`] for more than half of `isize::MAX`.
+    /// [`ConfigError::EmptyBlocks`] for 0: without a header, an empty block looks like no block.
+    /// [`ConfigError::LimitTooLarge`] for more than half of `isize::MAX`.
     pub fn new(len: usize) -> Result<Self, ConfigError> {
         if len > MAX_LIMIT {
             let (limit, max) = (len, MAX_LIMIT as u64);
@@ -50,7 +50,7 @@ impl Exact {
         Self::long(len as u64)
     }
 
-    /// Blocks of exactly `len` bytes, which may be more than fit the memory: to be moved part by part.
+    /// Creates a framing for blocks of exactly `len` bytes, to move part by part if memory cannot hold one.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! [`InOut`]: one framing for what is received, another for what is sent.
+//! [`InOut`]: one framing for received blocks, another for sent blocks.
 
 use std::ops::RangeInclusive;
 
@@ -6,8 +6,8 @@ use bytes::BufMut;
 
 use super::{ContractViolation, Framing, Header, InvalidHeader, Proven};
 
-/// One framing delimits what is received, and another what is sent: for a protocol whose requests and
-/// replies have different headers.
+/// Two framings, one for received blocks and one for sent blocks: for a protocol whose requests and replies
+/// have different headers.
 ///
 /// ```text
 ///                   client                      server
@@ -20,7 +20,7 @@ use super::{ContractViolation, Framing, Header, InvalidHeader, Proven};
 /// use tokio_util::codec::{Decoder, Encoder};
 /// use wholeblock::{BlockCodec, Exact, InOut, LengthPrefix};
 ///
-/// // A request is 4 bytes, and a reply has its length before it.
+/// // A request has 4 bytes, and a reply has its length before it.
 /// let (requests, replies) = (Exact::new(4)?, LengthPrefix::u16());
 /// let mut client = BlockCodec::new(InOut { incoming: replies, outgoing: requests });
 /// let mut server = BlockCodec::new(InOut { incoming: requests, outgoing: replies });
@@ -37,15 +37,15 @@ use super::{ContractViolation, Framing, Header, InvalidHeader, Proven};
 ///
 /// # Limits
 ///
-/// Each direction has those of its framing. [`set_max_decode_len`] sets a limit that the incoming framing
-/// carries, [`set_max_encode_len`] one that the outgoing framing carries, and [`set_max_block_len`] one
-/// that both carry.
+/// Each direction has the limits of its framing. [`set_max_decode_len`] takes a length that the incoming
+/// framing carries, [`set_max_encode_len`] one that the outgoing framing carries, and
+/// [`set_max_block_len`] one that both carry.
 ///
 /// # As a framing
 ///
-/// [`encode_header`](Framing::encode_header) writes the outgoing framing's headers. All other methods are
-/// those of the incoming framing, [`block_lens`](Framing::block_lens) too: `framing.outgoing.block_lens()`
-/// says what can be sent. [`check_framing`](crate::check_framing) checks each of the two by itself.
+/// [`encode_header`](Framing::encode_header) uses the outgoing framing. All other methods use the incoming
+/// one, even [`block_lens`](Framing::block_lens): `framing.outgoing.block_lens()` returns the lengths that
+/// can be sent. [`check_framing`](crate::check_framing) checks each of the two by itself.
 ///
 /// [`set_max_block_len`]: crate::BlockCodec::set_max_block_len
 /// [`set_max_decode_len`]: crate::BlockCodec::set_max_decode_len
@@ -54,9 +54,9 @@ use super::{ContractViolation, Framing, Header, InvalidHeader, Proven};
 #[doc(alias = "CombinedChannelDuplexHandler")]
 #[doc(alias = "asymmetric")]
 pub struct InOut<I, O> {
-    /// Delimits what is received.
+    /// Framing of received blocks.
     pub incoming: I,
-    /// Delimits what is sent.
+    /// Framing of sent blocks.
     pub outgoing: O,
 }
 
@@ -86,7 +86,7 @@ impl<I: Framing, O: Framing> Framing for InOut<I, O> {
         self.outgoing.encode_header(block_len, dst);
     }
 
-    // Of what is sent, the outgoing framing is asked.
+    // About sent blocks, the codec asks `outgoing()`.
     #[inline]
     fn proven(&self) -> Proven {
         self.incoming.proven()

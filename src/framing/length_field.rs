@@ -1,4 +1,4 @@
-//! [`LengthField`]: a length anywhere in a header, of which any part is stripped.
+//! [`LengthField`]: a header with a length field anywhere in it.
 
 mod config;
 
@@ -15,7 +15,7 @@ use crate::error::ConfigError;
 /// The longest header, in bytes, that can be configured.
 const MAX_HEADER_LEN: usize = 1024;
 
-/// A header with a length somewhere in it: what most binary protocols have.
+/// A header with a length field somewhere in it, as in most binary protocols.
 ///
 /// ```text
 ///   header_len(5), kept: PostgreSQL's messages           stripped: the same bytes
@@ -27,7 +27,7 @@ const MAX_HEADER_LEN: usize = 1024;
 ///   └─────────── block ─────────────┘                                        └── block ──┘
 /// ```
 ///
-/// Made by [`LengthFieldConfig::build`], from what [`LengthField::config`] begins with:
+/// Start with [`LengthField::config`], and end with [`build`](LengthFieldConfig::build):
 ///
 /// ```
 /// use bytes::Bytes;
@@ -62,51 +62,51 @@ const MAX_HEADER_LEN: usize = 1024;
 ///
 /// # The header
 ///
-/// It is [`header_len`](LengthFieldConfig::header_len) bytes long, and its length field's value,
-/// times the [`unit`](LengthFieldConfig::unit), plus the
-/// [`adjustment`](LengthFieldConfig::adjustment), is the number of bytes that follow *the field*. The
-/// first [`strip`](LengthFieldConfig::strip) bytes of it are no part of a block: all of it by default,
-/// none with [`keep_header`](LengthFieldConfig::keep_header), or any number between.
+/// The header has [`header_len`](LengthFieldConfig::header_len) bytes. The length field's value, times the
+/// [`unit`](LengthFieldConfig::unit), plus the [`adjustment`](LengthFieldConfig::adjustment), is the
+/// number of bytes that follow *the field*. The first [`strip`](LengthFieldConfig::strip) bytes of the
+/// header are no part of a block: all of it by default, none with
+/// [`keep_header`](LengthFieldConfig::keep_header), or any number between.
 ///
-/// What is kept is content: a type tag, a transaction id, flags. It is received as the front of the
-/// block, and a block to send brings it along. Where the length itself is kept, it must agree with
-/// the block that it is in; otherwise nothing of the block is sent, and the error is
-/// [`BlockError::WrongHeader`](crate::BlockError::WrongHeader).
+/// The kept bytes are content: a type tag, a transaction id, flags. A received block begins with them, and
+/// so must a block to send. If the length itself is kept, it must announce the block that it is in.
+/// Otherwise the error is [`BlockError::WrongHeader`](crate::BlockError::WrongHeader), and nothing of the
+/// block is sent.
 ///
-/// What is stripped and is not the length has no content: it is sent as zeros, and ignored when
-/// received. For a magic number that is stripped and checked, implement [`Framing`].
+/// Stripped bytes outside the length field are sent as zeros, and ignored when received. To strip and
+/// check a magic number, implement [`Framing`].
 ///
 /// # The limit
 ///
-/// It holds for whole blocks, kept header included, and in both directions; 8 MiB by default, or what the
-/// length field has room for. See [`LengthLimit`].
+/// The limit applies to whole blocks, kept header included, in both directions. It is 8 MiB by default, or
+/// the longest block that the length field can announce, if that is less. See [`LengthLimit`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[doc(alias = "LengthDelimitedCodec")]
 #[doc(alias = "LengthFieldBasedFrameDecoder")]
 pub struct LengthField {
     uint: Uint,
-    /// Where the length field begins and ends, in bytes from the block's start on the wire.
+    /// Start and end of the length field, in bytes from the block's start on the wire.
     field_start: usize,
     field_end: usize,
     strip: usize,
-    /// How much of the front decides how long the block is: the length field and what is stripped.
+    /// Bytes that a header's front must have to be read: the length field and the stripped bytes.
     front_len: usize,
-    /// Whether the length is a big-endian u32 of bytes, and decides alone how long the block is: the
-    /// common case.
+    /// True in the common case: the length is a big-endian u32 that counts bytes, and nothing behind it is
+    /// stripped.
     is_plain_u32_be: bool,
-    /// Whether the length field is all that is stripped.
+    /// True if exactly the length field is stripped.
     is_prefix: bool,
-    /// Whether each header that is written announces the block that it is for: not if the length comes
-    /// with the block, or counts units, of which the block may be no whole number.
+    /// True if each written header announces its block's length. False if the length comes with the block,
+    /// or counts units, because a block need not be a whole number of them.
     announces_all: bool,
     /// Bytes that a length of 1 stands for.
     unit: u64,
-    /// What to add to the bytes that the length stands for, for the length of the block.
+    /// Bytes to add to what the length stands for, to get the block's length.
     delta: i64,
     /// The shortest block, and its length field's value.
     min: u64,
     min_value: u64,
-    /// The longest block that the length field has room for.
+    /// The longest block that the length field can announce.
     longest: u64,
     /// The longest whole block.
     max: usize,
@@ -114,14 +114,14 @@ pub struct LengthField {
 }
 
 impl LengthField {
-    /// A big-endian length of 4 bytes at the start, which counts what follows it, and is stripped:
-    /// to be changed, and then [built](LengthFieldConfig::build).
+    /// Returns a configuration to change and [build](LengthFieldConfig::build): a big-endian length of 4
+    /// bytes at the start, which counts the bytes after it, and is stripped.
     #[must_use]
     pub fn config() -> LengthFieldConfig {
         LengthFieldConfig::default()
     }
 
-    /// What this was built from.
+    /// Returns the configuration that this was built from.
     #[must_use]
     pub fn to_config(&self) -> LengthFieldConfig {
         self.config
@@ -159,7 +159,7 @@ impl LengthField {
         let delta = i128::from(adjustment) + field_end as i128 - strip as i128;
         let kept = header_len - strip;
         let unit = unit as u64;
-        // With less, a block would be a part of its own header.
+        // A block is no shorter than the kept part of its header.
         let least = (kept as i128 - delta).max(0).unsigned_abs();
         let Ok(min_value) = u64::try_from(least.div_ceil(unit.into())) else {
             return Err(ConfigError::Adjustment { adjustment });
@@ -229,7 +229,7 @@ impl Framing for LengthField {
 
     #[inline]
     fn decode_header(&self, front: &[u8]) -> Result<Header, InvalidHeader> {
-        // From the field's end, which takes fewer tests than from its start.
+        // Reading the field from its end takes fewer tests than from its start.
         let last_four = front
             .get(..self.field_end)
             .and_then(|head| head.last_chunk::<4>());
@@ -243,7 +243,7 @@ impl Framing for LengthField {
             _ => load(self.uint, self.unit, &front[self.field_start..]),
         };
         let payload_len = value.wrapping_add_signed(self.delta);
-        // Below the shortest block, or beyond the range of an i64: one test for all that is unusual.
+        // One test for both unusual cases: below the shortest block, or beyond the range of an i64.
         if (payload_len.wrapping_sub(self.min) as i64) < 0 {
             return unusual(value, self.delta, self.min, self.strip);
         }
@@ -278,19 +278,18 @@ impl Framing for LengthField {
 }
 
 impl LengthField {
-    /// The longest block that the length field can announce and that is not longer than `block_len`.
+    /// Rounds `block_len` down to a length that the length field can announce.
     pub(super) fn carried(&self, block_len: u64) -> u64 {
         block_len - (block_len - self.min) % self.unit
     }
 
-    /// The length field's value for a block of `block_len` bytes. If that is no whole number of units, it
-    /// announces less.
+    /// Returns the length field's value for a block of `block_len` bytes, rounded down to a whole unit.
     fn value(&self, block_len: u64) -> u64 {
         self.min_value
             .wrapping_add(block_len.wrapping_sub(self.min) / self.unit)
     }
 
-    /// Appends what is stripped of the header to `dst`: the length, or a part of it, among zeros.
+    /// Appends the stripped part of the header to `dst`: the length, or a part of it, among zeros.
     fn encode_part(&self, value: u64, mut dst: &mut impl BufMut) {
         let before = self.field_start.min(self.strip);
         dst.put_bytes(0, before);
@@ -302,18 +301,17 @@ impl LengthField {
     }
 }
 
-// By value, and not as methods: a reference to the framing would keep all that is beside it, in a
-// loop over many blocks, out of registers.
+// Functions that take values, because in a loop over many blocks a reference to the framing would keep
+// its other fields out of registers.
 
-/// How many bytes the integer at the front of `field`, in any layout, stands for; at most `u64::MAX`,
-/// which no block can be. Not inlined, so that the common layout's loop has the registers.
+/// Returns how many bytes the integer at the front of `field`, in any layout, stands for. It saturates at
+/// `u64::MAX`, which no block has. Not inlined, to leave the registers to the common layout's loop.
 #[inline(never)]
 fn load(uint: Uint, unit: u64, field: &[u8]) -> u64 {
     uint.load(field).saturating_mul(unit)
 }
 
-/// What a header means whose length is below `min`, that of the shortest block, or nearly 2^63 or
-/// more.
+/// Handles a header that announces less than `min`, the shortest block, or about 2^63 bytes or more.
 #[cold]
 fn unusual(value: u64, delta: i64, min: u64, strip: usize) -> Result<Header, InvalidHeader> {
     let payload_len = i128::from(value) + i128::from(delta);

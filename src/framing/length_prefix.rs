@@ -7,7 +7,7 @@ use bytes::BufMut;
 use super::{DEFAULT_MAX_BLOCK_LEN, Framing, Header, InvalidHeader, MAX_LIMIT, Proven, uint::Uint};
 use crate::error::ConfigError;
 
-/// An unsigned integer of 1 to 8 bytes says how long the payload after it is.
+/// An unsigned integer of 1 to 8 bytes before each block: the length of the payload.
 ///
 /// ```text
 /// u32, big-endian (the default)          u16, little-endian, including its header
@@ -17,8 +17,8 @@ use crate::error::ConfigError;
 ///   header        payload                  header  payload: 7 - 2 bytes
 /// ```
 ///
-/// Big-endian, and at most 8 MiB a whole block (or what the integer can represent, if that is less), by
-/// default. Builder methods reject a limit that the integer cannot represent, so every
+/// By default, the integer is big-endian, and a whole block has at most 8 MiB, or what the integer can
+/// represent if that is less. Builder methods reject a limit that the integer cannot represent, so every
 /// `LengthPrefix` is valid.
 ///
 /// ```
@@ -45,43 +45,43 @@ use crate::error::ConfigError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LengthPrefix {
     uint: Uint,
-    /// Whether the integer counts its own bytes as well.
+    /// True if the integer counts its own bytes as well.
     including_header: bool,
-    /// Longest whole block, in bytes; with the header, if that is counted, it fits the integer.
+    /// Longest whole block, in bytes. It fits the integer, with a counted header.
     max: usize,
-    /// Whether the user set `max`, which is then never lowered for them.
+    /// True if the caller set `max`, which is then never lowered.
     explicit_max: bool,
-    /// Whether this is a big-endian u32 that does not count itself: the common case, whose parse
-    /// takes half the instructions of the general one and is most of the work for a small block.
+    /// True for a big-endian u32 that does not count itself. Parsing this common case takes half the
+    /// instructions of the general one, and is most of the work for a small block.
     is_plain_u32_be: bool,
 }
 
 impl LengthPrefix {
-    /// A prefix of 1 byte: blocks of at most 255 bytes.
+    /// Creates a prefix of 1 byte: blocks of at most 255 bytes.
     #[must_use]
     pub fn u8() -> Self {
         Self::of_width(1)
     }
 
-    /// A prefix of 2 bytes: blocks of at most 65,535 bytes.
+    /// Creates a prefix of 2 bytes: blocks of at most 65,535 bytes.
     #[must_use]
     pub fn u16() -> Self {
         Self::of_width(2)
     }
 
-    /// A prefix of 4 bytes: whole blocks of at most 8 MiB by default.
+    /// Creates a prefix of 4 bytes: whole blocks of at most 8 MiB by default.
     #[must_use]
     pub fn u32() -> Self {
         Self::of_width(4)
     }
 
-    /// A prefix of 8 bytes: whole blocks of at most 8 MiB by default.
+    /// Creates a prefix of 8 bytes: whole blocks of at most 8 MiB by default.
     #[must_use]
     pub fn u64() -> Self {
         Self::of_width(8)
     }
 
-    /// A prefix of `width` bytes, 1 to 8; 3 for a u24, say.
+    /// Creates a prefix of `width` bytes, 1 to 8; a u24 has 3.
     ///
     /// # Errors
     ///
@@ -108,7 +108,7 @@ impl LengthPrefix {
         prefix
     }
 
-    /// The least significant byte comes first.
+    /// Puts the least significant byte first.
     #[must_use]
     pub fn little_endian(mut self) -> Self {
         self.uint.little_endian = true;
@@ -116,7 +116,7 @@ impl LengthPrefix {
         self
     }
 
-    /// The integer counts the bytes of the prefix as well as those of the payload.
+    /// Makes the integer count the bytes of the prefix as well as the payload's.
     ///
     /// ```
     /// use wholeblock::{Framing, LengthPrefix};
@@ -131,8 +131,8 @@ impl LengthPrefix {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::LimitTooLarge`] if a limit was set that, with the prefix, no longer fits the
-    /// integer. A default limit gives way.
+    /// [`ConfigError::LimitTooLarge`] if the caller set a limit that, with the prefix, no longer fits the
+    /// integer. A default limit is lowered instead.
     pub fn including_header(mut self) -> Result<Self, ConfigError> {
         self.including_header = true;
         self.is_plain_u32_be = false;
@@ -162,18 +162,18 @@ impl LengthPrefix {
         Ok(self)
     }
 
-    /// The longest block that the integer can represent.
+    /// Returns the longest block that the integer can represent.
     #[inline]
     fn longest(&self) -> u64 {
         self.uint.max() - self.counted_header()
     }
 
-    /// The longest block that the integer can represent and an allocation can hold.
+    /// Returns the longest block that the integer can represent and an allocation can hold.
     fn max_encodable(&self) -> usize {
         usize::try_from(self.longest()).map_or(MAX_LIMIT, |max| max.min(MAX_LIMIT))
     }
 
-    /// What the integer counts beyond the payload's length.
+    /// Returns the header bytes that the integer counts.
     #[inline]
     fn counted_header(&self) -> u64 {
         if self.including_header {

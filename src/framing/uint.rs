@@ -2,7 +2,7 @@
 
 use bytes::BufMut;
 
-/// How an integer lies on the wire.
+/// Layout of an integer on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Uint {
     /// Bytes, 1 to 8.
@@ -11,15 +11,15 @@ pub(super) struct Uint {
 }
 
 impl Uint {
-    /// The largest value it has room for.
+    /// Returns the largest value that fits.
     pub(super) fn max(self) -> u64 {
         u64::MAX >> (64 - 8 * u32::from(self.width))
     }
 
-    /// The integer at the front of `bytes`, which hold all of it and possibly more.
+    /// Loads the integer at the front of `bytes`, which may hold more after it.
     #[inline]
     pub(super) fn load(self, bytes: &[u8]) -> u64 {
-        // Any width is one load of 8 bytes, of which those after the integer are shifted out.
+        // One load of 8 bytes serves any width: the shift drops the bytes after the integer.
         let word = match bytes.first_chunk::<8>() {
             Some(word) => *word,
             None => zero_extend(bytes),
@@ -32,7 +32,7 @@ impl Uint {
         }
     }
 
-    /// Appends `value`, which it has room for, to `dst`.
+    /// Appends `value`, which must fit, to `dst`.
     #[inline]
     pub(super) fn store(self, value: u64, dst: &mut impl BufMut) {
         let width = usize::from(self.width);
@@ -44,7 +44,7 @@ impl Uint {
     }
 }
 
-/// The fewer than 8 bytes of `bytes`, with zeros after them.
+/// Extends fewer than 8 `bytes` with zeros at the end.
 #[cold]
 fn zero_extend(bytes: &[u8]) -> [u8; 8] {
     let mut word = [0; 8];

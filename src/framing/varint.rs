@@ -7,10 +7,10 @@ use bytes::BufMut;
 use super::{DEFAULT_MAX_BLOCK_LEN, Framing, Header, InvalidHeader, MAX_LIMIT, Proven};
 use crate::error::ConfigError;
 
-/// The longest a varint gets: ten groups of 7 bits hold the 64 bits of a u64.
+/// The longest varint, in bytes: ten groups of 7 bits hold a u64.
 const MAX_VARINT_LEN: usize = 10;
 
-/// A LEB128 varint says how long the payload after it is: protobuf's delimiter.
+/// A LEB128 varint before each block, as in protobuf: the length of the payload.
 ///
 /// ```text
 /// +----+-----------+      +-------+-----------+
@@ -19,9 +19,9 @@ const MAX_VARINT_LEN: usize = 10;
 /// ```
 ///
 /// Each byte carries 7 bits, least significant first; all but the last have their top bit set.
-/// At most 10 bytes, and at most 8 MiB a whole block by default. A longer encoding than needed (`80 00`
-/// for 0) is never written. It is accepted, as protobuf's readers do, except by a
-/// [`minimal`](Self::minimal) varint.
+/// A varint has at most 10 bytes, and a whole block at most 8 MiB by default. A longer encoding than needed
+/// (`80 00` for 0) is never written. It is accepted, as in protobuf, unless
+/// [`minimal`](Self::minimal) is set.
 ///
 /// ```
 /// use bytes::{Bytes, BytesMut};
@@ -38,12 +38,12 @@ const MAX_VARINT_LEN: usize = 10;
 pub struct Varint {
     /// Longest whole block, in bytes.
     max: usize,
-    /// Whether a longer encoding than needed is refused.
+    /// True if a longer encoding than needed is refused.
     minimal: bool,
 }
 
 impl Varint {
-    /// Whole blocks of at most 8 MiB.
+    /// Creates a framing for whole blocks of at most 8 MiB.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -122,7 +122,7 @@ impl Framing for Varint {
             }
             payload_len |= u64::from(byte & 0x7f) << (7 * i);
             if byte & 0x80 == 0 {
-                // The last byte has the highest bits: zeros, which need no byte of their own.
+                // The last byte holds the highest bits, and zeros need no byte.
                 if self.minimal && byte == 0 && i > 0 {
                     return Err(InvalidHeader("its varint is longer than it needs to be"));
                 }

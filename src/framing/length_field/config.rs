@@ -1,12 +1,12 @@
-//! What a [`LengthField`] is built from.
+//! Configuration of a [`LengthField`].
 
 use super::LengthField;
 use crate::{error::ConfigError, framing::DEFAULT_MAX_BLOCK_LEN};
 
-/// Where the length is in a header, what it counts, and what of the header is stripped.
+/// Configuration of a [`LengthField`]: where the length is, what it counts, and which bytes are stripped.
 ///
-/// Each setting is a field, to be read and changed, and a method of the same name that sets it by
-/// value. Nothing is checked before [`build`](Self::build), so the order does not matter.
+/// Each setting is a public field, and a builder method of the same name. Nothing is checked before
+/// [`build`](Self::build), so the order does not matter.
 ///
 /// ```
 /// use bytes::BytesMut;
@@ -15,13 +15,13 @@ use crate::{error::ConfigError, framing::DEFAULT_MAX_BLOCK_LEN};
 ///
 /// // HTTP/2: a length of 3 bytes, then 6 more bytes of header, all of it kept.
 /// let mut http2 = LengthField::config().width(3).adjustment(6).header_len(9).keep_header();
-/// http2.limit = LengthLimit::Unlimited; // a peer may announce any, so it is the codec's to set
+/// http2.limit = LengthLimit::Unlimited; // the codec sets the limit
 /// let framing = http2.build()?;
 /// assert_eq!(framing.to_config().width, 3);
 /// let mut codec = BlockCodec::new(framing);
-/// codec.set_max_block_len(16_384 + 9)?; // as SETTINGS_MAX_FRAME_SIZE is at first
+/// codec.set_max_block_len(16_384 + 9)?; // the initial SETTINGS_MAX_FRAME_SIZE
 ///
-/// // A length of 2 bytes, stripped, and a type, kept, which the length counts too.
+/// // A stripped length of 2 bytes, and a kept type, which the length counts too.
 /// let typed = LengthField::config().width(2).little_endian().header_len(3).strip(2);
 /// let mut codec = BlockCodec::new(typed.max_block_len(6).build()?);
 /// let mut arrived = BytesMut::from(&b"\x06\0Qhello\x07\0Q"[..]);
@@ -36,10 +36,10 @@ pub struct LengthFieldConfig {
     pub width: usize,
     /// Bytes that a length of 1 stands for; 1 by default. For a length in 4-byte words it is 4.
     ///
-    /// A block to send that is no whole number of units is refused, as
-    /// [`WrongHeader`](crate::BlockError::WrongHeader): padding is the caller's.
+    /// A block to send that is not a whole number of units is refused, as
+    /// [`WrongHeader`](crate::BlockError::WrongHeader): the caller must pad it.
     pub unit: usize,
-    /// Whether the length's least significant byte comes first; it does not by default.
+    /// True if the length's least significant byte comes first; false by default.
     pub little_endian: bool,
     /// Bytes of the header before the length field; 0 by default.
     pub offset: usize,
@@ -47,17 +47,17 @@ pub struct LengthFieldConfig {
     ///
     /// A block whose length leaves no room for its own header is refused.
     pub header_len: Option<usize>,
-    /// What to add to the length field's value, in bytes, for the number of bytes that follow the field;
-    /// 0 by default. For a length that counts its own 4 bytes it is −4; for one that counts the payload
-    /// only, while 2 bytes of header come between, it is 2.
+    /// Bytes to add to the length field's value to get the number of bytes that follow the field; 0 by
+    /// default. It is −4 if the length counts its own 4 bytes, and 2 if the length counts only the payload
+    /// and 2 bytes of header come between.
     pub adjustment: i64,
-    /// How many bytes of the header's front are no part of a block; all of it by default.
+    /// Bytes to strip from the front of the header; all of it by default.
     pub strip: Option<usize>,
-    /// The longest whole block; at most 8 MiB by default, or what the length field has room for.
+    /// The longest whole block; by default 8 MiB, or what the length field can announce, if that is less.
     pub limit: LengthLimit,
 }
 
-/// The longest whole block, in bytes: what is stripped does not count, what is kept of a header does.
+/// The longest whole block, in bytes. Kept bytes of the header count, stripped bytes do not.
 ///
 /// ```
 /// use wholeblock::{Framing, LengthField, LengthLimit};
@@ -72,11 +72,11 @@ pub struct LengthFieldConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LengthLimit {
-    /// This many bytes; it is a [`ConfigError`] if the length field has no room for it.
+    /// This many bytes; a [`ConfigError`] if the length field cannot announce them.
     Strict(usize),
-    /// This many bytes, or as many as the length field has room for, if these are less.
+    /// This many bytes, or as many as the length field can announce, if that is less.
     Clamped(usize),
-    /// As many as the length field has room for, and an allocation can hold.
+    /// As many as the length field can announce and an allocation can hold.
     Unlimited,
 }
 
@@ -134,7 +134,7 @@ impl LengthFieldConfig {
         self
     }
 
-    /// Has the length's least significant byte come first.
+    /// Reads and writes the length as a little-endian integer.
     #[must_use]
     pub fn little_endian(mut self) -> Self {
         self.little_endian = true;
@@ -155,22 +155,22 @@ impl LengthFieldConfig {
         self
     }
 
-    /// Sets [what to add](Self#structfield.adjustment), in bytes, to the length field's value for the
-    /// number of bytes that follow the field.
+    /// Sets the bytes [to add](Self#structfield.adjustment) to the length field's value to get the number
+    /// of bytes that follow the field.
     #[must_use]
     pub fn adjustment(mut self, bytes: i64) -> Self {
         self.adjustment = bytes;
         self
     }
 
-    /// Sets how many bytes of the header's front are [no part of a block](Self#structfield.strip).
+    /// Sets how many bytes to [strip](Self#structfield.strip) from the front of the header.
     #[must_use]
     pub fn strip(mut self, bytes: usize) -> Self {
         self.strip = Some(bytes);
         self
     }
 
-    /// Makes the whole header a part of the block, received and sent: strips nothing.
+    /// Strips nothing: the whole header is a part of each block, received or sent.
     #[must_use]
     pub fn keep_header(self) -> Self {
         self.strip(0)
@@ -190,14 +190,16 @@ impl LengthFieldConfig {
         self
     }
 
-    /// The framing.
+    /// Builds the framing.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] for a width that is not 1 to 8, a unit of 0 bytes, a header that is longer than
-    /// 1,024 bytes or ends before its length field, more to strip than there is of a header, an
-    /// adjustment with which no length is that of a block, and a limit that the length field has no room
-    /// for, or that is below the shortest block.
+    /// [`ConfigError`] if
+    ///
+    /// * the width is not 1 to 8, or the unit is 0,
+    /// * the header is longer than 1,024 bytes, ends before its length field, or is shorter than `strip`,
+    /// * the adjustment makes every length invalid,
+    /// * the limit is below the shortest block, or the length field cannot announce it.
     pub fn build(&self) -> Result<LengthField, ConfigError> {
         LengthField::new(*self)
     }

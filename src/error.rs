@@ -4,17 +4,17 @@ use std::{error::Error, fmt, io, time::Duration};
 
 /// An error from receiving or sending blocks.
 ///
-/// Who has to act is in the [`io::ErrorKind`] that `io::Error::from` gives: the peer sent something
+/// Its [`kind`](Self::kind), which `io::Error::from` keeps, says who has to act: the peer sent something
 /// wrong (`InvalidData`, `UnexpectedEof`), the caller asked for something wrong (`InvalidInput`), or
 /// something took too long (`TimedOut`).
 ///
 /// # `index` and `offset`
 ///
 /// In every variant, `index` is the block in which the error happened, counted from 0, and `offset`
-/// is the first byte of that block, header included, counted from 0. Both count from the start of the
-/// [`BlockCodec`](crate::BlockCodec), separately for each direction: all that the codec has received,
-/// or all that it has encoded, whichever stream, sink or transfer did it. They go on with another
-/// framing, and a clone of a codec starts at 0. Skipped blocks count, and refused ones do not.
+/// is the first byte of that block, header included, counted from 0. The
+/// [`BlockCodec`](crate::BlockCodec) counts both, separately for each direction, over all streams, sinks
+/// and transfers that use it. A change of framing does not reset them; a clone of a codec starts at 0.
+/// Skipped blocks count. Blocks that the codec refuses to send do not.
 ///
 /// # Example
 ///
@@ -69,7 +69,7 @@ pub enum BlockError {
          {received} of {}{expected} {part} bytes arrived", part.at_least()
     )]
     Truncated {
-        /// Whether the header or the payload was cut short.
+        /// The part that was cut short: the header or the payload.
         part: BlockPart,
         /// Bytes of that part; for a header, the fewest that it can have.
         expected: u64,
@@ -93,7 +93,7 @@ pub enum BlockError {
         /// ([`set_max_decode_len`](crate::BlockCodec::set_max_decode_len)), or else the most that the
         /// framing carries.
         limit: u64,
-        /// The bytes that announced it: an HTTP request or a TLS hello on such a port shows here.
+        /// The bytes that announced it. They show if the peer speaks HTTP or TLS instead.
         header: HeaderBytes,
         /// The block.
         index: u64,
@@ -101,9 +101,8 @@ pub enum BlockError {
         offset: u64,
     },
 
-    /// A header announced a block over the codec's limit, and the block is skipped: it is dropped as it
-    /// comes. The stream goes on. Only if this is
-    /// [asked for](crate::BlockCodec::report_skipped).
+    /// A header announced a block over the codec's limit, and the decoder drops the block as it arrives.
+    /// The stream goes on. Returned only if [`report_skipped`](crate::BlockCodec::report_skipped) is set.
     #[error(
         "block {index}, which begins at byte {offset}, is skipped: it announces {announced} bytes; \
          the limit is {limit}{}", InBrackets(*.header)
@@ -127,9 +126,9 @@ pub enum BlockError {
         InBrackets(*.header)
     )]
     InvalidHeader {
-        /// What the framing said is wrong.
+        /// The framing's reason.
         reason: &'static str,
-        /// What has arrived from the block's start on; it may be more than the header.
+        /// The first bytes of the block; they may be more than the header.
         header: HeaderBytes,
         /// The block.
         index: u64,
@@ -168,11 +167,13 @@ pub enum BlockError {
         index: u64,
     },
 
-    /// A block to send does not read as what it is: it carries a header of its own that announces
-    /// another length (see [`LengthField`](crate::LengthField)), it is no whole number of the
-    /// [units](crate::LengthFieldConfig::unit) that its length counts, its
-    /// [`Framing`](crate::Framing) wrote a wrong header, or its [`Payload`](crate::Payload) has put
-    /// another number of bytes than its `byte_len`. Nothing of it was sent.
+    /// The header of a block to send does not announce the block's length. Nothing of it was sent. Causes:
+    ///
+    /// * a header that the block brings along and that announces another length (see
+    ///   [`LengthField`](crate::LengthField)),
+    /// * a block that is not a whole number of [units](crate::LengthFieldConfig::unit),
+    /// * a [`Framing`](crate::Framing) that wrote a wrong header,
+    /// * a [`Payload`](crate::Payload) that put more or fewer bytes than its `byte_len`.
     #[error("block {index}, of {actual} bytes, cannot be sent: {}", OwnHeader(*.announced, *.reason))]
     WrongHeader {
         /// Payload bytes that its header announces; none if it cannot be read as a header at all.
@@ -185,8 +186,8 @@ pub enum BlockError {
         index: u64,
     },
 
-    /// The block before was [sent part by part](crate::BlockTransport::send_from) and given up, or its
-    /// source failed, so nothing else can be sent: the peer would take it for the rest of that block.
+    /// The block before was [sent part by part](crate::BlockTransport::send_from) and not finished, because
+    /// the caller gave up or the source failed. The peer would take another block for the rest of it.
     /// [`send_rest_from`](crate::BlockTransport::send_rest_from) sends the rest.
     #[error("no block can be sent, because block {index} is unfinished: {queued} of {len} bytes")]
     Unfinished {
@@ -198,27 +199,27 @@ pub enum BlockError {
         index: u64,
     },
 
-    /// The source of a block that is [sent part by part](crate::BlockTransport::send_from) has another length
-    /// than was said.
+    /// The source of a block [sent part by part](crate::BlockTransport::send_from) is shorter or longer than
+    /// the caller said.
     #[error("the source of block {index} has {given} bytes{}, not {len}", OrMore(.given > .len))]
     WrongSource {
-        /// Payload bytes of the block, as was said.
+        /// Payload bytes of the block, as the caller said.
         len: u64,
-        /// Bytes that the source has given; if these are more than `len`, it may have more.
+        /// Bytes that the source gave; if more than `len`, it may have more still.
         given: u64,
         /// The block.
         index: u64,
     },
 
-    /// The next block is longer than the memory that was brought for it. Nothing of it was taken: receive
-    /// it with more memory, or in another way.
+    /// The next block is longer than the caller's memory for it. Nothing of it was taken: receive it with
+    /// more memory, or in another way.
     #[error(
         "block {index}, which begins at byte {offset}, has {len} bytes; there is room for {room}"
     )]
     NoRoom {
         /// Payload bytes of the block.
         len: u64,
-        /// Bytes of the memory that was brought.
+        /// Bytes of the caller's memory.
         room: u64,
         /// The block.
         index: u64,
@@ -249,8 +250,8 @@ pub enum BlockError {
         offset: u64,
     },
 
-    /// The source of what is to be sent failed: that of [`try_send_blocks`](crate::try_send_blocks) or
-    /// [`send_from`](crate::BlockTransport::send_from).
+    /// The source given to [`try_send_blocks`](crate::try_send_blocks) or
+    /// [`send_from`](crate::BlockTransport::send_from) failed.
     #[error("the source of the blocks failed")]
     Source(#[source] Box<dyn Error + Send + Sync>),
 
@@ -260,14 +261,14 @@ pub enum BlockError {
 }
 
 impl BlockError {
-    /// Who has to act, as the [`io::ErrorKind`] that `io::Error::from` gives this error.
+    /// Returns the [`io::ErrorKind`], which says who has to act. `io::Error::from` keeps it.
     ///
     /// | kind | meaning |
     /// |---|---|
     /// | `UnexpectedEof`, `InvalidData` | the peer stopped short, or sent what the framing does not allow |
-    /// | `InvalidInput` | the caller sent what cannot be sent, or brought too little memory |
+    /// | `InvalidInput` | the caller sent what cannot be sent, or gave too little memory |
     /// | `TimedOut` | no bytes moved for the stall timeout, or a block took longer than its deadline |
-    /// | any other | the transport's own, or the source's; `Other` for a source with none |
+    /// | any other | the kind of the transport's or the source's error; `Other` if the source's has none |
     ///
     /// ```
     /// use std::io;
@@ -301,8 +302,9 @@ impl BlockError {
         }
     }
 
-    /// True for [`Stalled`](Self::Stalled) and [`Late`](Self::Late): a timeout of this crate is over, and
-    /// whoever waited may go on. A transport that has timed out itself is [`Io`](Self::Io), and gone.
+    /// True for [`Stalled`](Self::Stalled) and [`Late`](Self::Late): a timeout of this crate expired, and the
+    /// caller may go on. If the transport itself times out, the error is [`Io`](Self::Io), and the transport
+    /// is gone.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -320,7 +322,7 @@ impl BlockError {
         matches!(self, Self::Stalled { .. } | Self::Late { .. })
     }
 
-    /// True for what the peer did wrong: [`Truncated`](Self::Truncated), [`TooLarge`](Self::TooLarge),
+    /// True if the peer did something wrong: [`Truncated`](Self::Truncated), [`TooLarge`](Self::TooLarge),
     /// [`Skipped`](Self::Skipped), [`InvalidHeader`](Self::InvalidHeader) and [`TooFew`](Self::TooFew).
     ///
     /// ```
@@ -345,7 +347,7 @@ impl BlockError {
         )
     }
 
-    /// True for what this end did wrong: [`WrongSize`](Self::WrongSize),
+    /// True if this end did something wrong: [`WrongSize`](Self::WrongSize),
     /// [`WrongHeader`](Self::WrongHeader), [`WrongSource`](Self::WrongSource),
     /// [`Unfinished`](Self::Unfinished) and [`NoRoom`](Self::NoRoom).
     ///
@@ -374,13 +376,12 @@ impl BlockError {
 }
 
 impl BlockError {
-    /// True if `None` is to follow it in a stream, so that a loop that skips errors ends.
+    /// True if a stream yields `None` after this error, so that a loop that skips errors ends.
     pub(crate) fn ends_stream(&self) -> bool {
         !matches!(self, Self::Skipped { .. })
     }
 
-    /// The error of a codec whose errors are `E`. One of the transport's becomes it as an
-    /// [`io::Error`].
+    /// Converts into a codec's error. For [`Io`](Self::Io), it converts the `io::Error` inside.
     pub(crate) fn into_codec_error<E: CodecError>(self) -> E {
         match self {
             Self::Io(error) => error.into(),
@@ -398,18 +399,18 @@ impl From<BlockError> for io::Error {
     }
 }
 
-/// A `BlockError` that an `io::Error` was made from comes back as it was.
+/// Returns the `BlockError` that the `io::Error` was made from, or else `Io`.
 impl From<io::Error> for BlockError {
     fn from(error: io::Error) -> Self {
         error.downcast().unwrap_or_else(Self::Io)
     }
 }
 
-/// What a codec and a transport can fail with: anything that a [`BlockError`] and an
-/// [`io::Error`] can become, such as these two.
+/// An error of a codec and a transport: any type that a [`BlockError`] and an [`io::Error`] convert into,
+/// such as these two.
 ///
 /// Implemented for every such type; see [`BlockCodec::err_into`](crate::BlockCodec::err_into). With
-/// an error of one's own:
+/// your own error:
 ///
 /// ```
 /// use std::io;
@@ -439,20 +440,20 @@ pub trait CodecError: From<BlockError> + From<io::Error> + fmt::Display {}
 
 impl<E: From<BlockError> + From<io::Error> + fmt::Display> CodecError for E {}
 
-/// A part of a block on the wire: what a [`BlockError::Truncated`] is about.
-// `usize` makes `BlockError` a struct of whole words: with a byte here, each `Result` of a block is
-// moved unaligned, which costs a tenth of the time it takes to receive a small one.
+/// The part of a block that was cut short in a [`BlockError::Truncated`].
+// A `usize`, so that `BlockError` has whole words only. With a byte here, each `Result` of a block is moved
+// unaligned, which takes a tenth of the time to receive a small block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum BlockPart {
-    /// What delimits the block.
+    /// The bytes that delimit the block.
     Header,
     /// The block itself.
     Payload,
 }
 
 impl BlockPart {
-    /// A header's length may show only at its end; until then its least is known.
+    /// The length of an incomplete header may be unknown, except for a minimum.
     fn at_least(self) -> &'static str {
         match self {
             Self::Header => "at least ",
@@ -470,9 +471,9 @@ impl fmt::Display for BlockPart {
     }
 }
 
-/// The first bytes of a header that was refused, 16 at most.
+/// The first bytes of a refused header, at most 16.
 ///
-/// They print as hex, and as text as well if all of them are text:
+/// They print as hex, followed by the text if all of them are text:
 ///
 /// ```
 /// use bytes::BytesMut;
@@ -496,7 +497,7 @@ pub struct HeaderBytes {
 }
 
 impl HeaderBytes {
-    /// The most bytes that are kept.
+    /// The largest number of bytes kept.
     pub const MAX: usize = 16;
 
     /// Keeps the first [`MAX`](Self::MAX) bytes of `header`.
@@ -508,7 +509,7 @@ impl HeaderBytes {
         Self { len, bytes }
     }
 
-    /// The bytes.
+    /// Returns the bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.len]
@@ -578,7 +579,7 @@ impl fmt::Display for Allowed {
     }
 }
 
-/// What is not known of a source that has more than was said.
+/// The end of a message about a source that is longer than the caller said.
 struct OrMore(bool);
 
 impl fmt::Display for OrMore {
@@ -610,8 +611,8 @@ impl fmt::Display for OwnHeader {
 /// assert_eq!(error.to_string(), "blocks of 65536 bytes cannot be carried; the most is 65535");
 /// ```
 ///
-/// `?` makes an `io::Error` of it, and of that a `BlockError`, but not both at once: build codecs
-/// where the error is a `ConfigError`, an `io::Error` or a boxed one.
+/// `?` converts it into an `io::Error`, but not into a `BlockError`. Build codecs in functions that return a
+/// `ConfigError`, an `io::Error` or a boxed error.
 ///
 /// The other variants:
 ///
@@ -633,23 +634,22 @@ impl fmt::Display for OwnHeader {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// Exact-length blocks of no bytes.
+    /// Exact-length blocks of 0 bytes.
     #[error("exact-length blocks must be at least 1 byte long")]
     EmptyBlocks,
 
-    /// A length of no bytes, or of more than a u64 has.
+    /// A length of 0 bytes, or of more than 8.
     #[error("a length has 1 to 8 bytes, not {width}")]
     Width {
         /// The width asked for, in bytes.
         width: usize,
     },
 
-    /// A length that counts units of no bytes.
+    /// A length that counts units of 0 bytes.
     #[error("a unit of a length has at least 1 byte")]
     Unit,
 
-    /// A header that ends before its length field or is too long, or of which more is to be stripped
-    /// than there is.
+    /// A header that ends before its length field, is too long, or is shorter than what is to be stripped.
     #[error(
         "a header of {header_len} bytes, of which {strip} are stripped, does not go with a length \
          field that ends after {field_end}; a header has at most 1024 bytes"
@@ -659,23 +659,23 @@ pub enum ConfigError {
         field_end: usize,
         /// Bytes of the header.
         header_len: usize,
-        /// Bytes of it to be stripped.
+        /// Bytes to strip from the header.
         strip: usize,
     },
 
-    /// An adjustment with which no value of the length field is the length of a block.
+    /// An adjustment that makes every length invalid.
     #[error("with an adjustment of {adjustment}, no length is that of a block")]
     Adjustment {
         /// The adjustment asked for, in bytes.
         adjustment: i64,
     },
 
-    /// A largest block that the header cannot announce, or that no allocation can hold.
+    /// A limit above what the header can announce, or an allocation can hold.
     #[error("blocks of {limit} bytes cannot be carried; the most is {max}")]
     LimitTooLarge {
         /// The limit asked for, in bytes.
         limit: usize,
-        /// The largest limit there can be, in bytes.
+        /// The largest possible limit, in bytes.
         max: u64,
     },
 
@@ -684,7 +684,7 @@ pub enum ConfigError {
     LimitTooSmall {
         /// The limit asked for, in bytes.
         limit: usize,
-        /// The smallest limit there can be, in bytes.
+        /// The smallest possible limit, in bytes.
         min: u64,
     },
 }
@@ -701,8 +701,8 @@ mod tests {
 
     #[test]
     fn error_is_no_longer_than_eight_words() {
-        // Every block that is received or sent moves as a `Result` of this size; the header's bytes
-        // are three of them. Fewer bytes where a u64 is aligned like a u32.
+        // Each received or sent block moves as a `Result` of this size, of which the header's bytes take
+        // three words. It is smaller on targets that align a u64 like a u32.
         assert!(size_of::<BlockError>() <= 64);
     }
 }

@@ -1,4 +1,4 @@
-//! What blocks to send may be made of.
+//! [`Payload`]: the bytes of a block to send.
 
 use std::collections::VecDeque;
 
@@ -6,20 +6,19 @@ use bytes::{Bytes, BytesMut, buf::Chain};
 
 use crate::write::Pieces;
 
-/// The bytes of one block to send: what [`send`](crate::BlockTransport::send) and
-/// [`feed`](crate::BlockTransport::feed) take, and the sources of [`send_blocks`](crate::send_blocks)
-/// give.
+/// The bytes of one block to send, by [`send`](crate::BlockTransport::send),
+/// [`feed`](crate::BlockTransport::feed) or [`send_blocks`](crate::send_blocks).
 ///
-/// A small payload is copied straight from here into the write queue. A large one is taken over
-/// without a copy if the type owns its bytes (`Bytes`, `BytesMut`, `Vec<u8>`, `Box<[u8]>`,
-/// `String`), and copied if it only borrows them (`&[u8]`, `&str`, `[u8; N]` …). For a large
-/// `&'static [u8]`, `Bytes::from_static` makes an owner of it.
+/// A small payload is copied straight into the write queue. A large one is moved there without a copy if
+/// the type owns its bytes (`Bytes`, `BytesMut`, `Vec<u8>`, `Box<[u8]>`, `String`), and copied if it only
+/// borrows them (`&[u8]`, `&str`, `[u8; N]` …). To send a large `&'static [u8]` without a copy, use
+/// `Bytes::from_static`.
 ///
 /// # In several pieces
 ///
 /// A tuple of two or three payloads, an array, a `Vec` or a `VecDeque` of any number, and a [`Chain`] of
-/// two are one payload: a block with the bytes of all of them, in order. Each piece is copied or taken
-/// over as it would be alone, so a small header in front of a large body costs no copy of the body.
+/// two are one payload: a block with the bytes of all of them, in order. Each piece is copied or moved
+/// as it would be alone, so a small header in front of a large body costs no copy of the body.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -43,7 +42,7 @@ use crate::write::Pieces;
 ///
 /// # A type of your own
 ///
-/// It says how many bytes it has, and puts them into [`Pieces`], as one piece or as several:
+/// It tells how many bytes it has, and puts them into [`Pieces`], as one piece or several:
 ///
 /// ```
 /// use wholeblock::{BlockCodec, BlockError, BlockTransport, Payload, Pieces};
@@ -76,17 +75,17 @@ use crate::write::Pieces;
             them; for a source of `Result`s use `try_send_blocks`"
 )]
 pub trait Payload: Sized {
-    /// Returns how many bytes the block has, of all pieces together.
+    /// Returns the number of bytes in all pieces together.
     fn byte_len(&self) -> usize;
 
     /// Puts the bytes into `pieces`, in order.
     ///
-    /// They must be as many as [`byte_len`](Self::byte_len) has returned, because the block's header is
-    /// written before them. Otherwise the block is refused, as
+    /// They must be as many as [`byte_len`](Self::byte_len) returned, because the block's header is
+    /// written first. Otherwise the block is refused, as
     /// [`BlockError::WrongHeader`](crate::BlockError::WrongHeader), and nothing of it is sent.
     fn put_into(self, pieces: &mut Pieces<'_>);
 
-    /// The bytes, if they are in one piece: what is small is copied from here, without a `Pieces`.
+    /// Returns the bytes if they are in one piece. A small payload is then copied without a `Pieces`.
     #[doc(hidden)]
     #[inline]
     fn as_piece(&self) -> Option<&[u8]> {
@@ -118,7 +117,7 @@ macro_rules! owned {
 
 owned!(Bytes, BytesMut, Vec<u8>, Box<[u8]>, String);
 
-/// Implements `Payload` for types that borrow their bytes, or hold them where they are.
+/// Implements `Payload` for types that borrow their bytes or hold them inline.
 macro_rules! copied {
     ($([$($generics:tt)*] $borrowed:ty),*) => {$(
         impl<$($generics)*> Payload for $borrowed {

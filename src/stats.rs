@@ -1,8 +1,8 @@
-//! What a transfer moved, counted, and as a line of text.
+//! Statistics of transfers and transports.
 
 use std::{fmt, time::Duration};
 
-/// What a transfer moved, and in how many reads or writes.
+/// Statistics of a transfer: blocks, bytes, and reads or writes.
 ///
 /// ```
 /// # use futures::stream;
@@ -25,7 +25,7 @@ use std::{fmt, time::Duration};
 /// # }
 /// ```
 ///
-/// Prints as one line:
+/// They print as one line:
 ///
 /// ```
 /// # use std::time::Duration;
@@ -45,9 +45,9 @@ use std::{fmt, time::Duration};
 pub struct TransferStats {
     /// Whole blocks received, or wholly handed to the transport.
     pub blocks: u64,
-    /// Bytes of their payloads.
+    /// Payload bytes of these blocks.
     pub payload_bytes: u64,
-    /// Bytes of their payloads and headers, and of blocks that were skipped.
+    /// Payload and header bytes of these blocks and of skipped ones.
     pub wire_bytes: u64,
     /// Reads that brought bytes; 0 for a sender.
     pub reads: u64,
@@ -55,24 +55,23 @@ pub struct TransferStats {
     pub writes: u64,
     /// Blocks that arrived over more than one read; 0 for a sender.
     pub fragmented_blocks: u64,
-    /// Blocks over the limit that were skipped, as
-    /// [`skip_too_large`](crate::BlockCodec::skip_too_large) asks for; 0 for a sender.
+    /// Blocks over the limit that were [skipped](crate::BlockCodec::skip_too_large); 0 for a sender.
     pub skipped_blocks: u64,
-    /// From a receiver's first wait for a block, or from when a sender is first awaited, to the end, or
-    /// until now before that. Waiting counts, for the peer as well as for the source.
+    /// Time from a receiver's first wait for a block, or from when a sender is first awaited, until now or
+    /// the end of the transfer. Waiting for the peer or the source counts.
     pub elapsed: Duration,
 }
 
-/// What a [`BlockTransport`](crate::BlockTransport) has moved since its codec was made, in both
-/// directions: the difference between two of them is what was moved between.
+/// Statistics of a [`BlockTransport`](crate::BlockTransport) in both directions, since its codec was made.
+/// The difference between two of them is what moved in between.
 ///
-/// Shown by [`BlockTransport::stats`](crate::BlockTransport::stats).
+/// Returned by [`BlockTransport::stats`](crate::BlockTransport::stats).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TransportStats {
-    /// Whole blocks received, without those that were skipped.
+    /// Whole blocks received, without skipped ones.
     pub received_blocks: u64,
-    /// Bytes on the wire of the blocks received or skipped.
+    /// Wire bytes of the blocks received or skipped.
     pub received_bytes: u64,
     /// Reads that brought bytes.
     pub reads: u64,
@@ -80,9 +79,9 @@ pub struct TransportStats {
     pub fragmented_blocks: u64,
     /// Blocks over the limit that were skipped.
     pub skipped_blocks: u64,
-    /// Blocks that were queued to be sent. Some of them may be [queued](crate::BlockTransport::queued) yet.
+    /// Blocks accepted for sending. Some of them may still be [queued](crate::BlockTransport::queued).
     pub sent_blocks: u64,
-    /// Bytes on the wire that the transport below has taken.
+    /// Wire bytes that the transport below has taken.
     pub sent_bytes: u64,
     /// Writes that took bytes.
     pub writes: u64,
@@ -115,8 +114,8 @@ impl fmt::Display for TransferStats {
     }
 }
 
-/// Writes `value` in the largest of `units`, each 1,000 times the one before, in which it is 1 or
-/// more when rounded.
+/// Writes `value` in the largest unit in which it is 1 or more when rounded. Each of `units` is 1,000
+/// times the one before.
 fn scaled(f: &mut fmt::Formatter<'_>, mut value: f64, units: &[&str]) -> fmt::Result {
     let mut unit = 0;
     while value >= 999.995 && unit + 1 < units.len() {

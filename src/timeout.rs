@@ -1,25 +1,24 @@
-//! How long a wait may take: the stall timeout, for silence, and the block deadline, for a block
-//! that moves too slowly.
+//! Limits on waits: the stall timeout, against silence, and the block deadline, against a block that moves
+//! too slowly.
 //!
 //! # Which time counts as a wait
 //!
 //! A wait begins at the first poll that finds nothing to read, or no room to write, and ends when
-//! bytes move. Those who wait differ in what they know of their caller:
+//! bytes move. Waiters differ in what they know of their caller:
 //!
 //! | who waits | can the caller give up unnoticed? | what counts |
 //! |---|---|---|
 //! | `SendBlocks`, and `BlockTransport` when it sends | it does not matter: the peer can read whether or not anybody polls | all time |
 //! | a future of `RecvBlocks` or `BlockTransport` that receives | no, it is dropped | all time until the drop, and a part of the gap before the next future: [`longest_gap`] |
-//! | the stream of `BlockTransport` | yes | all time, but the first timeout that is found over late is forgiven: [`latest`] |
+//! | the stream of `BlockTransport` | yes | all time, except that the first timeout noticed late is forgiven: [`latest`] |
 //!
-//! A future that is kept and not polled waits all the same, as with `tokio::time::timeout`.
+//! A future that is kept without being polled still waits, as with `tokio::time::timeout`.
 //!
-//! # When a timeout is over
+//! # When a timeout expires
 //!
-//! It is over when its timer fires, not when the clock says so. On a thread that is busy with other
-//! tasks, the two can be far apart, and the runtime looks for input and output before it fires
-//! timers. The task then yields once, and tries the transport once more. So everything that arrived
-//! in time is read before a stall is reported.
+//! It expires when its timer fires, not when the clock says so. On a busy thread, the two can be far
+//! apart, and the runtime polls for I/O before it fires timers. The task then yields once, and tries the
+//! transport once more. So everything that arrived in time is read before a stall is reported.
 //!
 //! The block deadline is also compared with the clock, after a read or write that succeeded and left
 //! the block unfinished. A peer that always has bytes ready would otherwise never be late.
@@ -43,10 +42,10 @@ use crate::error::BlockError;
 const SHORTEST_DELAY: Duration = Duration::from_millis(20);
 const LONGEST_DELAY: Duration = Duration::from_secs(1);
 
-/// Measures waits for bytes and for whole blocks.
+/// State of the stall timeout and the block deadline.
 ///
-/// The block deadline is compared with the time since a part of the block was first seen, whether or
-/// not anybody waited since.
+/// The block deadline counts from when a part of the block was first seen, whether or not anybody waited
+/// since.
 #[derive(Debug, Default)]
 pub(crate) struct Timeouts {
     stall: Option<Duration>,
@@ -54,12 +53,12 @@ pub(crate) struct Timeouts {
     waited: Duration,
     /// Start of the present wait.
     since: Option<Instant>,
-    /// When the last wait was given up. Set only while nobody waits.
+    /// Time of the last [`pause`](Self::pause). Set only while nobody waits.
     paused: Option<Instant>,
     waiter: Waiter,
     /// True if the timer has fired and the task has yielded, so that the transport is tried again.
     yielded: bool,
-    /// True if a timeout that was found over late has been forgiven since bytes last moved.
+    /// True if a timeout that was noticed late has been forgiven since bytes last moved.
     forgiven: bool,
     block: Option<Duration>,
     /// Index of the unfinished block that was seen last, and when it was seen first.
@@ -67,7 +66,7 @@ pub(crate) struct Timeouts {
     timer: Timer,
 }
 
-/// Who waits.
+/// The kind of waiter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Waiter {
     /// A future, which [pauses](Timeouts::pause) the wait when it is dropped.
@@ -77,7 +76,7 @@ pub(crate) enum Waiter {
     Stream,
 }
 
-/// Why a wait has lasted too long, and the time it was allowed.
+/// The limit that a wait has exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Expired {
     Stalled(Duration),
@@ -85,7 +84,7 @@ pub(crate) enum Expired {
 }
 
 impl Expired {
-    /// The error, at block `index`, which begins at byte `offset`.
+    /// Returns the error at block `index`, which begins at byte `offset`.
     pub(crate) fn at(self, index: u64, offset: u64) -> BlockError {
         match self {
             Self::Stalled(waited) => BlockError::Stalled {
@@ -131,7 +130,7 @@ impl Timeouts {
         self.forgiven = false;
     }
 
-    /// Gives up the present wait. It counts towards the next one.
+    /// Ends the present wait. It counts towards the next one.
     pub(crate) fn pause(&mut self) {
         if let Some(since) = self.since.take() {
             let now = Instant::now();
@@ -200,14 +199,14 @@ impl Timeouts {
         }
     }
 
-    /// When the stall timeout will be over. None if there is none, or if it is never over.
+    /// Returns when the stall timeout expires. None if there is no timeout, or it never expires.
     fn stall_expiry(&mut self) -> Option<(Instant, Expired)> {
         let timeout = self.stall?;
         let since = match self.since {
             Some(since) => since,
             None => self.begin(timeout),
         };
-        // In the past if the earlier waits were long enough: a timer set to now would fire later.
+        // In the past if the earlier waits were long enough, because a timer set to now would fire later.
         let at = match timeout.checked_sub(self.waited) {
             Some(left) => since.checked_add(left)?,
             None => since.checked_sub(self.waited - timeout).unwrap_or(since),
@@ -230,7 +229,7 @@ impl Timeouts {
         (Instant::now() >= at).then_some(expired)
     }
 
-    /// When block `partial` will be late.
+    /// Returns when block `partial` will be late.
     fn block_expiry(&mut self, partial: Option<u64>) -> Option<(Instant, Expired)> {
         let (allowed, index) = (self.block?, partial?);
         let since = match self.partial {
@@ -241,19 +240,19 @@ impl Timeouts {
     }
 }
 
-/// The most of the gap between two waits that counts.
+/// Returns the longest part of the gap between two waits that counts.
 ///
-/// A loop that waits, gives up and does something else for a while, again and again, is to stall
-/// nevertheless. A long pause between a request and the next is not to use up the timeout.
+/// A loop that repeatedly waits, gives up and does something else for a while must still time out. A long
+/// pause between two requests must not use up the timeout.
 fn longest_gap(timeout: Duration) -> Duration {
     (timeout / 2).min(LONGEST_DELAY)
 }
 
-/// How late a stream may find its timeout over and still report it at once.
+/// Returns how late a stream may notice that its timeout expired and still report it at once.
 ///
 /// A task that waits is polled as soon as the timer wakes it, unless other tasks hold it up. A later
-/// poll may mean that the caller was not waiting. The stream then waits for one more timeout, which
-/// it reports however late. Otherwise no timeout would ever be reported on a busy thread.
+/// poll may mean that the caller was not waiting. The stream then waits for one more timeout, and
+/// reports that one however late. Otherwise no timeout would ever be reported on a busy thread.
 fn latest(timeout: Duration) -> Duration {
     timeout.clamp(SHORTEST_DELAY, LONGEST_DELAY)
 }
@@ -270,8 +269,7 @@ impl Timer {
     /// Waits until `deadline`.
     fn poll(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
         // A timer fires only while the runtime that it was made in runs. A task stays in its runtime.
-        // Outside of a task, in `block_on`, nothing says which runtime this is: tokio has told its
-        // runtimes apart by ids only since 1.49.
+        // Outside a task, in `block_on`, the runtime is unknown: tokio has runtime ids only since 1.49.
         let task = task::try_id();
         let is_ours = task.is_some() && task == self.task;
         self.task = task;
@@ -286,8 +284,8 @@ impl Timer {
         }
         loop {
             ready!(sleep.as_mut().poll(cx));
-            // A timer left from an earlier wait fires early; only then is it set to this wait's end,
-            // because most waits are over before.
+            // A timer left from an earlier wait fires early. Only then is it set to this wait's end,
+            // because most waits end before.
             if sleep.deadline() >= deadline {
                 return Poll::Ready(());
             }

@@ -1,18 +1,18 @@
-//! Shares the thread with other tasks, so that neither a flood of tiny blocks nor a transport that is
-//! always ready keeps a task from yielding.
+//! Fairness to other tasks: a task yields even in a flood of tiny blocks, or with a transport that is
+//! always ready.
 //!
 //! Tokio gives a task a budget of 128 units each time it is polled. A socket spends one for each read
 //! and write, however many blocks these move: a read of 64 KiB can bring 16,384 empty blocks, and a
 //! transport that is not a socket may spend nothing. So this crate does two things:
 //!
-//! - Each read and write is charged a unit if it makes progress.
-//! - A task yields after so many blocks: [`RECEIVED_PER_TURN`], [`SENT_PER_TURN`]. That is looked at
-//!   before each read and write, and within a buffer of received blocks. A yield leaves no debt.
+//! - It charges a unit for each read and write that makes progress.
+//! - It yields after [`RECEIVED_PER_TURN`] or [`SENT_PER_TURN`] blocks. It checks this before each read and
+//!   write, and within a buffer of received blocks. A yield leaves no debt.
 //!
-//! tokio-util's `Framed` does not yield between two blocks by itself, though `recv_blocks` makes it. There,
-//! blocks are charged to the budget, and the socket's next read or write yields when it is spent.
+//! tokio-util's `Framed` yields between two blocks only in `recv_blocks`. So its blocks are charged to the
+//! budget, and when that is spent, the socket's next read or write yields.
 //!
-//! Outside tokio nothing of this has any effect.
+//! None of this has any effect outside tokio.
 
 use std::{
     pin::pin,
@@ -24,20 +24,20 @@ use tokio::{
     task::{coop::poll_proceed, yield_now},
 };
 
-/// Blocks that a task receives between two yields. To echo as many empty ones takes about 20 µs, a
-/// few times as long as an honest request: 50 connections that ask keep about half of their rate
-/// beside 8 that flood (`cargo bench -p benches --bench floods`). A yield takes half a microsecond.
+/// Blocks that a task receives between two yields. Echoing as many empty ones takes about 20 µs, a few
+/// times as long as an honest request. Beside 8 connections that flood, 50 that send requests keep about
+/// half of their rate (`cargo bench -p benches --bench floods`). A yield takes half a microsecond.
 pub const RECEIVED_PER_TURN: u64 = 256;
 
-/// Blocks that a task sends between two yields, and one write. They are its own, or they were charged
-/// when they were received.
+/// Blocks that a task sends between two yields, apart from those of the last write. They are its own, or
+/// were counted when they were received.
 pub const SENT_PER_TURN: u64 = 8_192;
 
-/// Blocks of a `Framed` for a unit of the budget. A unit costs about as much as receiving one small
-/// block.
+/// Blocks of a `Framed` for a unit of the budget. Charging a unit costs about as much as receiving one
+/// small block.
 const BLOCKS_PER_UNIT: u64 = 64;
 
-/// Counts the blocks that a task moves between two yields.
+/// A counter of the blocks that a task moves between two yields.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Meter {
     /// Blocks at the last yield.
@@ -47,30 +47,30 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    /// True if `per_turn` of all `blocks` have been moved since the last yield.
+    /// Returns true if `per_turn` of all `blocks` have moved since the last yield.
     #[inline]
     pub(crate) fn is_due(&self, blocks: u64, per_turn: u64) -> bool {
         blocks >= self.yielded + per_turn
     }
 
-    /// All blocks at which a yield or a charge is due next, if it is due after `per_turn`.
+    /// Returns the total of blocks at which the next yield or charge is due, `per_turn` after the last.
     pub(crate) fn due(&self, per_turn: u64) -> u64 {
         self.charged + per_turn
     }
 
-    /// Yields, by being pending once, after `blocks` in all.
+    /// Yields, by returning `Pending` once, after `blocks` in all.
     #[cold]
     pub(crate) fn poll_yield(&mut self, cx: &mut Context<'_>, blocks: u64) -> Poll<()> {
         (self.yielded, self.charged) = (blocks, blocks);
         match Handle::try_current() {
-            // Tokio looks for input and output before it polls a task again that has yielded so.
+            // After this, tokio polls for I/O before it polls the task again.
             Ok(_) => pin!(yield_now()).poll(cx),
             Err(_) => Poll::Ready(()),
         }
     }
 
-    /// Charges the budget for the blocks since the last charge. The rest is forgiven if the budget
-    /// runs out: the next read or write of a socket yields.
+    /// Charges the budget for the blocks since the last charge. If the budget runs out, the rest is
+    /// forgiven, because the next read or write of a socket yields.
     pub(crate) fn charge(&mut self, blocks: u64) {
         let mut cx = Context::from_waker(Waker::noop());
         while blocks.saturating_sub(self.charged) >= BLOCKS_PER_UNIT {
@@ -84,8 +84,8 @@ impl Meter {
     }
 }
 
-/// Runs a read or a write, and charges a unit for it if it makes progress. Pending, after asking to
-/// be polled again, if no unit is left.
+/// Runs a read or a write, and charges a unit for it if it makes progress. If no unit is left, wakes the
+/// task and returns `Pending`.
 pub(crate) fn poll_operation<T>(
     cx: &mut Context<'_>,
     operation: impl FnOnce(&mut Context<'_>) -> Poll<T>,
@@ -107,7 +107,7 @@ mod tests {
         runtime.unwrap().block_on(future)
     }
 
-    /// Yields of a task that moves `step` blocks before each of `charges`.
+    /// Counts the yields of a task that moves `step` blocks before each of `charges` checks.
     async fn yields(step: u64, charges: u64) -> u64 {
         let (mut meter, mut charged, mut yields) = (Meter::default(), 0, 0);
         std::future::poll_fn(|cx| {

@@ -1,4 +1,4 @@
-//! The codec: what users configure, over the decoder and the framing.
+//! The codec, which users configure: a framing, a decoder and an encoder.
 
 mod in_parts;
 
@@ -22,12 +22,11 @@ use crate::{
     write::{BlockLen, BlockWriter, is_shared},
 };
 
-/// Turns bytes into whole blocks and back, for
-/// [`BlockTransport`](crate::BlockTransport), or for
-/// [`Framed`](tokio_util::codec::Framed) and its halves.
+/// A codec that turns bytes into whole blocks and back, for [`BlockTransport`](crate::BlockTransport), or
+/// for [`Framed`](tokio_util::codec::Framed) and its halves.
 ///
-/// Decodes to `BytesMut`, encodes from `Bytes`. Every failure is a [`BlockError`], or what
-/// [`err_into`](Self::err_into) makes of it.
+/// It decodes to `BytesMut` and encodes from `Bytes`. Every error is a [`BlockError`], unless
+/// [`err_into`](Self::err_into) changes the type.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -51,29 +50,30 @@ use crate::{
 ///
 /// # Memory
 ///
-/// The read buffer follows what has arrived, never what a header announces. It starts as `Framed`
-/// made it (8 KiB) and at most doubles each time arriving bytes have filled it: up to 64 KiB for
-/// batches of small blocks, up to its own length for a large block. Only a connection that has
-/// filled a buffer of n bytes before, or completed a block of n bytes, is given room for the next n
-/// at once. Until the next block's length is known, a read brings 64 KiB at most. Between blocks no
-/// more than [`with_max_retained`](Self::with_max_retained) is kept. A block of up to 64 KiB that you keep
-/// holds at most 64 KiB of memory, whatever came before it. A
-/// [`BlockTransport`](crate::BlockTransport) that waits leaves its 64 KiB to the next one to read on its
-/// thread, and holds 8 KiB.
+/// The read buffer grows with what has arrived, never with what a header announces. It starts with 8 KiB,
+/// as in `Framed`, and at most doubles each time arriving bytes have filled it: up to 64 KiB for batches of
+/// small blocks, and up to the block's length for a large block.
+///
+/// * `n` bytes are reserved at once only after the connection has filled a buffer of `n` bytes or
+///   completed a block of `n` bytes.
+/// * Until the next block's length is known, a read brings at most 64 KiB.
+/// * Between blocks, at most [`with_max_retained`](Self::with_max_retained) is kept.
+/// * A block of up to 64 KiB that you keep holds at most 64 KiB, whatever came before it.
+/// * A [`BlockTransport`](crate::BlockTransport) that waits holds 8 KiB. It leaves its 64 KiB to the next
+///   one that reads on its thread.
 ///
 /// # After an error
 ///
 /// Framing errors are fatal. Later polls return the same error or the end of the stream, never
-/// another block, except with [another framing](Self::with_framing).
+/// another block, unless you set [another framing](Self::with_framing).
 ///
-/// The read buffer still holds everything from the refused block on. Bytes that arrive after the
-/// error are dropped: a [`BlockTransport`](crate::BlockTransport) reads none, a `Framed` does if it is
-/// polled on.
+/// The read buffer still holds everything from the refused block on. A
+/// [`BlockTransport`](crate::BlockTransport) reads no more bytes. A `Framed` that is polled again reads
+/// and drops them.
 ///
 /// # Names
 ///
-/// A method that begins with `with_` sets something and returns the codec, one that begins with `set_`
-/// changes the codec where it is, and a noun returns what is set.
+/// `with_` methods return the changed codec, `set_` methods change it in place, and nouns return a setting.
 ///
 /// # Clone
 ///
@@ -86,54 +86,54 @@ pub struct BlockCodec<F, E = BlockError> {
     pub(crate) parser: FrameParser<F>,
     /// Bytes of the longest payload to send.
     encode_max: usize,
-    /// Bytes of the shortest payload that is not sent: one more, or 0 while no block can be sent. One test
-    /// for both, because each block meets it.
+    /// Payloads of this length or more are refused: `encode_max + 1`, or 0 while a block is unfinished. This
+    /// makes both checks one test for each block.
     encode_end: usize,
     pub(crate) decode: DecodeState,
     encode: EncodeState,
     error: PhantomData<fn() -> E>,
 }
 
-/// What has been sent.
+/// The encoder's state.
 #[derive(Clone, Copy, Debug, Default)]
 struct EncodeState {
     /// Blocks encoded so far.
     blocks: u64,
-    /// Bytes of these, except those that are [counted](crate::write::BlockWriter::take_uncounted) later.
+    /// Bytes of these blocks, except those that are [counted](crate::write::BlockWriter::take_uncounted) later.
     bytes: u64,
-    /// Blocks encoded, against the task's budget.
+    /// Meter of the encoded blocks, for the task's budget.
     meter: Meter,
-    /// The block after these, if it is sent part by part and has begun.
+    /// The next block, if it is sent part by part and has begun.
     unfinished: Option<Unfinished>,
 }
 
 impl BlockCodec<Exact> {
-    /// Every block is exactly `len` bytes, and nothing else is on the wire.
+    /// Creates a codec for blocks of exactly `len` bytes, with nothing else on the wire.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] for 0, and for what no allocation can hold.
+    /// [`ConfigError`] if `len` is 0 or more than half of `isize::MAX`.
     pub fn exact(len: usize) -> Result<Self, ConfigError> {
         Exact::new(len).map(Self::new)
     }
 }
 
 impl BlockCodec<LengthPrefix> {
-    /// A big-endian u32 before each block says how long it is; 8 MiB at most.
+    /// Creates a codec for blocks of at most 8 MiB, each behind its length as a big-endian u32.
     #[must_use]
     pub fn length_prefixed() -> Self {
         Self::new(LengthPrefix::u32())
     }
 }
 
-/// As [`length_prefixed`](BlockCodec::length_prefixed).
+/// Same as [`length_prefixed`](BlockCodec::length_prefixed).
 impl Default for BlockCodec<LengthPrefix> {
     fn default() -> Self {
         Self::length_prefixed()
     }
 }
 
-/// As [`new`](BlockCodec::new).
+/// Same as [`new`](BlockCodec::new).
 impl<F: Framing> From<F> for BlockCodec<F> {
     fn from(framing: F) -> Self {
         Self::new(framing)
@@ -141,7 +141,7 @@ impl<F: Framing> From<F> for BlockCodec<F> {
 }
 
 impl<F: Framing> BlockCodec<F> {
-    /// Blocks delimited by `framing`.
+    /// Creates a codec for blocks delimited by `framing`.
     ///
     /// ```
     /// use bytes::BytesMut;
@@ -169,13 +169,13 @@ impl<F: Framing> BlockCodec<F> {
 }
 
 impl<F: Framing, E> BlockCodec<F, E> {
-    /// Changes the type of the errors: `codec.err_into::<io::Error>()` for whatever expects a
-    /// transport to fail with an [`io::Error`](std::io::Error). The [`BlockError`] is inside, and
-    /// `error.downcast::<BlockError>()` gives it back.
+    /// Changes the error type: `codec.err_into::<io::Error>()` serves callers that expect an
+    /// [`io::Error`](std::io::Error). The [`BlockError`] is inside, and `error.downcast::<BlockError>()`
+    /// returns it.
     ///
-    /// tokio-serde's `Json` needs such a codec, because its errors become an `io::Error` and no
-    /// `BlockError`. Its `Bincode`, `MessagePack` and `Cbor` fail with `io::Error`s, which become
-    /// either, so they take a codec as it comes, too.
+    /// tokio-serde's `Json` needs such a codec, because its errors convert into an `io::Error` but not into a
+    /// `BlockError`. Its `Bincode`, `MessagePack` and `Cbor` fail with `io::Error`s, which convert into
+    /// either, so they work without `err_into` too.
     ///
     /// ```
     /// use std::io;
@@ -204,8 +204,7 @@ impl<F: Framing, E> BlockCodec<F, E> {
         }
     }
 
-    /// Sets the longest payload, in bytes, in both directions, from the next block on: at most what
-    /// the framing carries.
+    /// Sets the longest payload, in bytes, in both directions, from the next block on.
     ///
     /// ```
     /// use wholeblock::{BlockCodec, Framing, LengthPrefix};
@@ -223,20 +222,21 @@ impl<F: Framing, E> BlockCodec<F, E> {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] if `max` is outside [`Framing::block_lens`]; nothing is changed then.
+    /// [`ConfigError`] if `max` is below [`Framing::block_lens`] or above [`Framing::max_whole_len`]; nothing
+    /// is changed then.
     pub fn set_max_block_len(&mut self, max: usize) -> Result<(), ConfigError> {
-        // Before anything is set: the two directions may carry different lengths.
+        // Before the first limit is set, because the two directions may carry different lengths.
         check_limit(self.framing(), max)?;
         self.set_max_encode_len(max)?;
         self.set_max_decode_len(max)
     }
 
     /// Sets the longest payload to receive, in bytes, from the next block on. A block whose header
-    /// has arrived and was found within the limit is not refused afterwards.
+    /// was found within the old limit is still received.
     ///
     /// # Errors
     ///
-    /// As [`set_max_block_len`](Self::set_max_block_len).
+    /// Same as for [`set_max_block_len`](Self::set_max_block_len).
     pub fn set_max_decode_len(&mut self, max: usize) -> Result<(), ConfigError> {
         check_limit(self.framing(), max)?;
         self.parser.set_max(max);
@@ -247,7 +247,7 @@ impl<F: Framing, E> BlockCodec<F, E> {
     ///
     /// # Errors
     ///
-    /// As [`set_max_block_len`](Self::set_max_block_len), which shows this too.
+    /// Same as for [`set_max_block_len`](Self::set_max_block_len). See the example there.
     pub fn set_max_encode_len(&mut self, max: usize) -> Result<(), ConfigError> {
         check_limit(self.framing().outgoing(), max)?;
         self.encode_max = max;
@@ -256,8 +256,8 @@ impl<F: Framing, E> BlockCodec<F, E> {
     }
 
     /// Sets the longest block, in bytes, that
-    /// [`recv_reader`](crate::BlockTransport::recv_reader) receives part by part, from the next block on. By
-    /// default it is the longest that the framing carries. The limit for whole blocks does not count there.
+    /// [`recv_reader`](crate::BlockTransport::recv_reader) receives part by part, from the next block on. The
+    /// default is the longest that the framing carries. The limit for whole blocks does not apply.
     ///
     /// ```
     /// # use wholeblock::{BlockCodec, BlockError, BlockTransport};
@@ -275,19 +275,19 @@ impl<F: Framing, E> BlockCodec<F, E> {
         self.parser.set_max_in_parts(max);
     }
 
-    /// The longest block, in bytes, that is received [part by part](Self::set_max_reader_len).
+    /// Returns the longest block, in bytes, that is received [part by part](Self::set_max_reader_len).
     #[must_use]
     pub fn max_reader_len(&self) -> u64 {
         self.parser.max_in_parts()
     }
 
-    /// The longest payload, in bytes, that is [received](Self::set_max_block_len).
+    /// Returns the longest payload, in bytes, that is [received](Self::set_max_block_len).
     #[must_use]
     pub fn max_decode_len(&self) -> usize {
         self.parser.max()
     }
 
-    /// The longest payload, in bytes, that is [sent](Self::set_max_block_len).
+    /// Returns the longest payload, in bytes, that is [sent](Self::set_max_block_len).
     #[must_use]
     pub fn max_encode_len(&self) -> usize {
         self.encode_max
@@ -295,11 +295,12 @@ impl<F: Framing, E> BlockCodec<F, E> {
 
     /// Sets the largest buffer, in payload bytes, that is kept between blocks; 1 MiB by default.
     ///
-    /// A longer block is returned together with its allocation, or, if it was lent, the buffer is freed
-    /// at its next use. Raise it where most blocks are longer, and each would otherwise cost an
-    /// allocation. Lower it where there are many
-    /// connections and memory counts for more than speed: below 64 KiB, it bounds the batches of
-    /// small blocks too. Less than 8 KiB counts as 8 KiB, with which `Framed` begins.
+    /// A longer block is returned together with its allocation. If the block was only borrowed, the buffer
+    /// is freed at its next use.
+    ///
+    /// Raise this limit if most blocks are longer, because each of them costs an allocation. Lower it if
+    /// there are many connections and memory matters more than speed: below 64 KiB, it bounds the batches of
+    /// small blocks too. Less than 8 KiB counts as 8 KiB, the initial capacity of `Framed`.
     ///
     /// ```
     /// # use wholeblock::{BlockCodec, BlockTransport};
@@ -322,14 +323,14 @@ impl<F: Framing, E> BlockCodec<F, E> {
         self
     }
 
-    /// Whether to skip blocks over the limit, and go on with those after them. By default the first
-    /// one ends the stream, with [`BlockError::TooLarge`].
+    /// Sets whether the decoder skips blocks over the limit and goes on with the next one. By default the
+    /// first one ends the stream with [`BlockError::TooLarge`].
     ///
-    /// Nothing of a skipped block is kept, and it costs no memory, however long it is. It has an
-    /// index, as any block of the stream, and is counted in [`skipped_blocks`](Self::skipped_blocks)
-    /// and [`TransferStats::skipped_blocks`](crate::TransferStats::skipped_blocks). A tracing event at
-    /// debug level, at most one a read, names the first block that is skipped. A stream that ends
-    /// inside of a skipped block is [`BlockError::Truncated`].
+    /// A skipped block costs no memory, however long it is. It has an index, like any block, and
+    /// [`skipped_blocks`](Self::skipped_blocks) and
+    /// [`TransferStats::skipped_blocks`](crate::TransferStats::skipped_blocks) count it. A tracing event at
+    /// debug level, at most one a read, names the first skipped block. If the stream ends inside a skipped
+    /// block, the error is [`BlockError::Truncated`].
     ///
     /// ```
     /// use bytes::BytesMut;
@@ -349,12 +350,12 @@ impl<F: Framing, E> BlockCodec<F, E> {
         self
     }
 
-    /// Whether to return a [`BlockError::Skipped`] for each block that is
-    /// [skipped](Self::skip_too_large), as soon as its header has come. By default none is.
+    /// Sets whether the decoder returns a [`BlockError::Skipped`] for each block that it
+    /// [skips](Self::skip_too_large), as soon as the header has arrived. By default it does not.
     ///
-    /// It takes the place of the block, in order, so that a server can answer at once. The stream goes on:
-    /// ask again. Use it with a [`BlockTransport`](crate::BlockTransport): the stream of a `Framed` ends
-    /// after an error, and may leave blocks in its buffer.
+    /// The error takes the block's place in order, so that a server can answer at once. The stream goes on:
+    /// poll again. Use this with a [`BlockTransport`](crate::BlockTransport), because the stream of a
+    /// `Framed` ends after an error, and may leave blocks in its buffer.
     ///
     /// ```
     /// # use wholeblock::{BlockCodec, BlockError, BlockTransport, LengthPrefix};
@@ -375,26 +376,26 @@ impl<F: Framing, E> BlockCodec<F, E> {
         self
     }
 
-    /// How many blocks over the limit have been [skipped](Self::skip_too_large).
+    /// Returns how many blocks over the limit have been [skipped](Self::skip_too_large).
     #[must_use]
     pub fn skipped_blocks(&self) -> u64 {
         self.decode.read_stats().skipped_blocks
     }
 
-    /// Goes on with another framing, in both directions: after a handshake, say.
+    /// Switches both directions to another framing, for example after a handshake.
     ///
-    /// Whatever has arrived and has not been taken is read by the new framing. Indices, offsets and
-    /// statistics go on; the limits are the new framing's.
+    /// The new framing reads the bytes that have arrived and were not taken. Indices, offsets and statistics
+    /// go on; the limits are the new framing's.
     ///
-    /// After a framing error, the new framing reads the block that the old one refused, from its first
-    /// byte: for a server that also answers HTTP, say. Change the framing before polling on: a codec
-    /// that had to drop later bytes (see [above](Self#after-an-error)) remains failed.
+    /// After a framing error, the new framing reads the refused block from its first byte, for example in a
+    /// server that also answers HTTP. Change the framing before you poll again: a codec that has dropped
+    /// later bytes (see [above](Self#after-an-error)) remains failed.
     ///
-    /// Not for [`FramedRead::map_decoder`](tokio_util::codec::FramedRead::map_decoder): a
-    /// `FramedRead` that has waited since its last block reads before it looks at what has arrived,
-    /// and so may wait on though a block of the new framing is there; nor does that read count. Make
-    /// a transport of it: `BlockTransport::from(half.into_parts()).map_codec(…)` (`into_parts` came
-    /// with tokio-util 0.7.17).
+    /// Do not use this with [`FramedRead::map_decoder`](tokio_util::codec::FramedRead::map_decoder). A
+    /// `FramedRead` that has waited since its last block reads before it looks at its buffer, so it can wait
+    /// although a block of the new framing is there. That read is not counted either. Convert it to a
+    /// transport: `BlockTransport::from(half.into_parts()).map_codec(…)` (`into_parts` needs tokio-util
+    /// 0.7.17).
     ///
     /// ```
     /// use bytes::Bytes;
@@ -433,7 +434,7 @@ impl<F: Framing, E> BlockCodec<F, E> {
         codec
     }
 
-    /// As [`with_framing`](Self::with_framing), for a framing of the same type.
+    /// Switches to another framing of the same type, like [`with_framing`](Self::with_framing).
     pub fn set_framing(&mut self, framing: F) {
         self.decode.change_framing();
         self.encode_max = longest(framing.outgoing());
@@ -441,14 +442,14 @@ impl<F: Framing, E> BlockCodec<F, E> {
         self.parser = FrameParser::new(framing);
     }
 
-    /// How blocks are delimited.
+    /// Returns the framing.
     #[must_use]
     pub fn framing(&self) -> &F {
         self.parser.framing()
     }
 
-    /// Queues `payload` behind its header, and tells `record` their lengths before the payload is
-    /// dropped: the user's `Drop` may panic. Nothing is queued, where the block cannot be sent.
+    /// Queues `payload` behind its header, and passes their lengths to `record` before it drops the payload,
+    /// because the user's `Drop` may panic. Queues nothing if the block cannot be sent.
     #[inline]
     pub(crate) fn queue<P: Payload>(
         &mut self,
@@ -464,8 +465,8 @@ impl<F: Framing, E> BlockCodec<F, E> {
         Ok(())
     }
 
-    /// Queues a copy of `payload` behind its header, if that is all there is to do: it is small, in one
-    /// piece, and nothing can be wrong with it.
+    /// Queues a copy of `payload` behind its header, if the payload is small, in one piece and
+    /// [plain](Self::is_plain).
     #[inline]
     pub(crate) fn queue_plain<P: Payload>(
         &mut self,
@@ -481,7 +482,7 @@ impl<F: Framing, E> BlockCodec<F, E> {
         }
     }
 
-    /// As [`queue`](Self::queue), for a payload that is not [plain](Self::queue_plain).
+    /// Queues a payload that [`queue_plain`](Self::queue_plain) does not.
     #[inline(never)]
     fn queue_pieces<P: Payload>(
         &mut self,
@@ -510,7 +511,7 @@ impl<F: Framing, E> BlockCodec<F, E> {
         Ok(len)
     }
 
-    /// Appends `payload` behind its header to `dst`; nothing, where the block cannot be sent.
+    /// Appends `payload` behind its header to `dst`. Appends nothing if the block cannot be sent.
     #[inline]
     fn append(&mut self, payload: &[u8], dst: &mut impl HeaderBuf) -> Result<BlockLen, BlockError> {
         if self.is_plain(payload.len()) {
@@ -527,7 +528,7 @@ impl<F: Framing, E> BlockCodec<F, E> {
         })
     }
 
-    /// True if nothing can be wrong with a block of `len` bytes.
+    /// Returns true if a block of `len` bytes can be sent and its header needs no check.
     #[inline]
     fn is_plain(&self, len: usize) -> bool {
         self.framing().outgoing().proven().encoded && self.is_sendable(len)
@@ -547,7 +548,7 @@ impl<F: Framing, E> BlockCodec<F, E> {
         }
     }
 
-    /// Appends a header that may turn out wrong, by a framing that may panic.
+    /// Appends a header that may be wrong, by a framing that may panic.
     #[inline(never)]
     fn append_unproven_header(
         &self,
@@ -583,8 +584,8 @@ impl<F: Framing, E> BlockCodec<F, E> {
         len < self.encode_end && len as u64 >= min
     }
 
-    /// Reads what is about to be sent, as the peer will: a header that announces another length
-    /// than its payload has would have the peer lose its place.
+    /// Reads a block before it is sent, as the peer will. If the header and the payload's length disagree,
+    /// the peer loses its place.
     fn read_back<'b>(
         &self,
         len: BlockLen,
@@ -594,7 +595,7 @@ impl<F: Framing, E> BlockCodec<F, E> {
             return Err(self.wrong_size(0));
         }
         let framing = self.framing().outgoing();
-        // The part of a header that is not stripped is in the payload.
+        // The kept part of a header is in the payload.
         let mut near = [0; 64];
         let near = &mut near[..len.wire.min(64)];
         copy_front(block.clone(), near);
@@ -636,7 +637,7 @@ impl<F: Framing, E> BlockCodec<F, E> {
         }
     }
 
-    /// Why a block of `len` bytes cannot be sent.
+    /// Returns the error for a block of `len` bytes that cannot be sent.
     #[cold]
     fn refused(&self, len: usize) -> BlockError {
         self.unfinished_error()
@@ -656,7 +657,7 @@ impl<F: Framing, E> BlockCodec<F, E> {
         }
     }
 
-    /// Where the next block to send begins.
+    /// Returns where the next block to send begins.
     pub(crate) fn encoded(&self) -> Position {
         Position {
             index: self.encode.blocks,
@@ -669,8 +670,8 @@ impl<F: Framing, E> BlockCodec<F, E> {
     #[cold]
     fn begin_write(&mut self, block_len: usize, dst: &mut BytesMut) {
         self.encode.meter.charge(self.encode.blocks);
-        // Back to the allocation's start, where the last write has left a view of its rest: else
-        // most of this write would have to be moved there.
+        // The last write may have left a view of the allocation's end. Go back to its start now, while
+        // nothing has to be moved there.
         let _moved = dst.try_reclaim(dst.capacity() + 1);
         let most = self.decode.max_capacity().max(block_len + HEADER_SLACK);
         if reclaim_exceeds(dst, most) {
@@ -681,7 +682,7 @@ impl<F: Framing, E> BlockCodec<F, E> {
         }
     }
 
-    /// Yields, by being pending once, if the task has encoded enough blocks for a turn.
+    /// Yields, by returning `Pending` once, if the task has encoded enough blocks for a turn.
     pub(crate) fn poll_charge(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let EncodeState { blocks, meter, .. } = &mut self.encode;
         match meter.is_due(*blocks, SENT_PER_TURN) {
@@ -697,7 +698,7 @@ impl<F, E> BlockCodec<F, E> {
         self.decode.has_failed()
     }
 
-    /// After a change of what it depends on.
+    /// Updates `encode_end` when `encode_max` or `unfinished` has changed.
     fn update_encode_end(&mut self) {
         self.encode_end = match self.encode.unfinished {
             Some(_) => 0,
@@ -715,8 +716,8 @@ impl<F: Framing, E: CodecError> Decoder for BlockCodec<F, E> {
     type Item = BytesMut;
     type Error = E;
 
-    // Always, for it is but the small block's fast path: where `Framed` is used over two transports,
-    // the call would cost a block of 64 bytes 3 of its 65 ns.
+    // Always inline, because this is only the fast path. In a program with `Framed` over two transports, the
+    // call would cost a block of 64 bytes 3 of its 65 ns.
     #[inline(always)]
     fn decode(&mut self, src: &mut BytesMut) -> Result<Option<BytesMut>, E> {
         self.decode
@@ -733,7 +734,7 @@ impl<F: Framing, E: CodecError> Decoder for BlockCodec<F, E> {
     }
 }
 
-// Encodes `Bytes` and nothing else, so that `framed.close()` infers the type of the sink's items.
+// Encodes only `Bytes`, so that `framed.close()` infers the type of the sink's items.
 impl<F: Framing, E: CodecError> Encoder<Bytes> for BlockCodec<F, E> {
     type Error = E;
 
@@ -770,7 +771,7 @@ impl<F: fmt::Debug, E> fmt::Debug for BlockCodec<F, E> {
     }
 }
 
-/// Checks a limit for what `framing` delimits.
+/// Checks that `framing` carries whole blocks of `limit` bytes.
 fn check_limit(framing: &impl Framing, limit: usize) -> Result<(), ConfigError> {
     let (min, max) = (*framing.block_lens().start(), longest(framing));
     if limit > max {
@@ -783,8 +784,8 @@ fn check_limit(framing: &impl Framing, limit: usize) -> Result<(), ConfigError> 
     Ok(())
 }
 
-/// A header that is being appended, from `start` on, and is removed if it turns out wrong or the
-/// framing panics: half a header in the buffer would tear the stream.
+/// A header that is being appended at `start`. Its drop removes it if it is wrong or the framing panics,
+/// because half a header in the buffer would corrupt the stream.
 struct UnfinishedHeader<'d, B: HeaderBuf> {
     dst: &'d mut B,
     start: usize,
@@ -796,7 +797,7 @@ impl<B: HeaderBuf> Drop for UnfinishedHeader<'_, B> {
     }
 }
 
-/// A buffer to which headers are appended, and that forgets one that turns out wrong.
+/// A buffer that a header can be appended to and truncated from.
 pub(crate) trait HeaderBuf: BufMut + AsRef<[u8]> {
     fn truncate(&mut self, len: usize);
 }
@@ -813,7 +814,7 @@ impl HeaderBuf for BytesMut {
     }
 }
 
-/// Fills `front` with the first bytes of `block`, which has as many.
+/// Fills `front` with the first bytes of `block`, which must have as many.
 fn copy_front<'b>(block: impl Iterator<Item = &'b [u8]>, mut front: &mut [u8]) {
     for slice in block {
         let len = slice.len().min(front.len());

@@ -1,4 +1,4 @@
-//! A block that is sent part by part: what the codec knows of it.
+//! The codec's state of a block that is sent part by part.
 
 use super::{BlockCodec, HeaderBuf, UnfinishedHeader};
 use crate::{
@@ -6,21 +6,21 @@ use crate::{
     framing::{Framing, Header, InvalidHeader, MAX_HEADER_LEN},
 };
 
-/// A block of which the header has been queued, and not the whole payload. No other block can be sent
+/// A block whose header has been queued, but not the whole payload. No other block can be sent
 /// before the rest of it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Unfinished {
     /// Payload bytes of the block.
     pub(crate) len: u64,
-    /// Those of them that have not come from its source.
+    /// Payload bytes that have not come from the source.
     pub(crate) missing: u64,
-    /// The last byte, once it has come. It is queued when the source has ended, so that a source with more
-    /// never completes a block.
+    /// The last byte, once it has come. It is queued only when the source has ended, so that a source with
+    /// too many bytes never completes a block.
     last: Option<u8>,
 }
 
 impl Unfinished {
-    /// Records that its source has given `bytes` bytes, the last ones in `queued`.
+    /// Records that the source gave `bytes` bytes, the last ones in `queued`.
     pub(crate) fn add(&mut self, bytes: usize, queued: &mut Vec<u8>) {
         self.missing -= bytes as u64;
         if self.missing == 0 {
@@ -28,12 +28,12 @@ impl Unfinished {
         }
     }
 
-    /// Payload bytes that have been queued.
+    /// Returns how many payload bytes have been queued.
     fn queued(&self) -> u64 {
         self.len - self.missing - u64::from(self.last.is_some())
     }
 
-    /// The error of whoever tries to send another block.
+    /// Returns the error for an attempt to send another block.
     fn error(&self, index: u64) -> BlockError {
         BlockError::Unfinished {
             queued: self.queued(),
@@ -44,7 +44,7 @@ impl Unfinished {
 }
 
 impl<F: Framing, E> BlockCodec<F, E> {
-    /// Begins a block of `len` payload bytes, which come part by part: appends its header to `dst`. No
+    /// Begins a block of `len` payload bytes that come part by part, and appends its header to `dst`. No
     /// other block may be unfinished.
     pub(crate) fn begin_unfinished(
         &mut self,
@@ -75,8 +75,8 @@ impl<F: Framing, E> BlockCodec<F, E> {
         Ok(())
     }
 
-    /// Reads the front of the unfinished block as the peer will, of which a kept header is a part. False
-    /// if it takes more of the block to tell.
+    /// Reads the front of the unfinished block as the peer will, with any kept header. Returns false if it
+    /// takes more of the block to tell.
     pub(crate) fn check_unfinished(&self, front: &[u8]) -> Result<bool, BlockError> {
         match &self.encode.unfinished {
             Some(unfinished) => self.check(unfinished, front),
@@ -112,22 +112,21 @@ impl<F: Framing, E> BlockCodec<F, E> {
         })
     }
 
-    /// Appends what was held back of the unfinished block to `dst`, because its source has ended.
+    /// Appends the last byte of the unfinished block to `dst`, because its source has ended.
     pub(crate) fn queue_last(&mut self, dst: &mut Vec<u8>) {
         if let Some(unfinished) = &mut self.encode.unfinished {
             dst.extend(unfinished.last.take());
         }
     }
 
-    /// Records that the source of the unfinished block has ended: the block is no longer unfinished, and
-    /// all of it is in `dst`.
+    /// Completes the unfinished block in `dst`, because its source has ended.
     pub(crate) fn end_unfinished(&mut self, dst: &mut Vec<u8>) {
         self.queue_last(dst);
         self.encode.blocks += 1;
         self.set_unfinished(None);
     }
 
-    /// Forgets the unfinished block, of which nothing was sent, and `bytes` bytes of it that were counted.
+    /// Discards the unfinished block, of which nothing was sent. `bytes` is how much of it was counted.
     pub(crate) fn forget_unfinished(&mut self, bytes: u64) {
         self.encode.bytes -= bytes;
         self.set_unfinished(None);
@@ -143,7 +142,7 @@ impl<F, E> BlockCodec<F, E> {
         self.encode.unfinished.as_mut()
     }
 
-    /// Why no other block can be sent, if an unfinished one is in the way.
+    /// Returns the error for sending another block, if one is unfinished.
     pub(crate) fn unfinished_error(&self) -> Option<BlockError> {
         let unfinished = self.encode.unfinished?;
         Some(unfinished.error(self.encode.blocks))

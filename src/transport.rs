@@ -1,7 +1,7 @@
 //! `BlockTransport`: a sink and a stream of blocks over the decoder and the writer, without
 //! `Framed` between them and the socket.
 
-/// Implements `Debug` for futures, which show nothing.
+/// Implements `Debug` for futures: shows the type's name only.
 macro_rules! opaque_debug {
     ($($future:ident<$($of:ident),*>)*) => {$(
         impl<$($of),*> std::fmt::Debug for $future<'_, $($of),*> {
@@ -41,9 +41,9 @@ use crate::{
     write::BlockWriter,
 };
 
-/// Whole blocks over a transport: [`next`](Self::next) receives one, [`recv`](Self::recv) and
-/// [`recv_batch`](Self::recv_batch) lend them, and [`send`](Self::send) and [`feed`](Self::feed) send
-/// one. It is also a `Sink` of [`Bytes`] and a `Stream` of [`BytesMut`].
+/// Whole blocks over a byte stream, such as a TCP socket: [`next`](Self::next) receives a block,
+/// [`recv`](Self::recv) and [`recv_batch`](Self::recv_batch) lend blocks, [`send`](Self::send) and
+/// [`feed`](Self::feed) send one. It is also a `Sink` of [`Bytes`] and a `Stream` of [`BytesMut`].
 ///
 /// Large blocks are written without being copied. Small blocks are coalesced into large writes. It is
 /// a faster replacement for tokio-util's [`Framed`], and holds less memory while it waits.
@@ -71,67 +71,66 @@ use crate::{
 /// # }
 /// ```
 ///
-/// [`recv_blocks`](crate::recv_blocks) and [`send_blocks`](crate::send_blocks) take it as they take
-/// a `Framed`, and mixing the forms loses and repeats nothing.
+/// [`recv_blocks`](crate::recv_blocks) and [`send_blocks`](crate::send_blocks) work on it, too. You can
+/// mix all forms on one connection: no block is lost or repeated.
 ///
 /// # Halves
 ///
-/// A transport that only reads makes it a `Stream`, one that only writes a `Sink`: put each half of
-/// `TcpStream::into_split` or `tokio::io::split` into a `BlockTransport` of its own, and give each
-/// to a task.
+/// To receive and send in two tasks, split the socket with `TcpStream::into_split` or
+/// `tokio::io::split`, and wrap each half in its own `BlockTransport`. Over the reading half it is a
+/// `Stream`, over the writing half a `Sink`.
 ///
 /// # Sending
 ///
-/// [`feed`](Self::feed) queues a block. It waits for the transport only if a whole write is
-/// queued: 8 KiB after a flush, and a quarter of the last write more after each, up to 249,056 bytes or
-/// what [`write_len`](Self::write_len) says.
-/// So the peer can begin with a burst while the rest of it is queued, and a long transfer is sent in
-/// few writes. The queue holds at most a write and one block. Blocks are written when a write has
-/// come together, at a flush, or when the transport is closed.
+/// [`feed`](Self::feed) queues a block. It waits for the transport below only if a whole write is queued.
+/// The first write after a flush has 8 KiB. Each write lets the next one be longer by a quarter of its
+/// own length, up to 249,056 bytes or your [`write_len`](Self::write_len). So the peer can start on a
+/// burst while the rest is being queued, and a long transfer takes few writes. The queue holds at most
+/// one write and one block. It is written at a flush, at a close, and once it holds a whole write.
 ///
-/// [`send`](Self::send) flushes. A flush also flushes the transport below, whoever has
-/// written to it. Dropping the transport drops what is queued.
+/// [`send`](Self::send) queues a block and flushes. A flush also flushes the transport below, even if
+/// nothing was queued. Dropping the transport drops what is queued.
 ///
-/// [`send_from`](Self::send_from) sends a block of any length out of a reader, part by part.
+/// [`send_from`](Self::send_from) sends a block of any length from a reader, part by part.
 ///
 /// # Receiving
 ///
 /// | | a block is | for |
 /// |---|---|---|
-/// | [`next`](Self::next) | yours, as `BytesMut` | what is kept, or handed on |
-/// | [`recv`](Self::recv) | lent, as `&[u8]`, without an allocation | what is looked at, or written elsewhere |
+/// | [`next`](Self::next) | yours, as `BytesMut` | blocks that you keep or pass on |
+/// | [`recv`](Self::recv) | lent, as `&[u8]`, without an allocation | blocks that you finish with at once |
 /// | [`recv_batch`](Self::recv_batch) | lent, many in one call | very many small blocks |
-/// | [`recv_into`](Self::recv_into) | in your memory | a slab, a ring, a buffer of a device |
+/// | [`recv_into`](Self::recv_into) | in your memory | a slab, a ring, a device's buffer |
 /// | [`recv_reader`](Self::recv_reader) | read part by part, by a [`BlockReader`] | blocks of any length |
 ///
 /// You can use all of them on one connection, in any order.
 ///
-/// All give `None` where the peer's stream ends between two blocks. They wait without a limit, unless a
-/// [`stall_timeout`](Self::stall_timeout) or a [`block_deadline`](Self::block_deadline) is set, and go on
-/// after an error of these.
+/// All return `None` if the peer ends its stream between two blocks. They wait without limit unless you
+/// set a [`stall_timeout`](Self::stall_timeout) or a [`block_deadline`](Self::block_deadline). After a
+/// timeout or a [`BlockError::Skipped`] you can go on receiving.
 ///
-/// After any other error, [`next`](Self::next) and the `Stream` give `None`, so that a loop that skips
-/// errors ends: once after an error of the transport below, and from then on after one about the blocks
-/// themselves. [`recv`](Self::recv) and [`recv_batch`](Self::recv_batch) return an error about the blocks
-/// again, and go on after any other.
+/// After any other error, [`next`](Self::next) and the `Stream` return `None`, so that a loop that skips
+/// errors ends. After an error of the transport below, they return `None` once and then read on. After an
+/// error about the blocks themselves, they return `None` forever. [`recv`](Self::recv) and
+/// [`recv_batch`](Self::recv_batch) return an error about the blocks again at each call, and read on after
+/// any other error.
 ///
 /// # Blocking
 ///
-/// Do not wait for a transport with `futures::executor::block_on`, or another executor than tokio's,
-/// on a thread that runs a tokio runtime: it hangs. After at most 128 reads tokio's task budget is
-/// spent, and the transport yields. Tokio wakes it in the next turn of the scheduler, which the
-/// blocked thread never runs. Use [`Handle::block_on`] on a thread of no runtime, as
-/// [`questions`](crate::questions#how-do-i-use-it-from-blocking-code) shows.
+/// On a thread that runs a tokio runtime, do not wait for a transport with `futures::executor::block_on`
+/// or any other executor than tokio's: it hangs. After at most 128 reads tokio's task budget is spent,
+/// and the transport yields. Tokio wakes it in the next turn of the scheduler, which the blocked thread
+/// never runs. Use [`Handle::block_on`] on a thread without a runtime:
+/// [`questions`](crate::questions#how-do-i-use-it-from-blocking-code) has an example.
 ///
 /// # Cancel safety
 ///
-/// Everything is kept in the transport itself, so any future over it can be dropped, or leaked, at
-/// any time: a block that was not returned is returned by the next call, one that was queued stays
-/// queued. A [`send`](Self::send) or [`feed`](Self::feed) that is dropped before it has queued its block
-/// drops the block, too, as those of futures' `SinkExt` do. [`into_payload`](SendBlock::into_payload)
-/// returns it instead.
+/// The transport keeps all state itself, so you can drop any of its futures at any time. The next call
+/// returns a block that was not returned, and a queued block stays queued. A [`send`](Self::send) or
+/// [`feed`](Self::feed) that is dropped before it has queued its block drops the block, as futures'
+/// `SinkExt` does. [`into_payload`](SendBlock::into_payload) returns the block instead.
 ///
-/// A block that is moved part by part can be left in its middle: see [`BlockReader`] and
+/// A block that is moved part by part can be left in the middle: see [`BlockReader`] and
 /// [`send_from`](Self::send_from).
 ///
 /// [`Handle::block_on`]: tokio::runtime::Handle::block_on
@@ -142,14 +141,14 @@ pub struct BlockTransport<T, F, E = BlockError> {
     codec: BlockCodec<F, E>,
     read_buf: BytesMut,
     end: StreamEnd,
-    /// How long receiving may wait, if that is limited. Boxed, because most transports set no timeout.
+    /// Limits on receiving. Boxed, because most transports set none.
     timeouts: Option<Box<Timeouts>>,
-    /// How long sending may wait.
+    /// Limits on sending.
     write_timeouts: Option<Box<Timeouts>>,
     writer: BlockWriter,
 }
 
-/// How near its end the stream of a transport is.
+/// The end of a transport's stream, as its caller has seen it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum StreamEnd {
     #[default]
@@ -161,7 +160,7 @@ enum StreamEnd {
 }
 
 impl StreamEnd {
-    /// The same, after a change of the codec. A codec that can go on does so at once.
+    /// Returns the end after a change of the codec. If the change undid a failure, the stream goes on.
     fn after(self, had_failed: bool, has_failed: bool) -> Self {
         match had_failed && !has_failed {
             true => Self::NotReached,
@@ -171,7 +170,7 @@ impl StreamEnd {
 }
 
 impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
-    /// Blocks of `codec` over `io`. Allocates nothing before the first read or write.
+    /// Wraps `io`, to send and receive blocks of `codec`. Allocates nothing before the first read or write.
     #[must_use]
     pub fn new(io: T, codec: BlockCodec<F, E>) -> Self {
         Self {
@@ -185,8 +184,8 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
         }
     }
 
-    /// Returns [`BlockError::Stalled`] if no bytes arrive for `timeout` while a block is waited for. The
-    /// transport remains usable, and the stream has not ended: ask again to keep waiting.
+    /// Sets a stall timeout: receiving returns [`BlockError::Stalled`] if no bytes arrive for `timeout`.
+    /// The transport remains usable, and the stream has not ended: call again to keep waiting.
     ///
     /// The timeout applies to every way of receiving: [`next`](Self::next), [`recv`](Self::recv), the
     /// `Stream` and the others. If [`recv_blocks`](crate::recv_blocks) sets its own, the shorter one
@@ -195,18 +194,17 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     /// A wait begins at the first poll that must wait, and ends when bytes arrive. Everything that
     /// has arrived is read before the error is returned.
     ///
-    /// A `Stream` is not told when its caller stops waiting. So there, if the poll that finds the timeout over
-    /// comes late, by more than the timeout or a second, whichever is less, and by more than 20 ms,
-    /// the error is not returned yet. The stream waits for one more timeout, and returns the error
-    /// then, however late. On a thread that is busy with other tasks, the error therefore comes after
-    /// twice the timeout and the delays of that thread.
+    /// A `Stream` does not learn when its caller stops waiting. So if a poll finds too late that the timeout
+    /// is over, the stream waits for one more timeout, and reports that one however late. Too late is later
+    /// than the timeout itself, within the bounds of 20 ms and a second. On a thread that is busy with other
+    /// tasks, the error therefore comes after twice the timeout and the delays of that thread.
     ///
     /// A peer that sends a byte now and then does not stall. Set a
     /// [`block_deadline`](Self::block_deadline) against that.
     ///
     /// # Panics
     ///
-    /// Waiting panics outside a tokio runtime with its time driver on.
+    /// Waiting panics outside a tokio runtime, and in one without a time driver.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -216,8 +214,8 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     /// # async fn main() -> std::io::Result<()> {
     /// # let (mut peer, socket) = tokio::io::duplex(64);
     /// let mut blocks = BlockTransport::new(socket, BlockCodec::length_prefixed())
-    ///     .stall_timeout(Duration::from_secs(60)) // silent, between blocks or inside of one
-    ///     .block_deadline(Duration::from_secs(10)); // begun, and not whole
+    ///     .stall_timeout(Duration::from_secs(60)) // silent, between blocks or inside one
+    ///     .block_deadline(Duration::from_secs(10)); // begun, but incomplete
     ///
     /// let stalled = blocks.next().await.expect("no end").unwrap_err();
     /// assert_eq!(stalled.to_string(), "nothing moved for 60s at block 0, which begins at byte 0");
@@ -228,7 +226,7 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     ///     "block 0, which begins at byte 0, took longer than 10s",
     /// );
     /// peer.write_all(b"o").await?;
-    /// assert_eq!(blocks.next().await.expect("no end")?, "hello"); // it has gone on
+    /// assert_eq!(blocks.next().await.expect("no end")?, "hello"); // still usable
     /// # Ok(())
     /// # }
     /// ```
@@ -238,15 +236,14 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
         self
     }
 
-    /// Returns [`BlockError::Late`] if a block is not whole within `deadline` of its first bytes, however
-    /// steadily the others arrive. The stream has not ended then: ask again to give the block as long
-    /// once more. The deadline applies to every way of receiving, as
-    /// [`stall_timeout`](Self::stall_timeout) does.
+    /// Sets a block deadline: receiving returns [`BlockError::Late`] if a block is incomplete `deadline`
+    /// after its first bytes, even if bytes keep arriving. The stream has not ended: call again to give the
+    /// block the same time once more. The deadline applies to every way of receiving.
     ///
-    /// The time begins when a read leaves a part of a block and no more, and goes on whether or not
-    /// anybody waits. The deadline is looked at after each read that leaves the block unfinished, and
-    /// while a read must wait. A block that is whole after a read is returned, however late. Nothing
-    /// limits the time between two blocks: [`stall_timeout`](Self::stall_timeout) does.
+    /// The clock starts when a read leaves only a part of a block in the buffer, and also runs between
+    /// calls. The transport checks it after each read that leaves the block incomplete, and while a read
+    /// must wait. A block that a read completes is returned, however late. The time between two blocks is
+    /// limited by [`stall_timeout`](Self::stall_timeout) only.
     ///
     /// # Panics
     ///
@@ -257,22 +254,22 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
         self
     }
 
-    /// Returns [`BlockError::Stalled`] if the transport below takes no bytes for `timeout` while
-    /// something waits to be written, flushed or closed. The transport remains usable, and what is
-    /// queued stays: ask again to keep waiting.
+    /// Sets a write timeout: sending returns [`BlockError::Stalled`] if a write, a flush or a close makes no
+    /// progress for `timeout`. The transport remains usable, and what is queued stays queued: call again to
+    /// keep waiting.
     ///
     /// The timeout applies to every way of sending: [`send`](Self::send), [`feed`](Self::feed),
     /// [`flush`](Self::flush), [`close`](Self::close), the `Sink`, and
     /// [`send_blocks`](crate::send_blocks), unless that sets its own instead.
     ///
-    /// The time begins when a write or a flush must wait, and ends when the transport below takes bytes.
-    /// It includes time in which nobody asks, because the peer can read all the same. The transport is
-    /// tried once more before the error is returned. Its `index` is that of the next block to be
-    /// queued, because the codec does not know where the blocks in the queue end.
+    /// The clock starts when a write or a flush must wait, and stops when the transport below takes bytes.
+    /// It also runs between calls, because the peer can read then, too. The transport is tried once more
+    /// before the error is returned. The error's `index` is that of the next block to be queued, because
+    /// the codec does not know where the queued blocks end.
     ///
     /// # Panics
     ///
-    /// Waiting panics outside a tokio runtime with its time driver on.
+    /// Waiting panics outside a tokio runtime, and in one without a time driver.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -294,12 +291,12 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
         self
     }
 
-    /// Sets how many bytes a full write has, which is also what the queue holds besides one block. The
-    /// default is 249,056, and what is out of the range from 4 KiB to 4 MiB is taken as its nearest end.
+    /// Sets the length of a full write in bytes. The queue holds that much and one block. The default is
+    /// 249,056. The length is clamped to the range from 4 KiB to 4 MiB.
     ///
-    /// The default is good on any path, and best on none. The best are whole packets, as many as the system
-    /// sends at once, which are 64 KiB on Linux, or four times as many, if the memory is there. With
-    /// socket2's `SockRef`, whose `tcp_mss` is the length of a packet:
+    /// The default is good on every path, and best on none. Best are as many whole packets as the system
+    /// sends at once (64 KiB on Linux), or four times as many, if you have the memory. With socket2's
+    /// `SockRef`, whose `tcp_mss` is the length of a packet:
     ///
     /// ```
     /// # use wholeblock::{BlockCodec, BlockTransport};
@@ -313,8 +310,8 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     /// # }
     /// ```
     ///
-    /// It brings most for blocks of 1 MiB and more: the sweep in `docs/speed.md` has the figures. For
-    /// many connections whose peers are slow, set less than the default: each of them holds that much.
+    /// This helps most with blocks of 1 MiB and more: see the sweep in `docs/speed.md`. For many
+    /// connections to slow peers, set less than the default, because each holds that much.
     #[must_use]
     pub fn write_len(mut self, bytes: usize) -> Self {
         self.writer.set_write_len(bytes);
@@ -325,9 +322,8 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
         self.timeouts.get_or_insert_with(Box::default)
     }
 
-    /// Goes on with other settings of the framing, in both directions, as
-    /// [`BlockCodec::with_framing`] does. For a framing of another type see
-    /// [`map_codec`](Self::map_codec).
+    /// Switches to other settings of the framing, in both directions, as [`BlockCodec::with_framing`] does.
+    /// For a framing of another type, use [`map_codec`](Self::map_codec).
     ///
     /// ```
     /// # use wholeblock::{AnyFraming, BlockCodec, BlockError, BlockTransport, Exact, LengthPrefix};
@@ -352,9 +348,9 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     /// Replaces the transport below, and returns the former one. Everything else stays: what has been
     /// read ahead, what is queued, the timeouts.
     ///
-    /// For a handshake that needs the transport itself, as STARTTLS does, put `()` in its place
-    /// meanwhile. Flush first, so that nothing is queued; and look that nothing has been
-    /// [read ahead](Self::read_buffer), which would be plain text that somebody slipped in.
+    /// For a handshake that needs the transport itself, such as STARTTLS, put `()` in its place meanwhile.
+    /// Flush first, so that nothing is queued. Check that nothing has been
+    /// [read ahead](Self::read_buffer): it would be plain text that somebody injected.
     ///
     /// ```
     /// # use wholeblock::{BlockCodec, BlockError, BlockTransport};
@@ -389,7 +385,7 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
         (self.io, transport)
     }
 
-    /// Replaces the transport below by what `map` makes of it. Everything else stays, as with
+    /// Replaces the transport below with what `map` makes of it. Everything else stays, as with
     /// [`replace_io`](Self::replace_io).
     ///
     /// ```
@@ -406,7 +402,7 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
         rest.replace_io(map(io)).1
     }
 
-    /// Returns what has been moved so far, in both directions.
+    /// Returns the numbers of blocks, bytes, reads and writes so far, in both directions.
     ///
     /// ```
     /// # use wholeblock::{BlockCodec, BlockError, BlockTransport};
@@ -461,8 +457,8 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
         self.writer.len()
     }
 
-    /// A `Framed` with everything that has arrived in its read buffer, and everything that is
-    /// queued in its write buffer. The timeouts have no place in it: set them again on the way back.
+    /// Converts into a `Framed`, with what has been read ahead in its read buffer, and what is queued in
+    /// its write buffer. The timeouts are lost: set them again after converting back.
     ///
     /// ```
     /// # use wholeblock::{BlockCodec, BlockError, BlockTransport};
@@ -488,8 +484,8 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
         Framed::from_parts(parts)
     }
 
-    /// Changes the codec, and keeps all that has been read ahead and all that is queued: to go on
-    /// with another framing, see [`BlockCodec::with_framing`].
+    /// Replaces the codec with what `map` makes of it, for example with
+    /// [another framing](BlockCodec::with_framing). What has been read ahead and what is queued stays.
     #[must_use]
     pub fn map_codec<F2, E2>(
         mut self,
@@ -511,32 +507,31 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
 }
 
 impl<T, F, E> BlockTransport<T, F, E> {
-    /// The transport below.
+    /// Returns the transport below.
     #[must_use]
     pub fn get_ref(&self) -> &T {
         &self.io
     }
 
-    /// The transport below. Bytes that are read from or written to it directly are lost to the
-    /// blocks.
+    /// Returns the transport below. Reading from it or writing to it directly breaks the stream of blocks.
     pub fn get_mut(&mut self) -> &mut T {
         &mut self.io
     }
 
-    /// The transport below, without what has been read ahead and without what is queued: see
-    /// [`replace_io`](Self::replace_io) and [`into_framed`](Self::into_framed) to keep both.
+    /// Returns the transport below, and drops what has been read ahead and what is queued. To keep both, use
+    /// [`replace_io`](Self::replace_io) or [`into_framed`](Self::into_framed).
     #[must_use]
     pub fn into_inner(self) -> T {
         self.io
     }
 
-    /// The codec.
+    /// Returns the codec.
     #[must_use]
     pub fn codec(&self) -> &BlockCodec<F, E> {
         &self.codec
     }
 
-    /// The codec, to change a limit, say.
+    /// Returns the codec, for example to change a limit.
     ///
     /// ```
     /// # use wholeblock::{BlockCodec, BlockError, BlockTransport, LengthPrefix};
@@ -546,7 +541,7 @@ impl<T, F, E> BlockTransport<T, F, E> {
     /// let mut blocks = BlockTransport::new(wire, BlockCodec::new(LengthPrefix::u8()));
     /// assert_eq!(blocks.next().await.expect("a block")?, "hello");
     /// assert_eq!(blocks.read_buffer(), b"\x05again"); // read ahead …
-    /// assert!(blocks.get_ref().is_empty()); // … from what is below
+    /// assert!(blocks.get_ref().is_empty()); // … from the transport below
     ///
     /// blocks.codec_mut().set_max_block_len(4)?;
     /// assert_eq!(blocks.codec().max_decode_len(), 4);
@@ -561,23 +556,22 @@ impl<T, F, E> BlockTransport<T, F, E> {
         &mut self.codec
     }
 
-    /// Returns what has arrived and has not been taken.
+    /// Returns the bytes that have arrived and have not been taken.
     #[must_use]
     pub fn read_buffer(&self) -> &[u8] {
         &self.read_buf[self.codec.decode.lent()..]
     }
 
-    /// Returns how many bytes the read buffer has capacity for at present: what is kept while nothing
-    /// arrives.
+    /// Returns the present capacity of the read buffer in bytes. It stays while nothing arrives.
     #[must_use]
     pub fn read_capacity(&self) -> usize {
         self.read_buf.capacity()
     }
 
-    /// Returns how many bytes a block lacks that was [sent part by part](Self::send_from) and given up; none
-    /// if no block is unfinished.
+    /// Returns how many bytes are missing of a block that a [`send_from`](Self::send_from) has left
+    /// unfinished. None if no block is unfinished.
     ///
-    /// With all bytes there, it is 0 until the source is known to have ended.
+    /// Returns `Some(0)` if all bytes have come, and the source is not known to have ended.
     #[must_use]
     pub fn unfinished(&self) -> Option<u64> {
         Some(self.codec.unfinished()?.missing)
@@ -591,7 +585,7 @@ impl<T, F, E> BlockTransport<T, F, E> {
     }
 }
 
-/// Nothing in here is pinned: the transport is `Unpin` wherever it is used.
+/// Nothing in here is pinned: all that uses `T` requires that it is `Unpin`.
 impl<T, F, E> Unpin for BlockTransport<T, F, E> {}
 
 impl<T, F, E> From<FramedParts<T, BlockCodec<F, E>>> for BlockTransport<T, F, E>

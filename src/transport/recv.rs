@@ -24,8 +24,8 @@ use crate::{
     timeout::Waiter,
 };
 
-/// Looks for something at the front of the read buffer. If it is not there, makes room for the next read
-/// to bring more of it.
+/// A function that looks for something at the front of the read buffer. If it is not there yet, the
+/// function reserves capacity for the next read.
 pub(super) trait Accept<F, R>:
     FnMut(&mut DecodeState, &FrameParser<F>, &mut BytesMut) -> Result<Option<R>, BlockError>
 {
@@ -44,9 +44,10 @@ where
 {
     /// Returns the next block; `None` if the stream has ended between two blocks.
     ///
-    /// Does what the `Stream` does, without a trait to import. Dropping the future ends the wait, so a
-    /// [`stall_timeout`](Self::stall_timeout) is reported at once, and the time between two waits counts
-    /// as with [`RecvBlocks::stall_timeout`](crate::RecvBlocks::stall_timeout).
+    /// Does what the `Stream` does, without a trait to import. Here the transport knows when the caller
+    /// stops waiting, because the future is dropped. So it reports a [`stall_timeout`](Self::stall_timeout)
+    /// at once, and counts the time between two waits as
+    /// [`RecvBlocks::stall_timeout`](crate::RecvBlocks::stall_timeout) does.
     ///
     /// ```
     /// # use wholeblock::{BlockCodec, BlockError, BlockTransport};
@@ -65,8 +66,8 @@ where
     ///
     /// # Errors
     ///
-    /// As [`recv`](Self::recv). After one, `None` follows, because a loop that skips errors is to end.
-    /// After a timeout none does.
+    /// As [`recv`](Self::recv). `None` follows an error, except a timeout and [`BlockError::Skipped`], so
+    /// that a loop that skips errors ends.
     ///
     /// # Cancel safety
     ///
@@ -80,7 +81,7 @@ where
         NextBlock { transport: self }
     }
 
-    /// Lends the next block, without allocating or copying: a slice of the read buffer, until the
+    /// Lends the next block without allocating or copying: a slice of the read buffer, valid until the
     /// transport is used again. `None` if the stream has ended between two blocks.
     ///
     /// ```
@@ -100,8 +101,8 @@ where
     ///
     /// # Errors
     ///
-    /// Every [`BlockError`] that a receiver meets. After one about the blocks themselves, each call
-    /// returns it again. After any other, the next call goes on.
+    /// Any [`BlockError`] of receiving. After an error about the blocks themselves, each call returns it
+    /// again. After any other error, the next call goes on.
     ///
     /// # Cancel safety
     ///
@@ -113,11 +114,11 @@ where
         }
     }
 
-    /// Lends all the blocks that have arrived whole, and waits for one if there is none.
-    /// `None` as [`recv`](Self::recv).
+    /// Lends all the blocks that have arrived whole, and waits for one if there is none. `None` if the
+    /// stream has ended between two blocks.
     ///
-    /// The quickest way through many small blocks: one wait for each read, and a plain iterator
-    /// between. A block that the iterator was not asked for stays for the next call.
+    /// This is the quickest way through many small blocks: one wait for each read, and a plain iterator
+    /// between. Blocks that the iterator has not yielded stay for the next call.
     ///
     /// In a loop that also sends on the transport, write `let Some(batch) = … else { break };`. The
     /// future of a `while let` borrows the transport until the end of the loop's body.
@@ -153,11 +154,11 @@ where
         }
     }
 
-    /// Receives the next block into the front of `memory`, and returns how many bytes it has. `None` as
-    /// [`recv`](Self::recv).
+    /// Receives the next block into the front of `memory`, and returns its length. `None` if the stream has
+    /// ended between two blocks.
     ///
-    /// The rest of a large block is read straight into `memory`, if at least 16 KiB of it have not
-    /// arrived. A smaller one is read together with what follows it, and copied.
+    /// If at least 16 KiB of the block have not arrived, the rest is read straight into `memory`. A smaller
+    /// rest is read together with what follows it, and copied.
     ///
     /// ```
     /// # use wholeblock::{BlockCodec, BlockError, BlockTransport};
@@ -177,13 +178,13 @@ where
     ///
     /// # Errors
     ///
-    /// As [`recv`](Self::recv), and [`BlockError::NoRoom`] for a block that is longer than `memory`, which
-    /// stays where it is. The limit for whole blocks holds here, too.
+    /// As [`recv`](Self::recv), and [`BlockError::NoRoom`] if the block is longer than `memory`. The block
+    /// then stays in the transport. The limit for whole blocks applies.
     ///
     /// # Cancel safety
     ///
-    /// Nothing is lost if the future is dropped, or returns an error: what is in `memory` of an unfinished
-    /// block goes to the read buffer. (If it is leaked, with `mem::forget`, its block is lost.)
+    /// Nothing is lost if the future is dropped, or returns an error: the part of a block that is in
+    /// `memory` moves to the read buffer. (If the future is leaked with `mem::forget`, its block is lost.)
     pub fn recv_into<'a>(&'a mut self, memory: &'a mut [u8]) -> RecvInto<'a, T, F, E> {
         RecvInto {
             transport: self,
@@ -192,13 +193,12 @@ where
         }
     }
 
-    /// Waits for the next block's header, and returns a reader of the block: for blocks of any length, which
-    /// need not fit the memory. `None` if the stream has ended between two blocks.
+    /// Waits for the next block's header, and returns a [`BlockReader`](crate::BlockReader) for blocks of
+    /// any length, even longer than fits in memory. `None` if the stream has ended between two blocks.
     ///
-    /// The limit for whole blocks does not count here. The reader knows how long the block is before a byte
-    /// of it is read, and its user decides;
-    /// [`set_max_reader_len`](BlockCodec::set_max_reader_len) sets a limit for all. See
-    /// [`BlockReader`](crate::BlockReader).
+    /// The limit for whole blocks does not apply. The reader knows the block's length before you read a
+    /// byte, so you can decide for each block. [`set_max_reader_len`](BlockCodec::set_max_reader_len) sets
+    /// a limit for all.
     ///
     /// In a loop that also sends on the transport, write `let Some(mut block) = … else { break };`, and drop
     /// the reader before you send.
@@ -228,16 +228,15 @@ where
     ///
     /// # Cancel safety
     ///
-    /// Nothing is lost if the future is dropped. A reader that is dropped has given up the rest of its
-    /// block.
+    /// Nothing is lost if the future is dropped. Dropping the reader discards the rest of its block.
     pub fn recv_reader(&mut self) -> RecvReader<'_, T, F, E> {
         RecvReader {
             transport: Some(self),
         }
     }
 
-    /// Returns the next block, or [`BlockError::TooFew`] if the stream has ended: for an answer that must
-    /// come.
+    /// Returns the next block, or [`BlockError::TooFew`] if the stream has ended. Use it for an answer that
+    /// must come.
     ///
     /// ```
     /// # use wholeblock::{BlockCodec, BlockTransport};
@@ -264,7 +263,7 @@ where
 
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, BlockError>> {
         if self.read_buf.len() == self.read_buf.capacity() {
-            // Before the first read nothing has justified any room, so the decoder has reserved none.
+            // The decoder reserves nothing before the first read, because nothing has justified it yet.
             self.read_buf.reserve(INITIAL_CAPACITY);
         }
         let polled = coop::poll_operation(cx, |cx| {
@@ -289,7 +288,7 @@ where
         self.poll_next_slow(waiter, cx)
     }
 
-    /// Everything except a small whole block. Out of line, so that the loop over such blocks is short.
+    /// Everything except the fast path. Out of line, so that the loop over small blocks is short.
     #[cold]
     fn poll_next_slow(
         &mut self,
@@ -314,7 +313,7 @@ where
         Poll::Ready(block.map(Ok))
     }
 
-    /// Waits for the next block, and lends it: where its payload lies in the buffer.
+    /// Waits for the next block and lends it. Returns the place of its payload in the buffer.
     #[inline(never)]
     pub(super) fn poll_lend(
         &mut self,
@@ -330,7 +329,7 @@ where
         Poll::Ready(Ok(lent))
     }
 
-    /// Waits until `accept` finds a block at the front, for a future that does not give it away. An error
+    /// Waits until `accept` finds a block at the front, for a future that leaves it in the buffer. An error
     /// ends the wait.
     pub(super) fn poll_accepted<R>(
         &mut self,
@@ -346,8 +345,8 @@ where
         polled
     }
 
-    /// Polls for a caller that gets no `None` because of an error. The stream gets one only after an
-    /// error that the stream has returned.
+    /// Polls for a caller that gets no `None` after an error. Keeps the `None` that the stream still has to
+    /// return, and adds none.
     pub(super) fn without_end_after_error<P>(&mut self, poll: impl FnOnce(&mut Self) -> P) -> P {
         let end = match self.codec.has_failed() {
             true => self.end,
@@ -359,7 +358,7 @@ where
         polled
     }
 
-    /// Waits, as long as is allowed, until `accept` finds a block at the front; none at the end.
+    /// Waits within the timeouts until `accept` finds a block at the front. None at the end of the stream.
     fn poll_next_front<R>(
         &mut self,
         waiter: Waiter,
@@ -377,7 +376,7 @@ where
         })
     }
 
-    /// Reads until `accept` finds what it looks for at the front; none at the end.
+    /// Reads until `accept` finds what it looks for at the front. None at the end of the stream.
     pub(super) fn poll_front<R>(
         &mut self,
         cx: &mut Context<'_>,
@@ -415,7 +414,7 @@ where
         }
     }
 
-    /// Polls `receive` within the time allowed. Taking longer is an error after which the stream goes on.
+    /// Polls `receive` within the timeouts. A timeout is an error, but does not end the stream.
     pub(super) fn poll_receiving<R>(
         &mut self,
         waiter: Waiter,
@@ -440,8 +439,8 @@ where
     }
 }
 
-/// Terminated where the stream has ended, so that `futures::select!` polls it no more. If it is polled
-/// all the same, it reads on, unless its blocks have failed.
+/// Terminated after the stream has returned `None`, so that `futures::select!` does not poll it again. A
+/// later poll reads on, unless an error about the blocks has ended them.
 impl<T, F, E> FusedStream for BlockTransport<T, F, E>
 where
     T: AsyncRead + Unpin,
@@ -454,7 +453,7 @@ where
 }
 
 impl<T, F, E> BlockTransport<T, F, E> {
-    /// Ends the wait of a future that was dropped, or has reported an error.
+    /// Ends the wait of a future that was dropped or has returned an error.
     #[inline]
     pub(super) fn pause(&mut self) {
         if let Some(timeouts) = &mut self.timeouts {
@@ -551,7 +550,7 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let transport = &mut *self.next.transport;
-        // Not `poll_next_for`: by the `None` after an error, blocks would seem to be missing.
+        // Not `poll_next_for`, whose `None` after an error would look like the end of the stream.
         if let Some(block) = ready!(transport.poll_block(cx)) {
             return Poll::Ready(block);
         }

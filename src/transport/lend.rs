@@ -18,8 +18,8 @@ use crate::{
 };
 
 /// The future of [`BlockTransport::recv`].
-// Written out, because the compiler does not inline the poll of an `async fn` into more than one
-// caller, and a call takes half as long as lending a small block.
+// Not an `async fn`, because the compiler inlines the poll of one into a single caller only. A call that is
+// not inlined costs half as much as lending a small block.
 #[must_use = "nothing is received until this is awaited"]
 pub struct Recv<'a, T, F, E = BlockError> {
     /// None once the future is ready.
@@ -108,11 +108,11 @@ impl<T, F, E> Drop for RecvBatch<'_, T, F, E> {
     }
 }
 
-/// Blocks that have arrived whole, lent together; made by
+/// An iterator over blocks that have arrived whole; made by
 /// [`BlockTransport::recv_batch`](super::BlockTransport::recv_batch).
 ///
-/// A block is taken when the iterator yields it. The rest stay for the next call. (A batch that is leaked,
-/// with `mem::forget`, has taken none.)
+/// A block is taken when the iterator yields it. The rest stay for the next call. (A batch that is leaked
+/// with `mem::forget` takes none.)
 ///
 /// ```
 /// # use wholeblock::{BlockCodec, BlockTransport, LengthPrefix};
@@ -129,21 +129,22 @@ impl<T, F, E> Drop for RecvBatch<'_, T, F, E> {
 /// ```
 #[must_use = "a block is received when the iterator yields it"]
 pub struct Batch<'b, F> {
-    // A copy, so that it stays in registers in the user's loop.
+    // A copy, so that it stays in registers during the user's loop.
     parser: FrameParser<F>,
     unread: &'b [u8],
-    /// Blocks that may yet be lent.
+    /// Blocks that may still be lent.
     remaining: u64,
-    /// The number of blocks that might have been lent at first, and the bytes.
+    /// `remaining` at the start.
     most: u64,
+    /// Length of `unread` at the start.
     buffered: usize,
-    /// Updated on drop: all that changes for each block is kept in this struct until then, so that it
-    /// stays in registers throughout the user's loop.
+    /// Updated only on drop. Until then, all that changes with each block is in this struct, so that it
+    /// stays in registers during the user's loop.
     decode: &'b mut DecodeState,
 }
 
 impl<'b, F: Framing> Batch<'b, F> {
-    /// The blocks in `buffer`, of which the decoder has accepted the first.
+    /// Returns an iterator over the blocks in `buffer`. The decoder has accepted the first.
     fn new(
         accepted: FrameLen,
         parser: &FrameParser<F>,
@@ -153,7 +154,7 @@ impl<'b, F: Framing> Batch<'b, F> {
         let mut parser = parser.clone();
         let mut most = u64::MAX;
         if accepted.payload_len() > parser.max() {
-            // The limit was lowered after the block's header had come. It holds for the next block.
+            // The limit was lowered after the block's header had arrived. It applies to the next block.
             parser.set_max(accepted.payload_len());
             most = 1;
         }
@@ -178,7 +179,7 @@ impl<'b, F: Framing> Iterator for Batch<'b, F> {
         }
         let Some(frame) = self.parser.parse(self.unread).complete() else {
             if self.remaining == self.most {
-                // By its parts, because `self` would then be in memory, and stored to for each block.
+                // A method of `self` would force `self` into memory, with a store for each block.
                 self.decode.fail_contradicted(self.unread);
             }
             return None;

@@ -1,4 +1,4 @@
-//! A block that is received in the caller's memory.
+//! A block that is received into the caller's memory.
 
 use std::{
     future::Future,
@@ -23,7 +23,7 @@ use crate::{
 pub struct RecvInto<'a, T, F, E = BlockError> {
     pub(super) transport: &'a mut BlockTransport<T, F, E>,
     pub(super) memory: &'a mut [u8],
-    /// The block that is being read past the read buffer.
+    /// The block that is being read straight into `memory`.
     pub(super) direct: Option<Direct>,
 }
 
@@ -46,7 +46,7 @@ where
             memory,
             direct,
         } = this;
-        // For the header and for the rest it is one wait, which adds up if it is given up again and again.
+        // One wait for the header and the rest. The waits of dropped futures add up.
         let received = ready!(transport.without_end_after_error(|transport| {
             transport.poll_receiving(Waiter::Future, cx, |transport, cx| {
                 transport.poll_into(cx, memory, direct)
@@ -66,7 +66,7 @@ where
     F: Framing,
     E: CodecError,
 {
-    /// Receives the next block into `memory`, or goes on with one that is read past the read buffer.
+    /// Receives the next block into `memory`, or continues with `direct`.
     fn poll_into(
         &mut self,
         cx: &mut Context<'_>,
@@ -118,7 +118,7 @@ where
 }
 
 impl<T, F, E> RecvInto<'_, T, F, E> {
-    /// Returns what has come of an unfinished block to the read buffer.
+    /// Moves the part of an unfinished block that has arrived from `memory` to the read buffer.
     fn give_up(&mut self) {
         if let Some(direct) = self.direct.take() {
             let BlockTransport {

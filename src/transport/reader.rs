@@ -42,7 +42,7 @@ where
             .expect("not polled after it was ready");
         match transport.poll_accepted(cx, DecodeState::begin_parts) {
             Poll::Ready(Ok(Some(len))) => {
-                transport.is_late(); // begins its time, whether or not it is read
+                transport.is_late(); // starts the block's clock, even if nobody reads it
                 Poll::Ready(Ok(Some(BlockReader { transport, len })))
             }
             Poll::Ready(Ok(None)) => Poll::Ready(Ok(None)),
@@ -65,34 +65,32 @@ impl<T, F, E> Drop for RecvReader<'_, T, F, E> {
 
 /// A block that is read part by part; made by [`BlockTransport::recv_reader`].
 ///
-/// It is an [`AsyncRead`] and an [`AsyncBufRead`] that ends at the block's end, so what tokio has for
-/// these works on it: `copy_buf`, `read_exact`, `read_to_end`, `take`, `lines` … It holds 64 KiB at most,
-/// whatever the block's length.
+/// It is an [`AsyncRead`] and an [`AsyncBufRead`] that ends at the block's end, so tokio's methods work on
+/// it: `copy_buf`, `read_exact`, `read_to_end`, `take`, `lines` … It holds at most 64 KiB, whatever the
+/// block's length.
 ///
-/// [`fill_buf`](tokio::io::AsyncBufReadExt::fill_buf) lends a part where it lies.
+/// [`fill_buf`](tokio::io::AsyncBufReadExt::fill_buf) lends a part without copying it.
 /// [`read`](tokio::io::AsyncReadExt::read) and [`read_buf`](tokio::io::AsyncReadExt::read_buf) fill your
-/// own memory, from 16 KiB on straight from the transport. A
-/// [`BufReader::with_capacity(256 * 1024, block)`](tokio::io::BufReader::with_capacity) reads more at once
-/// than the 64 KiB here, which is faster where the memory counts for less.
+/// own memory. 16 KiB and more are read into it straight from the transport. A
+/// [`BufReader::with_capacity(256 * 1024, block)`](tokio::io::BufReader::with_capacity) reads more than
+/// 64 KiB at once. It is faster and takes more memory.
 ///
 /// # Dropped early
 ///
-/// What is left of a block whose reader is dropped is read and dropped before the next block, as it comes
-/// and in the same 64 KiB. The transport's timeouts apply to it.
+/// If you drop the reader early, the transport reads and discards the rest of the block before the next
+/// block, in the same 64 KiB. The transport's timeouts apply to the rest.
 ///
 /// # Errors
 ///
-/// An [`io::Error`] with the [`BlockError`] inside, as `io::Error::from` makes it of that. If the stream
-/// ends inside of the block, it is [`BlockError::Truncated`]. After a timeout of the
-/// [transport](BlockTransport::stall_timeout), the reader goes on if it is asked again. A
-/// [`block_deadline`](BlockTransport::block_deadline) counts for a block that is read in parts, too.
+/// A [`BlockError`], as an [`io::Error`]: [`BlockError::Truncated`] if the stream ends inside the block.
+/// After a timeout of the [transport](BlockTransport::stall_timeout) you can read on. A
+/// [`block_deadline`](BlockTransport::block_deadline) also applies to a block that is read in parts.
 ///
 /// # Cancel safety
 ///
-/// That of the method used: tokio's `read`, `read_buf`, `fill_buf` and `copy_buf` lose nothing if they
-/// are dropped. `read_exact` and `read_to_end` do, if their memory is thrown away with what they had read
-/// into it. [`recv_into`](BlockTransport::recv_into) reads a whole block into your memory and loses
-/// nothing.
+/// It depends on the method. tokio's `read`, `read_buf`, `fill_buf` and `copy_buf` lose nothing if they are
+/// dropped. `read_exact` and `read_to_end` lose what they have read, unless you keep their memory.
+/// [`recv_into`](BlockTransport::recv_into) reads a whole block into your memory and loses nothing.
 #[must_use = "a reader that is dropped discards its block"]
 pub struct BlockReader<'a, T, F, E = BlockError> {
     transport: &'a mut BlockTransport<T, F, E>,
@@ -101,7 +99,7 @@ pub struct BlockReader<'a, T, F, E = BlockError> {
 }
 
 impl<T, F, E> BlockReader<'_, T, F, E> {
-    /// Returns how many bytes the block has, as its header has announced.
+    /// Returns the length of the block in bytes, from its header.
     #[must_use]
     pub fn len(&self) -> u64 {
         self.len
@@ -126,10 +124,10 @@ where
     F: Framing,
     E: CodecError,
 {
-    /// Waits until bytes of the block are in the buffer, and returns how many; 0 at its end.
+    /// Waits until bytes of the block are in the buffer, and returns how many. Returns 0 at the block's end.
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.remaining() == 0 {
-            return Poll::Ready(Ok(0)); // no time of the next block's
+            return Poll::Ready(Ok(0)); // without starting the next block's clock
         }
         let part = ready!(self.poll_in_time(cx, |transport, cx| {
             transport.poll_front(cx, |decode, _, buffer| Ok(decode.next_part(buffer)))
@@ -137,7 +135,7 @@ where
         Poll::Ready(Ok(part.unwrap_or(0)))
     }
 
-    /// Reads into `buf`, past the buffer, in which there is nothing of the block.
+    /// Reads straight into `buf`. Call this only if nothing of the block is in the read buffer.
     fn poll_direct(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.poll_in_time(cx, |transport, cx| {
             let BlockCodec { parser, decode, .. } = &mut transport.codec;
@@ -170,7 +168,7 @@ where
             return Poll::Ready(Err(error.into()));
         }
         let polled = self.transport.without_end_after_error(|transport| {
-            // As a stream, because tokio's futures over a reader do not say when they are dropped.
+            // As a stream, because tokio's futures do not tell the reader when they are dropped.
             transport.poll_receiving(Waiter::Stream, cx, |transport, cx| {
                 match transport.is_late() {
                     true => Poll::Pending, // `poll_receiving` reports it

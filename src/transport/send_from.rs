@@ -1,4 +1,4 @@
-//! A block that is sent part by part, out of a reader.
+//! A block that is sent part by part, from a reader.
 
 use std::{
     fmt,
@@ -22,8 +22,8 @@ use crate::{
 
 /// The future of [`BlockTransport::send_from`] and [`BlockTransport::send_rest_from`].
 ///
-/// After a timeout or an error of the transport it may be awaited again. After any other error, it returns
-/// an [`Io`](BlockError::Io) error that says so.
+/// After a timeout or an error of the transport you can await it again. After any other error, awaiting it
+/// again returns an [`Io`](BlockError::Io) error that says so.
 #[must_use = "nothing is sent until this is awaited"]
 pub struct SendFrom<'a, T, F, S, E = BlockError>
 where
@@ -32,28 +32,28 @@ where
     transport: &'a mut BlockTransport<T, F, E>,
     source: S,
     step: Step,
-    /// Bytes that had been queued before the block, if this future has begun it.
+    /// Bytes ever queued before the block. None unless this future has begun the block.
     start: Option<u64>,
 }
 
-/// How far a block is that is sent part by part.
+/// The next step of sending a block part by part.
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    /// Nothing of it is queued. It has so many bytes.
+    /// Queue the header of a block of this many bytes.
     Begin(u64),
-    /// Its header is kept, and comes from the source. Nothing is written before it was read back.
+    /// Queue parts until the header, which the source gives, can be checked. Nothing is written before.
     Check,
-    /// Parts are moved from the source to the queue, and from there to the transport.
+    /// Move parts from the source to the queue, and from there to the transport.
     Move,
-    /// All of it is queued.
+    /// Flush: all of the block is queued.
     Flush,
-    /// The future has returned the end, or an error.
+    /// The future has ended, with or without an error.
     Over,
 }
 
-/// What a source had to give.
+/// The source's answer to a request for a batch.
 enum Filled {
-    /// A batch is queued, or all that the source has at present.
+    /// A batch is queued, or all that the source had ready.
     Some { is_pending: bool },
     /// The source has given all of the block, and ended.
     All,
@@ -124,7 +124,7 @@ where
             ready!(self.transport.poll_room(cx))?;
         }
         if len == 0 {
-            // The header is all of it, so the source is to have ended before.
+            // The header is the whole block, so the source must have ended before it is queued.
             ready!(self.poll_end(0, cx).or_else(|error| self.fail(error))?);
         }
         let BlockTransport { codec, writer, .. } = &mut *self.transport;
@@ -145,7 +145,7 @@ where
         Poll::Ready(Ok(()))
     }
 
-    /// Waits for so much of the block that its header can be read back.
+    /// Queues parts of the block until its header can be read back and checked.
     fn poll_check(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), E>> {
         let filled = self.fill(cx).or_else(|error| self.fail(error))?;
         let BlockTransport { codec, writer, .. } = &mut *self.transport;
@@ -164,7 +164,7 @@ where
         Poll::Ready(Ok(()))
     }
 
-    /// Moves a batch, or what the source has.
+    /// Moves a batch, or what the source has ready.
     fn poll_move(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), E>> {
         let filled = self.fill(cx).or_else(|error| self.fail(error))?;
         match filled {
@@ -220,7 +220,7 @@ where
         Ok(Filled::Some { is_pending: false })
     }
 
-    /// Waits until the source, which has given the `len` bytes of its block, ends.
+    /// Waits for the end of the source, which has given all `len` bytes of the block.
     fn poll_end(&mut self, len: u64, cx: &mut Context<'_>) -> Result<Poll<()>, BlockError> {
         let mut more = [0];
         let mut more = ReadBuf::new(&mut more);
@@ -242,7 +242,7 @@ where
         Sink::<Bytes>::poll_flush(Pin::new(&mut *self.transport), cx)
     }
 
-    /// Ends with an error of the source, or about it.
+    /// Ends with `error`, and removes the block if that is still possible.
     fn fail<R>(&mut self, error: BlockError) -> Result<R, E> {
         self.step = Step::Over;
         self.retract();
@@ -251,7 +251,7 @@ where
 }
 
 impl<T, F: Framing, S, E> SendFrom<'_, T, F, S, E> {
-    /// Takes the block back, if this future has begun it and nothing of it has been written.
+    /// Removes the block from the queue, if this future has begun it and nothing of it has been written.
     fn retract(&mut self) {
         let BlockTransport { codec, writer, .. } = &mut *self.transport;
         let Some(start) = self.start else { return };

@@ -33,13 +33,13 @@ where
     ///
     /// # Errors
     ///
-    /// [`BlockError::WrongSize`] or [`BlockError::WrongHeader`] for a block that the codec refuses, and
-    /// any error of the transport.
+    /// [`BlockError::WrongSize`] or [`BlockError::WrongHeader`] if the codec refuses the block, and any
+    /// error of the transport.
     ///
     /// # Cancel safety
     ///
-    /// A future that is dropped has taken the block whole or not at all. If it is kept,
-    /// [`SendBlock::into_payload`] tells which, and returns a payload that was not taken. So a retry
+    /// A future that is dropped has queued the whole block or nothing. If you keep the future,
+    /// [`SendBlock::into_payload`] tells which, and returns a payload that was not queued. So a retry
     /// sends nothing twice:
     ///
     /// ```
@@ -52,7 +52,7 @@ where
     /// let mut blocks = BlockTransport::new(near, BlockCodec::length_prefixed());
     /// let mut sending = blocks.send("hello"); // 9 bytes with its header
     /// assert!(timeout(Duration::from_secs(1), &mut sending).await.is_err());
-    /// assert!(sending.into_payload().is_none()); // it is queued, and goes on with the next flush
+    /// assert!(sending.into_payload().is_none()); // it is queued: the next flush sends the rest
     /// # let reading = tokio::spawn(async move {
     /// #     let mut all = [0; 9];
     /// #     far.read_exact(&mut all).await.map(|_| all)
@@ -93,15 +93,15 @@ where
         }
     }
 
-    /// Sends a block of `len` bytes that `source` gives, part by part, and flushes: for a block that does
-    /// not fit the memory, or comes from a file or another connection. Holds 64 KiB of it at most.
+    /// Sends a block of `len` bytes from `source`, part by part, and flushes. Use it for a block that does
+    /// not fit in memory, or comes from a file or another connection. Holds at most 64 KiB of the block.
     ///
-    /// The source has to end after `len` bytes; [`take`](tokio::io::AsyncReadExt::take) ends one that does
+    /// The source must end after `len` bytes; [`take`](tokio::io::AsyncReadExt::take) ends one that does
     /// not by itself. `tokio_util::io::StreamReader` makes a source of a stream of `Bytes`. While the
-    /// source has nothing ready, what has come is flushed, except for the last byte. That is sent when the
-    /// source has ended.
+    /// source has nothing ready, the transport flushes what it has given, except the last byte. That byte
+    /// is sent when the source has ended.
     ///
-    /// The limit for whole blocks does not count, only what the framing can announce.
+    /// The limit for whole blocks does not apply, only what the framing can announce.
     ///
     /// ```
     /// # use std::io;
@@ -125,22 +125,22 @@ where
     ///
     /// # Errors
     ///
-    /// - [`BlockError::WrongSize`] for a length that the framing does not carry.
+    /// - [`BlockError::WrongSize`] if the framing does not carry blocks of `len` bytes.
     /// - [`BlockError::WrongSource`] if the source ends before `len` bytes or has more, and
     ///   [`BlockError::Source`] if it fails. If nothing of the block has been written, the block is
-    ///   taken back. Otherwise it is unfinished, as below.
-    /// - [`BlockError::WrongHeader`] for a kept header that announces another length. Nothing of the
-    ///   block is sent then.
+    ///   removed from the queue. Otherwise it is unfinished: see below.
+    /// - [`BlockError::WrongHeader`] if the block keeps its header, and the header announces another length.
+    ///   Nothing of the block is sent then.
     /// - Any error of the transport.
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped, the block stays unfinished: what has come from the source is sent or
-    /// queued. Nothing else can be sent then, because the peer would take it for the rest of the block.
-    /// Each attempt is a [`BlockError::Unfinished`].
+    /// If the future is dropped, the block stays unfinished: what the source has given is sent or queued.
+    /// Nothing else can be sent then, because the peer would take it for the rest of the block. Each
+    /// attempt returns [`BlockError::Unfinished`].
     ///
-    /// To go on, give the rest of the source to [`send_rest_from`](Self::send_rest_from), so pass `&mut
-    /// source`. Or [`close`](Self::close) the transport, whereupon the peer's error is
+    /// To finish the block, pass the rest of the source to [`send_rest_from`](Self::send_rest_from). So
+    /// pass `&mut source` here. Or [`close`](Self::close) the transport: the peer then gets
     /// [`BlockError::Truncated`].
     ///
     /// ```
@@ -175,17 +175,17 @@ where
         SendFrom::begin(self, len, source)
     }
 
-    /// Sends the rest of a block that is unfinished, because a [`send_from`](Self::send_from) was given up
-    /// or its source failed. Flushes only, if there is none.
+    /// Sends the rest of a block that a [`send_from`](Self::send_from) left unfinished, because it was
+    /// dropped or its source failed. If there is no such block, only flushes.
     ///
     /// # Errors
     ///
-    /// As [`send_from`](Self::send_from), except that the block is never taken back. The lengths are those
-    /// of the whole block.
+    /// As [`send_from`](Self::send_from), except that the block is never removed from the queue. The lengths
+    /// in the errors are those of the whole block.
     ///
     /// # Cancel safety
     ///
-    /// As [`send_from`](Self::send_from), which shows this, too.
+    /// As [`send_from`](Self::send_from), whose example shows both.
     pub fn send_rest_from<S>(&mut self, source: S) -> SendFrom<'_, T, F, S, E>
     where
         S: AsyncRead + Unpin,
@@ -206,7 +206,7 @@ where
         Flush { transport: self }
     }
 
-    /// Flushes, and shuts the sending side of the transport down, so that the peer sees its end.
+    /// Flushes, and shuts down the sending side of the transport, so that the peer sees the stream end.
     ///
     /// # Errors
     ///
@@ -214,7 +214,7 @@ where
     ///
     /// # Cancel safety
     ///
-    /// As [`flush`](Self::flush). Close it again to go on.
+    /// As [`flush`](Self::flush). Call `close` again to go on.
     pub fn close(&mut self) -> Close<'_, T, F, E> {
         Close { transport: self }
     }
@@ -228,8 +228,8 @@ where
         self.poll_capacity(cx)
     }
 
-    /// Queues a copy of `payload`, if there is room and that is all there is to do. To look at it where it
-    /// lies is quicker than to move it here first.
+    /// Queues a copy of `payload` and returns true, if there is room and nothing else to do. A reference is
+    /// quicker than moving the payload here.
     #[inline]
     fn queue_plain(&mut self, payload: &impl Payload) -> bool {
         let vectored = self.io.is_write_vectored();
@@ -349,7 +349,7 @@ where
         self.writer.len()
     }
 
-    /// Not as a sink, because the transfer has timeouts.
+    /// Bypasses the timeouts of the `Sink`, because the transfer has its own.
     fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), E>> {
         while !self.writer.is_empty() {
             ready!(self.codec.poll_charge(cx));
@@ -365,12 +365,12 @@ where
 #[must_use = "nothing is sent until this is awaited"]
 pub struct FeedBlock<'a, T, F, P, E = BlockError> {
     transport: &'a mut BlockTransport<T, F, E>,
-    /// None once the transport has taken it.
+    /// None once the transport has taken the payload.
     payload: Option<P>,
 }
 
 impl<T, F, P, E> FeedBlock<'_, T, F, P, E> {
-    /// Returns the payload if the transport has not taken it, and nothing of its block will be sent.
+    /// Returns the payload if the transport has not taken it. Nothing of its block will be sent then.
     ///
     /// Returns `None` if the block is queued or sent, or if it was refused with an error.
     #[must_use]
@@ -397,7 +397,7 @@ where
         Poll::Ready(Ok(()))
     }
 
-    /// For a block for which there is no room yet, and one that is not plain.
+    /// Queues a block that has no room yet, or is not plain.
     #[inline(never)]
     fn poll_queued_slowly(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), E>> {
         ready!(self.transport.poll_room(cx))?;
@@ -430,7 +430,7 @@ pub struct SendBlock<'a, T, F, P, E = BlockError> {
 }
 
 impl<T, F, P, E> SendBlock<'_, T, F, P, E> {
-    /// Returns the payload if the transport has not taken it, and nothing of its block will be sent.
+    /// Returns the payload if the transport has not taken it. Nothing of its block will be sent then.
     ///
     /// Returns `None` if the block is queued or sent, or if it was refused with an error. A block
     /// that is queued is sent with the next flush.

@@ -16,10 +16,10 @@ use crate::{
     codec::BlockCodec, error::CodecError, framing::Framing, read::DecodeState, write::BlockWriter,
 };
 
-/// What [`recv_blocks`](crate::recv_blocks) receives from:
+/// A stream that [`recv_blocks`](crate::recv_blocks) receives from:
 /// [`BlockTransport`](crate::BlockTransport), or [`Framed`] or [`FramedRead`] with a [`BlockCodec`].
 ///
-/// Sealed; implemented where the transport is `AsyncRead + Unpin`. A function over any receiver
+/// Sealed; implemented if the transport below is `AsyncRead + Unpin`. A function over any receiver
 /// names the error in the bound, or returns `R::Error`:
 ///
 /// ```
@@ -55,19 +55,19 @@ use crate::{
 pub trait BlockStream:
     Stream<Item = Result<BytesMut, <Self as BlockStream>::Error>> + Unpin
 {
-    /// What receiving fails with.
+    /// The error of receiving.
     type Error: CodecError;
 
-    /// Where the stream is, what was read, and why there is no more of it.
+    /// Returns the decoder's state: its position, statistics and failure.
     #[doc(hidden)]
     fn decode_state(&self) -> &DecodeState;
 
-    /// Bytes that have arrived and were not taken.
+    /// Returns how many bytes have arrived and were not taken.
     #[doc(hidden)]
     fn buffered(&self) -> usize;
 
-    /// As `poll_next`, for a future that [gives up](Self::pause) its wait when it is dropped. Yields
-    /// between two blocks if the task's turn is over. After an error, a `Framed` returns `None` once.
+    /// As `poll_next`, for a future that [ends](Self::pause) its wait when it is dropped. Yields between
+    /// two blocks if the task's turn is over. After an error, a `Framed` returns `None` once.
     #[doc(hidden)]
     fn poll_block(&mut self, cx: &mut Context<'_>) -> Poll<Option<Self::Item>>;
 
@@ -76,11 +76,11 @@ pub trait BlockStream:
     fn pause(&mut self) {}
 }
 
-/// What [`send_blocks`](crate::send_blocks) sends through:
+/// A sink that [`send_blocks`](crate::send_blocks) sends through:
 /// [`BlockTransport`](crate::BlockTransport), or [`Framed`] or [`FramedWrite`] with a
 /// [`BlockCodec`].
 ///
-/// Sealed; implemented where the transport is `AsyncWrite + Unpin`. A function over any sender
+/// Sealed; implemented if the transport below is `AsyncWrite + Unpin`. A function over any sender
 /// names the error in the bound, or returns `W::Error`:
 ///
 /// ```
@@ -118,7 +118,7 @@ pub trait BlockSink: Sink<Bytes, Error: CodecError> + Unpin {
     #[doc(hidden)]
     type Io: AsyncWrite + Unpin;
 
-    /// The codec, and where blocks are queued: in `own`, unless this has a writer of its own.
+    /// Returns the codec, and the writer that queues blocks: `own`, unless the sink has its own.
     #[doc(hidden)]
     fn encode_parts<'a>(
         &'a mut self,
@@ -128,37 +128,38 @@ pub trait BlockSink: Sink<Bytes, Error: CodecError> + Unpin {
         &'a mut BlockWriter,
     );
 
-    /// The transport, and where blocks are queued, as [`encode_parts`](Self::encode_parts).
+    /// Returns the transport below, and the same writer as [`encode_parts`](Self::encode_parts).
     #[doc(hidden)]
     fn write_parts<'a>(
         &'a mut self,
         own: &'a mut BlockWriter,
     ) -> (&'a mut Self::Io, &'a mut BlockWriter);
 
-    /// The stall timeout of a transfer, unless it sets its own.
+    /// Returns the stall timeout of a transfer that sets none.
     #[doc(hidden)]
     fn write_timeout(&self) -> Option<Duration> {
         None
     }
 
-    /// Bytes that were queued before and go first.
+    /// Returns how many bytes were queued before the transfer.
     #[doc(hidden)]
     fn held(&self) -> usize;
 
-    /// Writes these.
+    /// Writes and flushes what was queued before the transfer.
     #[doc(hidden)]
     fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         Pin::new(self).poll_flush(cx)
     }
 
-    /// Takes over what `own` still holds.
+    /// Keeps what is still queued in `own`.
     #[doc(hidden)]
     fn keep(&mut self, own: &BlockWriter);
 }
 
-// The macros have no `impl` in them, because the compiler shows it where a trait is not implemented.
+// The `impl` lines are outside the macros, because the compiler shows them if a trait is not implemented.
 
-/// The trait for a type of tokio-util that lends its `BlockCodec` by these methods.
+/// The body of `BlockStream` for a type of tokio-util, whose methods `$codec` and `$codec_mut` return the
+/// codec.
 macro_rules! block_stream {
     ($codec:ident, $codec_mut:ident) => {
         type Error = E;
@@ -199,7 +200,7 @@ where
     block_stream!(decoder, decoder_mut);
 }
 
-/// As [`block_stream`].
+/// The body of `BlockSink`, as [`block_stream`].
 macro_rules! block_sink {
     ($codec_mut:ident) => {
         type Framing = F;

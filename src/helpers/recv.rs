@@ -20,12 +20,12 @@ use crate::{
     timeout::Timeouts,
 };
 
-/// Receives blocks and counts them: with a number to stop after, a number to require, timeouts and
-/// statistics.
+/// Receives blocks and counts them. You can set a number to stop after, a number to require, and
+/// timeouts, and read statistics.
 ///
 /// Works on any [`BlockStream`]: a [`BlockTransport`](crate::BlockTransport), or `Framed` or
-/// `FramedRead` with a [`BlockCodec`](crate::BlockCodec). It takes blocks from their `Stream`, so this
-/// can be mixed with `stream.next()` at will. For many small blocks,
+/// `FramedRead` with a [`BlockCodec`](crate::BlockCodec). You can mix it with `stream.next()` at will,
+/// because it takes blocks from the same `Stream`. For many small blocks,
 /// [`BlockTransport::recv`](crate::BlockTransport::recv) is faster.
 ///
 /// ```
@@ -63,12 +63,12 @@ pub fn recv_blocks<R: BlockStream>(stream: &mut R) -> RecvBlocks<'_, R> {
     }
 }
 
-/// Blocks, one after the other; made by [`recv_blocks`], which shows it.
+/// A receiver of blocks; made by [`recv_blocks`].
 ///
 /// # Cancel safety
 ///
-/// The future of [`next`](Self::next), and this itself, can be dropped at any time. A block that was
-/// not returned stays in `stream`, whole or in part, and is the next one out of it.
+/// You can drop the receiver and the future of [`next`](Self::next) at any time. A block that was not
+/// returned stays in the stream, whole or in part, and is its next block.
 #[must_use = "nothing is received until `next` is called"]
 pub struct RecvBlocks<'a, R: BlockStream> {
     stream: &'a mut R,
@@ -78,24 +78,24 @@ pub struct RecvBlocks<'a, R: BlockStream> {
     payload_bytes: u64,
     stop_after: u64,
     at_least: u64,
-    /// True if the next `None` may only follow an error.
+    /// True if the next `None` may be due to an error, and not to the end of the stream.
     end_is_doubtful: bool,
     timeouts: Option<Box<Timeouts>>,
-    /// Where the codec stood when this was made.
+    /// The codec's position and statistics when this was made.
     start: (Position, ReadStats),
     /// False before the first wait, and after an end, an error or a stop.
     receives: bool,
     /// Blocks with a lower index need only be counted, because there are no timeouts and no span.
     plain_until: u64,
     started: Option<Instant>,
-    /// From the first wait to the end, an error or a stop. Set until more is received.
+    /// Time from the first wait to the end, an error or a stop. None while more is received.
     took: Option<Duration>,
     span: Span,
 }
 
 impl<'a, R: BlockStream> RecvBlocks<'a, R> {
-    /// Stops after `blocks` blocks in all and reads nothing after them: what has arrived beyond
-    /// stays in `stream` for whoever reads next, or for this receiver, if the number is raised.
+    /// Stops after `blocks` blocks in all, and reads no further. What has arrived beyond them stays in the
+    /// stream for the next reader, or for this receiver if you raise the number.
     ///
     /// ```
     /// # use futures::{StreamExt, stream};
@@ -123,11 +123,11 @@ impl<'a, R: BlockStream> RecvBlocks<'a, R> {
         self
     }
 
-    /// Requires `blocks` blocks: a stream that ends before, even between blocks, is
+    /// Requires `blocks` blocks: if the stream ends earlier, even between two blocks, `next` returns
     /// [`BlockError::TooFew`].
     ///
-    /// Says nothing of a receiver that stops before, by [`stop_after`](Self::stop_after): the stream
-    /// has not ended there.
+    /// This has no effect if [`stop_after`](Self::stop_after) stops the receiver earlier, because the
+    /// stream has not ended then.
     ///
     /// ```
     /// # use wholeblock::{BlockCodec, BlockError, BlockTransport, recv_blocks};
@@ -147,25 +147,24 @@ impl<'a, R: BlockStream> RecvBlocks<'a, R> {
         self
     }
 
-    /// Returns [`BlockError::Stalled`] if no bytes arrive for `timeout`. The receiver remains
-    /// usable: call `next` again to keep waiting.
+    /// Sets a stall timeout: `next` returns [`BlockError::Stalled`] if no bytes arrive for `timeout`. The
+    /// receiver remains usable: call `next` again to keep waiting.
     ///
-    /// A wait begins at the first poll of a future of `next`, and ends when bytes
-    /// arrive or the future is dropped. Time in which the future is kept and not polled counts.
-    /// Everything that has arrived is read before the error is returned.
+    /// A wait begins at the first poll of a future of `next`, and ends when bytes arrive or the future is
+    /// dropped. The time counts even if nobody polls the future. Everything that has arrived is read before
+    /// the error is returned.
     ///
-    /// Waits that were dropped before any bytes arrived add up, and so does the time between them:
-    /// each gap up to half the timeout or a second, whichever is less. So a `select!` loop that makes
-    /// a new `next()` each turn stalls as one long wait does, and a longer pause between two waits
-    /// does not use up the timeout.
+    /// If you drop a future before any bytes arrive, its wait counts towards the next one. So does the gap
+    /// between them: at most half the timeout or a second, whichever is less. So a `select!` loop that makes
+    /// a new `next()` each turn stalls as one long wait does, and a longer pause between two waits does not
+    /// use up the timeout.
     ///
-    /// On a thread that is busy with other tasks, the error comes late, as that of
-    /// `tokio::time::timeout` does. A timeout that is set again also applies to a wait that has
-    /// begun.
+    /// On a thread that is busy with other tasks, the error comes late, as with `tokio::time::timeout`. A
+    /// new timeout also applies to a wait that has begun.
     ///
     /// If a [`BlockTransport`](crate::BlockTransport) has a timeout of its own, the shorter one applies.
-    /// Without any, a silent peer is waited for without limit. A peer that sends a byte now and then is
-    /// not silent. Set a [`block_deadline`](Self::block_deadline) against that.
+    /// Without either, `next` waits for a silent peer without limit. A peer that sends a byte now and then
+    /// is not silent. Set a [`block_deadline`](Self::block_deadline) against that.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -176,8 +175,8 @@ impl<'a, R: BlockStream> RecvBlocks<'a, R> {
     /// # let (mut peer, far) = tokio::io::duplex(64);
     /// # let mut transport = BlockTransport::new(far, BlockCodec::length_prefixed());
     /// let mut blocks = recv_blocks(&mut transport)
-    ///     .stall_timeout(Duration::from_secs(60)) // silent, between blocks or inside of one
-    ///     .block_deadline(Duration::from_secs(10)); // begun, and not whole
+    ///     .stall_timeout(Duration::from_secs(60)) // silent, between blocks or inside one
+    ///     .block_deadline(Duration::from_secs(10)); // begun, but incomplete
     ///
     /// let stalled = blocks.next().await.unwrap_err();
     /// assert_eq!(stalled.to_string(), "nothing moved for 60s at block 0, which begins at byte 0");
@@ -188,32 +187,32 @@ impl<'a, R: BlockStream> RecvBlocks<'a, R> {
     ///     "block 0, which begins at byte 0, took longer than 10s",
     /// );
     /// peer.write_all(b"o").await?;
-    /// assert_eq!(blocks.next().await?, Some(&b"hello"[..])); // it has gone on
+    /// assert_eq!(blocks.next().await?, Some(&b"hello"[..])); // still usable
     /// # Ok(())
     /// # }
     /// ```
     ///
     /// # Panics
     ///
-    /// Waiting panics outside a tokio runtime with its time driver on.
+    /// Waiting panics outside a tokio runtime, and in one without a time driver.
     pub fn stall_timeout(mut self, timeout: Duration) -> Self {
         self.timeouts_mut().set_stall(timeout);
         self
     }
 
-    /// Returns [`BlockError::Late`] if a block is not whole within `deadline` of its first bytes,
-    /// however steadily the others arrive. The receiver remains usable: call `next` again to give
-    /// the block as long once more.
+    /// Sets a block deadline: `next` returns [`BlockError::Late`] if a block is incomplete `deadline` after
+    /// its first bytes, even if bytes keep arriving. The receiver remains usable: call `next` again to give
+    /// the block the same time once more.
     ///
-    /// The time begins when a read leaves a part of a block and no more, and goes on whether or not
-    /// anybody waits. A block that is whole after a read is lent, however late. Nothing
-    /// limits the time between two blocks: [`stall_timeout`](Self::stall_timeout) does.
+    /// The clock starts when a read leaves only a part of a block in the buffer, and also runs between
+    /// calls. A block that a read completes is returned, however late. The time between two blocks is
+    /// limited by [`stall_timeout`](Self::stall_timeout) only.
     ///
-    /// The stream may read many times before it answers. The deadline is looked at only when a read
-    /// must wait, or when the task's budget is spent, which takes up to 128 reads. Over a `Framed` whose
-    /// transport spends no budget and always has bytes ready, no block is ever late. The
-    /// [deadline of a `BlockTransport`](crate::BlockTransport::block_deadline) is looked at after each
-    /// read. If both are set, the shorter one applies.
+    /// The receiver checks the deadline only when a read must wait, or when the task's budget is spent,
+    /// which takes up to 128 reads. Over a `Framed` whose transport spends no budget and always has bytes
+    /// ready, no block is ever late. The
+    /// [deadline of a `BlockTransport`](crate::BlockTransport::block_deadline) is checked after each read.
+    /// If both are set, the shorter one applies.
     ///
     /// # Panics
     ///
@@ -233,9 +232,8 @@ impl<'a, R: BlockStream> RecvBlocks<'a, R> {
     ///
     /// # Errors
     ///
-    /// Every [`BlockError`] that a receiver meets. After one about the blocks themselves, or about
-    /// their [number](Self::at_least), each call returns it again. After any other, the next call goes
-    /// on.
+    /// Any [`BlockError`] of receiving. After an error about the blocks themselves or their
+    /// [number](Self::at_least), each call returns it again. After any other error, the next call goes on.
     ///
     /// # Cancel safety
     ///
@@ -251,7 +249,7 @@ impl<'a, R: BlockStream> RecvBlocks<'a, R> {
         }
     }
 
-    /// Returns what has been received so far.
+    /// Returns the statistics so far.
     #[must_use]
     pub fn stats(&self) -> TransferStats {
         let decoder = self.stream.decode_state();
@@ -294,7 +292,7 @@ impl<'a, R: BlockStream> RecvBlocks<'a, R> {
         self.block = Some(block);
     }
 
-    /// As [`poll_block`](Self::poll_block), with all that may have to be done besides.
+    /// As [`poll_block`](Self::poll_block), with the number to stop after, timeouts and span.
     #[cold]
     fn poll_slow(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), R::Error>> {
         if !self.receives || self.blocks >= self.stop_after {
@@ -326,8 +324,8 @@ impl<'a, R: BlockStream> RecvBlocks<'a, R> {
         }
     }
 
-    /// Begins to receive, or goes on after an end, an error or a stop. Returns what there is instead of
-    /// a block.
+    /// Begins to receive, or goes on after an end, an error or a stop. Returns a result if there is no block
+    /// to wait for.
     #[cold]
     fn start(&mut self) -> Option<Result<(), R::Error>> {
         if self.blocks >= self.stop_after {
@@ -340,17 +338,17 @@ impl<'a, R: BlockStream> RecvBlocks<'a, R> {
             debug!("receiving");
         }
         if let Some(error) = self.stream.decode_state().failure() {
-            // A `Framed` would read on, and wait for what nobody wants.
+            // A `Framed` would read on after this, and wait for bytes that nobody wants.
             return Some(Err(self.failed(error.into())));
         }
         if self.end_is_doubtful {
-            self.took = None; // an error, or nothing, came before
+            self.took = None; // after an error, or at the first wait
         }
         self.receives = true;
         None
     }
 
-    /// The stream's answer, within the time allowed.
+    /// Polls the stream within the timeouts.
     fn poll_stream(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<BytesMut, R::Error>>> {
         let Some(timeouts) = &mut self.timeouts else {
             return poll_certain(self.stream, &mut self.end_is_doubtful, cx);
@@ -362,7 +360,7 @@ impl<'a, R: BlockStream> RecvBlocks<'a, R> {
             timeouts.reset();
             return polled;
         }
-        // A `Framed` that was made of parts reads once before it asks the decoder, which counts no read.
+        // A `Framed` made of parts reads once before it asks the decoder, so the decoder counts no read.
         let moved = arrived(self.stream) != before;
         let decoder = self.stream.decode_state();
         let partial = decoder.partial(self.stream.buffered());
@@ -413,8 +411,8 @@ impl<'a, R: BlockStream> RecvBlocks<'a, R> {
     }
 }
 
-/// Polls the stream. After an error, a `Framed` yields `None` once although it has not ended. If
-/// `doubtful`, a `None` is polled again.
+/// Polls the stream. If `doubtful`, polls again after a `None`, because a `Framed` yields one after an
+/// error although it has not ended.
 fn poll_certain<R: BlockStream>(
     stream: &mut R,
     doubtful: &mut bool,

@@ -26,18 +26,18 @@ use crate::{
     write::{BlockLengths, BlockWriter},
 };
 
-/// What a transfer through `W` fails with.
+/// The error of a transfer through `W`.
 type ErrorOf<W> = <W as Sink<Bytes>>::Error;
 
-/// Sends every block of `source`, many in one system call, large payloads without a copy.
+/// Sends every block of `source`. Many blocks go out in one system call, large payloads without a copy.
 ///
 /// Works on any [`BlockSink`]: a [`BlockTransport`](crate::BlockTransport), or `Framed` or
 /// `FramedWrite` with a `BlockCodec`. The items of `source` are any [`Payload`]: `Bytes`,
 /// `BytesMut`, `Vec<u8>`, `String`, `&[u8]` …, or a tuple, an array or a `Vec` of these, which is one
-/// block. For a source that can fail, see [`try_send_blocks`].
+/// block. For a source that can fail, use [`try_send_blocks`].
 ///
-/// Await it for the [`TransferStats`], once all has been handed to the transport and flushed. The
-/// transport is left open.
+/// The future returns the [`TransferStats`] once the transport has taken and flushed everything. The
+/// transport stays open.
 ///
 /// ```
 /// # use futures::{StreamExt, stream};
@@ -53,7 +53,7 @@ type ErrorOf<W> = <W as Sink<Bytes>>::Error;
 /// # }
 /// ```
 ///
-/// From a channel of tokio's, which is no `Stream` itself, so that many tasks can send:
+/// With a channel, many tasks can send. Tokio's channel is no `Stream` itself:
 ///
 /// ```
 /// # use bytes::Bytes;
@@ -67,7 +67,7 @@ type ErrorOf<W> = <W as Sink<Bytes>>::Error;
 ///     let queue = queue.clone();
 ///     tokio::spawn(async move { queue.send(Bytes::from(name)).await });
 /// }
-/// drop(queue); // the transfer ends when the last of these is gone
+/// drop(queue); // the transfer ends when the last clone is dropped
 /// let source = stream::poll_fn(|cx| queued.poll_recv(cx));
 /// let sent = send_blocks(&mut transport, source).await?;
 /// assert_eq!((sent.blocks, sent.payload_bytes), (2, 6));
@@ -77,15 +77,14 @@ type ErrorOf<W> = <W as Sink<Bytes>>::Error;
 ///
 /// # Errors
 ///
-/// The future gives a [`BlockError`] for a block that its framing does not carry, a transport that
-/// fails, or, if asked for, one that stalls or takes a block too slowly. All blocks before a refused
-/// one are sent first.
+/// The future returns a [`BlockError`] if the framing does not carry a block, if the transport fails, or
+/// if a timeout is set and is over. All blocks before a refused one are sent first.
 ///
 /// # Cancel safety
 ///
-/// If the future is dropped, every block taken from `source` is on the wire or, whole or its
-/// unsent rest, queued in `sink`, and the next flush completes it. (Leaked instead of dropped,
-/// with `mem::forget`, it takes what it has queued with it; a `BlockTransport` keeps even that.)
+/// If the future is dropped, every block taken from `source` has been written, or is queued in `sink`,
+/// whole or in part. The next flush writes what is queued. (If the future is leaked with `mem::forget`,
+/// what it has queued for a `Framed` is lost. A `BlockTransport` keeps it.)
 pub fn send_blocks<W, S>(sink: &mut W, source: S) -> SendBlocks<'_, W, impl Source>
 where
     W: BlockSink,
@@ -94,8 +93,8 @@ where
     SendBlocks::new(sink, Infallible(Box::pin(source)))
 }
 
-/// [`send_blocks`] from a source that can fail: its first error ends the transfer, after the
-/// blocks before it have been sent, as [`BlockError::Source`].
+/// As [`send_blocks`], from a source that can fail. Its first error ends the transfer with
+/// [`BlockError::Source`], after the blocks before it have been sent.
 ///
 /// ```
 /// # use std::io;
@@ -124,8 +123,8 @@ where
 
 /// A transfer; made by [`send_blocks`] and [`try_send_blocks`], and run by awaiting it.
 ///
-/// To know after a failure how much was sent, await `&mut sending` and then look at
-/// [`stats`](Self::stats). A transfer that has failed cannot go on: awaited again, it returns an
+/// To know after a failure how much was sent, await `&mut sending` and then call
+/// [`stats`](Self::stats). A transfer that has failed cannot go on: awaiting it again returns an
 /// [`Io`](BlockError::Io) error that says so.
 ///
 /// ```
@@ -148,24 +147,24 @@ pub struct SendBlocks<'a, W: BlockSink, S> {
     sink: &'a mut W,
     source: S,
     state: State,
-    /// Where blocks are queued, unless `sink` has a writer of its own.
+    /// The writer that queues blocks, unless `sink` has its own.
     writer: BlockWriter,
     /// Lengths of this transfer's queued blocks.
     lengths: BlockLengths,
     /// True once everything that was queued before this transfer is written.
     is_first: bool,
-    /// Where the first block of this transfer begins, on the connection.
+    /// Position of the transfer's first block on the connection.
     start: Position,
     timeouts: Timeouts,
-    /// What has been sent, without `elapsed`.
+    /// The statistics so far, without `elapsed`.
     stats: TransferStats,
     started: Option<Instant>,
-    /// From the first poll to the end. Set once the transfer is over.
+    /// Time from the first poll to the end. None until the transfer is over.
     took: Option<Duration>,
     span: Span,
 }
 
-/// How far a transfer is, which is most often what its source last answered.
+/// The state of a transfer: most often the last answer of its source.
 #[derive(Debug)]
 enum State {
     /// The source may have more.
@@ -174,7 +173,7 @@ enum State {
     Pending,
     /// The source has ended; its last blocks may still be queued.
     Ended,
-    /// The source failed, or gave a block that cannot be sent; reported once all before it is sent.
+    /// The source failed, or gave a block that cannot be sent. Reported once the blocks before are sent.
     Failing(BlockError),
     /// A failure was reported.
     Failed,
@@ -239,7 +238,7 @@ where
         }
     }
 
-    /// Writes what was queued before this transfer: it goes first, and does not count.
+    /// Writes what was queued before this transfer. It goes first, and does not count as sent.
     fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ErrorOf<W>>> {
         let held = self.sink.held();
         if held == 0 {
@@ -250,7 +249,7 @@ where
         self.or_expired(flushed, Some(self.stats.blocks), moved, cx)
     }
 
-    /// Takes what the source has ready, as far as there is room for it.
+    /// Queues what the source has ready, as far as there is room.
     fn fill(&mut self, cx: &mut Context<'_>) {
         let vectored = self
             .sink
@@ -327,44 +326,44 @@ where
 }
 
 impl<W: BlockSink, S> SendBlocks<'_, W, S> {
-    /// Returns [`BlockError::Stalled`] if the transport takes no bytes for `timeout`. The transfer
-    /// remains usable: await it again to keep waiting. See the example [above](Self).
+    /// Sets a stall timeout: the transfer returns [`BlockError::Stalled`] if the transport takes no bytes
+    /// for `timeout`. The transfer remains usable: await it again to keep waiting. See the example
+    /// [above](Self).
     ///
-    /// The time begins when a write or a flush must wait, and ends when the transport takes bytes.
-    /// It includes time in which nobody polls the transfer, because the peer can read all the same.
-    /// The transport is tried once more before the error is returned. Time spent waiting for the
-    /// source does not count.
+    /// The clock starts when a write or a flush must wait, and stops when the transport takes bytes. It also
+    /// runs while nobody polls the transfer, because the peer can read then, too. The transport is tried
+    /// once more before the error is returned. Time spent waiting for the source does not count.
     ///
-    /// On a thread that is busy with other tasks, the error comes late, as that of
-    /// `tokio::time::timeout` does.
+    /// On a thread that is busy with other tasks, the error comes late, as with `tokio::time::timeout`.
     ///
-    /// By default the timeout is the [`write_timeout`](crate::BlockTransport::write_timeout) of a
-    /// [`BlockTransport`](crate::BlockTransport), and otherwise a peer that does not read is waited for
-    /// without limit. A peer that reads a byte now
-    /// and then does not stall. Set a [`block_deadline`](Self::block_deadline) against that.
+    /// The default is the [`write_timeout`](crate::BlockTransport::write_timeout) of the
+    /// [`BlockTransport`](crate::BlockTransport). Without either, the transfer waits without limit for a
+    /// peer that does not read. A peer that reads a byte now and then does not stall. Set a
+    /// [`block_deadline`](Self::block_deadline) against that.
     ///
     /// # Panics
     ///
-    /// Waiting panics outside a tokio runtime with its time driver on.
+    /// Waiting panics outside a tokio runtime, and in one without a time driver.
     pub fn stall_timeout(mut self, timeout: Duration) -> Self {
         self.timeouts.set_stall(timeout);
         self
     }
 
-    /// Returns [`BlockError::Late`] if the transport does not take a whole block within `deadline`.
-    /// The transfer remains usable: await it again to give the block as long once more.
+    /// Sets a block deadline: the transfer returns [`BlockError::Late`] if the transport does not take a
+    /// whole block within `deadline`. The transfer remains usable: await it again to give the block the
+    /// same time once more.
     ///
-    /// The time of a block begins when it is the first in the queue, so the blocks before it do not
-    /// count. It ends when the transport has taken its last byte. It includes time in which nobody
-    /// polls the transfer. What was queued before the transfer counts as one block, at the index
-    /// and offset of the transfer's first.
+    /// A block's clock starts when the block is the first in the queue, so the blocks before it do not
+    /// count. It stops when the transport has taken the block's last byte. It also runs while nobody polls
+    /// the transfer. What was queued before the transfer counts as one block, with the index and offset of
+    /// the transfer's first.
     ///
     /// Time spent waiting for the source does not count. A flush of the transport has no deadline:
     /// [`stall_timeout`](Self::stall_timeout) limits it.
     ///
     /// # Panics
     ///
-    /// Waiting panics outside a tokio runtime with its time driver on.
+    /// Waiting panics outside a tokio runtime, and in one without a time driver.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -393,8 +392,8 @@ impl<W: BlockSink, S> SendBlocks<'_, W, S> {
         self
     }
 
-    /// Sets how many bytes a full write has, as [`BlockTransport::write_len`] does. A `BlockTransport` keeps
-    /// it beyond the transfer.
+    /// Sets the length of a full write in bytes, as [`BlockTransport::write_len`] does. A `BlockTransport`
+    /// keeps the setting after the transfer.
     ///
     /// [`BlockTransport::write_len`]: crate::BlockTransport::write_len
     pub fn write_len(mut self, bytes: usize) -> Self {
@@ -403,7 +402,7 @@ impl<W: BlockSink, S> SendBlocks<'_, W, S> {
         self
     }
 
-    /// What has been handed to the transport so far: whole blocks only.
+    /// Returns what the transport has taken so far, in whole blocks.
     #[must_use]
     pub fn stats(&self) -> TransferStats {
         let running = self.started.map_or(Duration::ZERO, |since| since.elapsed());
@@ -457,10 +456,10 @@ impl<W: BlockSink, S> fmt::Debug for SendBlocks<'_, W, S> {
     }
 }
 
-/// Where blocks come from.
+/// The sources of blocks.
 ///
-/// They are handed on and not returned: wrapping each in a `Result` and moving it about takes as
-/// long as all else that is done for a small one.
+/// A source passes each block to a callback and does not return it. Moving the block in a `Result` takes
+/// as long as everything else that is done for a small block.
 mod source {
     use super::{BlockError, Context, Payload, Poll};
 

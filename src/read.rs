@@ -1,11 +1,11 @@
-//! The read side: takes whole blocks out of a buffer. It knows no transport, and the caller brings the parser.
+//! The read side: takes whole blocks out of a buffer. It does no I/O, and the caller passes the parser.
 //!
 //! ```text
 //! decoder   takes and lends blocks, and counts them
-//! front     what comes first in the buffer: the decoder's transitions
-//! state     its states, drawn
-//! buffer    which allocation the buffer is
-//! growth    how large it is to be: numbers only
+//! front     looks at the front of the buffer: the decoder's transitions
+//! state     the decoder's states, in a diagram
+//! buffer    chooses the buffer's allocation
+//! growth    decides how large the buffer is: numbers only
 //! frame     parses one block's front
 //! parts     a block that is taken part by part
 //! direct    a block that is read straight into the caller's memory

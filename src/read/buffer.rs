@@ -1,4 +1,4 @@
-//! The read buffer: which allocation it is, and what it holds while the connection waits.
+//! The read buffer: its allocation, and what it holds while the connection waits.
 
 use std::mem;
 
@@ -7,14 +7,15 @@ use bytes::{Buf, Bytes, BytesMut};
 use super::growth::{BATCH, Front, Growth, Room};
 use crate::pool::{self, INITIAL_CAPACITY};
 
-/// The most that is moved to the front of a buffer, so that the next read has room for a whole batch, or
-/// into a small buffer and back, so that the large one can be parked.
+/// The most unread bytes that are moved: to the front of a buffer, so that the next read has room for a
+/// whole batch, or into a small buffer, so that the large one can return to the pool.
 const MAX_MOVED: usize = INITIAL_CAPACITY / 2;
 
-/// Gives a buffer the room that [`Growth`] decides, and exchanges it with the thread's pool.
+/// The policy for the read buffer: gives it the capacity that [`Growth`] decides, and exchanges it with the
+/// thread's pool.
 ///
-/// Invariant: unless `large`, the buffer's allocation is at most a batch, or the header of a block in
-/// progress.
+/// Invariant: unless `large`, the buffer's allocation is at most a batch, or what a header in progress
+/// needs.
 #[derive(Debug, Default)]
 pub(crate) struct ReadBuffer {
     growth: Growth,
@@ -23,12 +24,12 @@ pub(crate) struct ReadBuffer {
     large: bool,
     /// The block at the front when room was last reserved.
     front: Front,
-    /// The small buffer to wait with, while a larger one is read into.
+    /// The small buffer for waits, while a larger one is in use.
     small: BytesMut,
 }
 
 impl ReadBuffer {
-    /// The same settings, for another stream.
+    /// Returns a policy with the same settings, for another stream.
     pub(crate) fn fresh(&self) -> Self {
         Self {
             growth: self.growth.fresh(),
@@ -40,7 +41,7 @@ impl ReadBuffer {
         self.growth.set_max_retained(payload_len);
     }
 
-    /// The largest capacity to keep between blocks.
+    /// Returns the largest capacity to keep between blocks.
     #[inline]
     pub(crate) fn max_capacity(&self) -> usize {
         self.growth.max_capacity()
@@ -51,12 +52,12 @@ impl ReadBuffer {
         self.large
     }
 
-    /// True if each block that is whole in the buffer may be taken as a view of it.
+    /// True if any whole block in the buffer may be taken as a view of the buffer.
     pub(crate) fn is_shared(&self) -> bool {
         !self.large && self.max_capacity() >= BATCH
     }
 
-    /// Takes over a buffer that was made elsewhere, with an allocation of unknown size.
+    /// Records that `buffer` was made elsewhere, so that its allocation may have any size.
     pub(crate) fn adopt(&mut self, buffer: &BytesMut) {
         self.large |= buffer.capacity() > 0;
     }
@@ -72,8 +73,8 @@ impl ReadBuffer {
         self.growth.record_block(wire_len);
     }
 
-    /// Reserves capacity for the next read to bring the rest of the block at the front. Capacity that
-    /// is there already is kept if it serves as well.
+    /// Reserves capacity for the next read to bring the rest of the block at the front. Existing capacity is
+    /// kept if it serves as well.
     pub(crate) fn reserve(&mut self, buffer: &mut BytesMut, front: Front) {
         self.front = front;
         let room = self
@@ -84,7 +85,7 @@ impl ReadBuffer {
         }
         let leaves_large = self.large && room.capacity <= BATCH && buffer.len() <= room.capacity;
         if leaves_large {
-            // Small blocks that are kept would keep a larger allocation alive.
+            // A small block that the caller keeps would keep a larger allocation alive.
             replace(buffer, room.capacity);
         } else if !serves(buffer, room) {
             reallocate(buffer, room.capacity);
@@ -97,8 +98,7 @@ impl ReadBuffer {
         }
     }
 
-    /// Removes the first `len` bytes, which were lent. An allocation that is too large to keep goes with
-    /// them.
+    /// Removes the first `len` bytes, which were lent, and frees an allocation that is too large to keep.
     pub(crate) fn remove(&self, len: usize, buffer: &mut BytesMut) {
         let unread = buffer.len() - len;
         if buffer.capacity() > self.max_capacity() {
@@ -150,8 +150,8 @@ impl ReadBuffer {
     }
 }
 
-/// True if the allocation of `buffer` is no larger than buffers begin with. The capacity would not
-/// tell, because it is that of a view, which may be short.
+/// True if the allocation of `buffer` has at most [`INITIAL_CAPACITY`]. `capacity()` does not tell, because
+/// it is that of a view, which may be short.
 fn is_small(buffer: &mut BytesMut) -> bool {
     let larger = (INITIAL_CAPACITY + 1).saturating_sub(buffer.len());
     !buffer.try_reclaim(larger)
@@ -162,13 +162,13 @@ fn serves(buffer: &BytesMut, room: Room) -> bool {
     if room.grows || room.capacity <= room.block_len {
         return buffer.capacity() >= room.capacity;
     }
-    // Reads of less than a quarter of a batch cost more in system calls than it costs to move the
-    // unread part of one block.
+    // With less room than a quarter of a batch, the additional reads cost more than moving the unread part
+    // of one block.
     let spare = buffer.capacity() - buffer.len();
     buffer.capacity() >= room.block_len && spare >= room.capacity / 4
 }
 
-/// Gives `buffer` this capacity, in its own allocation if that is free.
+/// Gives `buffer` this capacity, in its present allocation if nothing else uses that.
 fn reallocate(buffer: &mut BytesMut, capacity: usize) {
     let additional = capacity.saturating_sub(buffer.len());
     if buffer.try_reclaim(additional) {
@@ -177,8 +177,8 @@ fn reallocate(buffer: &mut BytesMut, capacity: usize) {
     if buffer.len() < BATCH {
         return replace(buffer, capacity);
     }
-    // A large block in progress, alone in its allocation: the allocator can extend that without moving
-    // a byte. `BytesMut::reserve` would ask for twice the capacity where a little more is needed.
+    // A large block in progress is alone in its allocation. The allocator can extend that without moving a
+    // byte. `BytesMut::reserve` would double it even if little more is needed.
     let mut vec = Vec::from(mem::take(buffer));
     vec.reserve_exact(additional);
     *buffer = BytesMut::from(Bytes::from(vec));
@@ -191,8 +191,9 @@ fn replace(buffer: &mut BytesMut, capacity: usize) {
     *buffer = fresh;
 }
 
-/// True if `buffer` is empty and its allocation holds more than `most` bytes. Moves its view to
-/// the allocation's start to find out, because the capacity leaves out what was split off or written.
+/// True if `buffer` is empty and its allocation holds more than `most` bytes. Moves the view to the
+/// allocation's start to find out, because `capacity()` leaves out bytes that were split off or advanced
+/// over.
 pub(crate) fn reclaim_exceeds(buffer: &mut BytesMut, most: usize) -> bool {
     buffer.is_empty() && buffer.try_reclaim(most.saturating_add(1))
 }
@@ -205,7 +206,8 @@ mod tests {
     const KIB: usize = 1024;
     const MIB: usize = 1024 * KIB;
 
-    /// As after a read that brought a byte into a buffer of `limit` bytes, or filled it; or before any.
+    /// The policy after a read that filled a buffer of `limit` bytes, or brought one byte. Before any read
+    /// if `limit` is 0.
     fn policy(limit: usize, filled: bool) -> ReadBuffer {
         let mut growth = Growth::default();
         if limit > 0 {
@@ -217,7 +219,7 @@ mod tests {
         }
     }
 
-    /// The allocation of `buffer`, which nothing else shares.
+    /// Returns the size of the allocation of `buffer`, which nothing else shares.
     fn allocation(mut buffer: BytesMut) -> usize {
         while buffer.try_reclaim(buffer.capacity() - buffer.len() + 1) {}
         buffer.capacity()

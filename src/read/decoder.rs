@@ -18,25 +18,25 @@ use crate::{
     framing::{Framing, InvalidHeader},
 };
 
-/// Takes whole blocks out of the read buffer, and says where in the stream they are.
+/// The decoder: takes whole blocks out of the read buffer, and knows their positions in the stream.
 ///
-/// It does not store the parser, which the caller brings, so that most of it is compiled once.
+/// The caller passes the parser, so that most of the decoder is compiled once and not for each framing.
 #[derive(Debug, Default)]
 pub(crate) struct DecodeState {
     pub(super) state: State,
-    /// Skip blocks over the limit, instead of failing.
+    /// True if blocks over the limit are skipped, instead of failing.
     pub(super) skip_too_large: bool,
-    /// Return an error for each of them.
+    /// True if each skipped block is reported as an error.
     pub(super) report_skipped: bool,
-    /// Where the buffer begins, except that `index` counts the blocks that were lent of it.
+    /// Position of the buffer's start, except that `index` already counts the blocks that are lent.
     pub(super) position: Position,
     pub(super) stats: ReadStats,
     pub(super) read_buf: ReadBuffer,
-    /// Blocks taken, against the task's budget.
+    /// Charges blocks to the task's budget.
     pub(super) meter: Meter,
 }
 
-/// Where in the stream the block at the front of the buffer begins.
+/// Position in the stream of the block at the front of the buffer.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Position {
     /// Whole blocks before it.
@@ -45,7 +45,7 @@ pub(crate) struct Position {
     pub(crate) offset: u64,
 }
 
-/// What the reads brought.
+/// Statistics of the reads.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ReadStats {
     /// Reads that brought bytes.
@@ -57,7 +57,7 @@ pub(crate) struct ReadStats {
 }
 
 impl DecodeState {
-    /// A state with the same settings, for another stream.
+    /// Returns a decoder with the same settings, for another stream.
     pub(crate) fn fresh(&self) -> Self {
         Self {
             skip_too_large: self.skip_too_large,
@@ -67,14 +67,14 @@ impl DecodeState {
         }
     }
 
-    /// Goes on with another framing, at the same place in the stream.
+    /// Switches to another framing, at the same place in the stream.
     pub(crate) fn change_framing(&mut self) {
         match self.state {
-            // What the buffer holds is no longer a part of one block.
+            // With the new framing, the buffer may hold other blocks.
             State::Partial { buffered: 1.., .. } | State::Whole(_) => self.drain(),
-            // Blocks of one length have no header to wait for, so the next one is known already.
+            // The former framing, if without headers, has announced the next block before any byte of it.
             State::Partial { .. } => self.state = State::default(),
-            // What one framing refused, another may read, if all of it is there.
+            // The new framing may accept what the former one refused, if no byte of it was dropped.
             State::Failed { gap: false, .. } => self.drain(),
             _ => {}
         }
@@ -92,7 +92,7 @@ impl DecodeState {
         self.read_buf.set_max_retained(bytes);
     }
 
-    /// The most capacity a buffer may keep between blocks.
+    /// Returns the largest capacity that a buffer may keep between blocks.
     pub(crate) fn max_capacity(&self) -> usize {
         self.read_buf.max_capacity()
     }
@@ -108,14 +108,13 @@ impl DecodeState {
         self.stats
     }
 
-    /// Goes on with the blocks that are in the buffer.
+    /// Enters `Draining`, to take the blocks that are in the buffer.
     pub(super) fn drain(&mut self) {
         self.state = State::Draining { until: 0 };
         self.update_until();
     }
 
-    /// Sets how many blocks may be taken or lent as they are, after something that it depends on has
-    /// changed.
+    /// Updates `until`, after something that it depends on has changed.
     pub(super) fn update_until(&mut self) {
         let due = self.meter.due(RECEIVED_PER_TURN);
         match &mut self.state {
@@ -136,12 +135,12 @@ impl DecodeState {
         self.read_buf.park(buffer);
     }
 
-    /// Takes a batch buffer from the pool after such a wait, and before the next read.
+    /// Takes a batch buffer from the pool after a wait, before the next read.
     pub(crate) fn unpark(&mut self, buffer: &mut BytesMut) {
         self.read_buf.unpark(buffer);
     }
 
-    /// The buffer was not made here, so its allocation may be of any size.
+    /// Records that `buffer` was made elsewhere, so that its allocation may have any size.
     pub(crate) fn adopt(&mut self, buffer: &BytesMut) {
         self.read_buf.adopt(buffer);
         self.update_until();
@@ -156,7 +155,7 @@ impl DecodeState {
     }
 
     /// Takes the block at the front of `src`, if it is whole; otherwise reserves capacity for the
-    /// rest of it. For a caller that cannot yield, so the task's budget is charged.
+    /// rest of it. Charges the task's budget, because the caller cannot yield.
     #[inline]
     pub(crate) fn decode_charged<F: Framing>(
         &mut self,
@@ -169,8 +168,8 @@ impl DecodeState {
         }
     }
 
-    /// The block at the front of `src`, if it is whole and there is nothing else to do than to
-    /// [`take`](Self::take) it: most often, and the fast path.
+    /// The fast path: returns the block at the front of `src`, if it is whole and there is nothing to do
+    /// except to [`take`](Self::take) it.
     #[inline]
     pub(crate) fn next_small<F: Framing>(
         &self,
@@ -196,8 +195,8 @@ impl DecodeState {
         self.front(&|front| parser.parse(front), src)
     }
 
-    /// Lends the next block, if it is whole and there is nothing else to do: where its payload lies in
-    /// `src`.
+    /// Lends the next block, if it is whole and there is nothing else to do. Returns the place of its
+    /// payload in `src`.
     #[inline]
     pub(crate) fn lend_next<F: Framing>(
         &mut self,
@@ -217,20 +216,20 @@ impl DecodeState {
         Some(payload)
     }
 
-    /// Lends the block at the front, which was accepted: where its payload lies in the buffer.
+    /// Lends the block at the front, which was accepted. Returns the place of its payload in the buffer.
     pub(crate) fn lend_accepted(&mut self, frame: FrameLen) -> Range<usize> {
         self.lend(1, frame.wire_len);
         frame.payload_at(0)
     }
 
-    /// Lends the first `blocks` blocks in the buffer, which are `lent` bytes.
+    /// Lends the first `blocks` blocks in the buffer, which have `lent` bytes.
     pub(crate) fn lend(&mut self, blocks: u64, lent: usize) {
         self.position.index += blocks;
         let until = self.meter.due(RECEIVED_PER_TURN);
         self.state = State::Lending { lent, until };
     }
 
-    /// Bytes at the front of the buffer that have been lent, and are gone with the next use of it.
+    /// Returns how many bytes at the front of the buffer are lent. The next use of the buffer removes them.
     pub(crate) fn lent(&self) -> usize {
         match self.state {
             State::Lending { lent, .. } => lent,
@@ -249,7 +248,7 @@ impl DecodeState {
         }
     }
 
-    /// The end of the stream, where `rest` is left and no whole block: an error inside of a block.
+    /// Records the end of the stream, with `rest` in the buffer. Returns an error if that is inside a block.
     pub(crate) fn end_of_stream<F: Framing>(
         &mut self,
         parser: &FrameParser<F>,
@@ -261,7 +260,7 @@ impl DecodeState {
         Err(self.fail(failure, rest.len()))
     }
 
-    /// The failure of a stream that ends inside a block, of which `rest` has arrived.
+    /// Returns the failure if the stream ends inside a block, of which `rest` is in the buffer.
     fn cut_short(&self, parse: impl FnOnce(&[u8]) -> Parsed, rest: &[u8]) -> Option<Failure> {
         let truncated = |part, expected, received| {
             Some(Failure::Truncated {
@@ -305,8 +304,8 @@ impl DecodeState {
         }
     }
 
-    /// The index of the block at the front, if a part of it has arrived: there are `buffered` bytes. None
-    /// for the rest of a block that is taken part by part, if all of that is there.
+    /// Returns the index of the block at the front, if a part of it has arrived. `buffered` bytes are in the
+    /// buffer. None if the rest of a block that is taken part by part is all there.
     pub(crate) fn partial(&self, buffered: usize) -> Option<u64> {
         let is_partial = match &self.state {
             State::InParts(parts) => parts.has_begun() && parts.left() > buffered as u64,
@@ -315,7 +314,7 @@ impl DecodeState {
         is_partial.then_some(self.position.index)
     }
 
-    /// Yields, by being pending once, if the task has received enough blocks for a turn.
+    /// Yields, by returning `Pending` once, if the task has received all blocks of a turn.
     #[inline]
     pub(crate) fn poll_charge(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self.meter.is_due(self.position.index, RECEIVED_PER_TURN) {
@@ -331,7 +330,7 @@ impl DecodeState {
         polled
     }
 
-    /// Why there are no more blocks, if there are none.
+    /// Returns the error that has ended the stream of blocks, if there is one.
     pub(crate) fn failure(&self) -> Option<BlockError> {
         match self.state {
             State::Failed { failure, .. } => Some(failure.at(self.position)),
@@ -339,8 +338,8 @@ impl DecodeState {
         }
     }
 
-    /// Ends the stream of blocks, because the framing called the block at the front of `buffer`
-    /// whole, and then did not.
+    /// Ends the stream of blocks, because the framing has first called the block at the front of `buffer`
+    /// whole, and then not.
     #[cold]
     pub(crate) fn fail_contradicted(&mut self, buffer: &[u8]) -> BlockError {
         let invalid = InvalidHeader("it reads otherwise when it is read again");

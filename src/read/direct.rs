@@ -13,18 +13,18 @@ use super::{
 use crate::{error::BlockError, framing::Framing};
 
 /// The fewest bytes to read straight into the caller's memory. Fewer are read together with what
-/// follows them, because a system call costs more than to copy so many.
+/// follows them, because a system call costs more than copying them.
 pub(crate) const LEAST_DIRECT: usize = BATCH / 4;
 
-/// The most that is moved from the read buffer to the caller's memory before the rest is read there.
+/// The most bytes to copy from the read buffer to the caller's memory before the rest is read there.
 const MAX_MOVED: usize = BATCH;
 
-/// How a block comes into the caller's memory.
+/// A block for the caller's memory.
 #[derive(Debug)]
 pub(crate) enum ForMemory {
-    /// It is whole in the buffer, to be copied.
+    /// The block is whole in the read buffer, to be copied.
     Whole(FrameLen),
-    /// The rest of it is to be read there.
+    /// The rest of the block is to be read straight into the memory.
     Direct(Direct),
 }
 
@@ -32,12 +32,12 @@ pub(crate) enum ForMemory {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Direct {
     frame: FrameLen,
-    /// Payload bytes that are there.
+    /// Payload bytes that are in the memory.
     received: usize,
 }
 
 impl Direct {
-    /// Where the rest of the payload goes.
+    /// Returns the place in the memory for the rest of the payload.
     pub(crate) fn missing(&self) -> Range<usize> {
         self.received..self.frame.payload_len()
     }
@@ -52,8 +52,8 @@ impl Direct {
 }
 
 impl DecodeState {
-    /// Accepts the block at the front for a caller that has `memory` for it, of which it may fill the
-    /// front. Reserves capacity where the block, or its header, is to be read into `src`.
+    /// Accepts the block at the front for the caller's `memory`, and copies there what has arrived, if the
+    /// rest is to be read there. Otherwise reserves capacity in `src` for the block or its header.
     pub(crate) fn begin_direct<F: Framing>(
         &mut self,
         parser: &FrameParser<F>,
@@ -71,7 +71,8 @@ impl DecodeState {
         let fits = frame.payload_len() <= memory.len();
         let missing = frame.wire_len.saturating_sub(src.len());
         let is_buffered = match fits {
-            // What was given up stays in the buffer, or a wait given up often would copy it each time.
+            // A dropped wait returns its bytes to the buffer. Many stay there, or each further wait would copy
+            // them again.
             true => missing < LEAST_DIRECT || src.len() > MAX_MOVED,
             // A block without a header begins with its first byte.
             false => src.is_empty(),
@@ -105,21 +106,20 @@ impl DecodeState {
         Ok(Some(ForMemory::Direct(Direct { frame, received })))
     }
 
-    /// Ends what [`begin_direct`](Self::begin_direct) began: all of the block is in the caller's memory.
+    /// Ends what [`begin_direct`](Self::begin_direct) began: the whole block is in the caller's memory.
     pub(crate) fn end_direct(&mut self, src: &mut BytesMut) {
         let header_len = src.len();
         self.take_part(header_len, src);
     }
 
-    /// Undoes what [`begin_direct`](Self::begin_direct) began: returns what has come of the block, in
-    /// `memory`, to the buffer.
+    /// Undoes [`begin_direct`](Self::begin_direct): returns the bytes of the block in `memory` to the buffer.
     pub(crate) fn return_direct(&mut self, direct: Direct, memory: &[u8], src: &mut BytesMut) {
         src.extend_from_slice(&memory[..direct.received]);
         self.read_buf.record_read(src);
         self.keep_accepted(direct.frame, src);
     }
 
-    /// Leaves the block at the front where it is. It was accepted.
+    /// Leaves the block at the front, which was accepted, in the buffer.
     fn keep_accepted(&mut self, frame: FrameLen, src: &BytesMut) {
         let buffered = src.len();
         self.state = match frame.wire_len <= buffered {

@@ -1,5 +1,5 @@
-//! Parses the front of a buffer: what of one block is there, and how long it is. Pure: knows
-//! neither I/O nor a stream's history.
+//! Parses the front of a buffer: how long the block is, and how much of it is there. Pure: it knows no
+//! I/O and no history of the stream.
 
 use std::ops::Range;
 
@@ -7,14 +7,14 @@ use crate::framing::{Framing, Header, InvalidHeader, MAX_HEADER_LEN, MAX_LIMIT};
 
 const HEADER_TOO_LONG: InvalidHeader = InvalidHeader("it is longer than its framing allows");
 
-/// What stands at the front of a buffer.
+/// The result of parsing the front of a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Parsed {
     /// A whole block.
     Complete(FrameLen),
-    /// The whole header, and less than the payload that it announces.
+    /// The whole header, and a part of the payload that it announces.
     PartialPayload(FrameLen),
-    /// A part of a header that has at least this many bytes; or nothing at all.
+    /// A part of a header, or nothing. The whole header has at least this many bytes.
     PartialHeader { at_least: usize },
     /// A header that announces more than the limit, which the codec may have set below what the
     /// framing carries.
@@ -23,16 +23,15 @@ pub(crate) enum Parsed {
         announced: u64,
         limit: u64,
     },
-    /// The whole header of a block that is over the limit for whole blocks, and may be received part by
-    /// part.
+    /// The whole header of a block of any length that is received part by part.
     Long { header_len: usize, len: u64 },
     /// A header that the framing does not allow.
     Invalid(InvalidHeader),
 }
 
 impl Parsed {
-    /// The block, if it is whole. Every other outcome is `None`, errors included: whoever asks
-    /// this way goes on to the decoder, which meets the error again and reports it.
+    /// Returns the block, if it is whole. `None` includes errors: the caller then goes on to the decoder,
+    /// which parses the header again and reports the error.
     #[inline]
     pub(crate) fn complete(self) -> Option<FrameLen> {
         match self {
@@ -42,8 +41,8 @@ impl Parsed {
     }
 }
 
-/// The lengths of one block on the wire, in bytes. The header is what is stripped from the front;
-/// the payload is the rest.
+/// The lengths of one block on the wire, in bytes. The header is stripped from the front; the payload is
+/// the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FrameLen {
     pub(crate) header_len: usize,
@@ -56,20 +55,20 @@ impl FrameLen {
         self.wire_len - self.header_len
     }
 
-    /// Where the payload lies in a buffer in which the block begins at `start`.
+    /// Returns the place of the payload in a buffer in which the block begins at `start`.
     #[inline]
     pub(crate) fn payload_at(self, start: usize) -> Range<usize> {
         start + self.header_len..start + self.wire_len
     }
 }
 
-/// Parses blocks of one framing, up to a limit that may be lower than the framing's own.
+/// A parser for blocks of one framing, with a limit that may be lower than the framing's own.
 #[derive(Clone, Debug)]
 pub(crate) struct FrameParser<F> {
     framing: F,
-    /// Bytes of the longest whole payload.
+    /// Limit for payloads that are received whole, in bytes.
     max: usize,
-    /// Bytes of the longest payload that is received part by part.
+    /// Limit for payloads that are received part by part, in bytes.
     max_in_parts: u64,
 }
 
@@ -93,7 +92,7 @@ impl<F: Framing> FrameParser<F> {
         self.max
     }
 
-    /// Sets the limit, in payload bytes.
+    /// Sets the limit for whole blocks, in payload bytes.
     pub(crate) fn set_max(&mut self, max: usize) {
         self.max = max;
     }
@@ -106,8 +105,8 @@ impl<F: Framing> FrameParser<F> {
         self.max_in_parts = max;
     }
 
-    /// Parses the block at the front of `front`, which is received part by part, so that the limit for
-    /// whole blocks does not count.
+    /// Parses the block at the front of `front`, to receive it part by part: the limit for whole blocks
+    /// does not apply.
     pub(crate) fn parse_in_parts(&self, front: &[u8]) -> Parsed {
         let (header_len, len) = match self.parse(front) {
             Parsed::Complete(frame) | Parsed::PartialPayload(frame) => {
@@ -156,7 +155,7 @@ impl<F: Framing> FrameParser<F> {
                 limit: self.max as u64,
             };
         }
-        // The framing's own minimum, not a copy: most often it is a constant, and the test vanishes.
+        // The minimum is not stored: in most framings it is a constant, and the test vanishes.
         if !sound && announced < *self.framing.block_lens().start() {
             return Parsed::Invalid(InvalidHeader("it announces less than the framing carries"));
         }
@@ -164,7 +163,7 @@ impl<F: Framing> FrameParser<F> {
             return Parsed::Invalid(InvalidHeader("its block has no bytes on the wire"));
         }
         let Some(arrived) = front.len().checked_sub(header_len) else {
-            // The framing knew all it announces from the header's first bytes.
+            // The framing returned `Complete` before the whole header had arrived.
             return self.partial_header(header_len, front);
         };
         if payload_len <= arrived {
@@ -180,7 +179,7 @@ impl<F: Framing> FrameParser<F> {
         }
     }
 
-    /// A header of which no more than `front` has come, whatever its framing asks for.
+    /// Returns a partial header that needs more than `front`, even if the framing asks for less.
     #[inline]
     fn partial_header(&self, at_least: usize, front: &[u8]) -> Parsed {
         let at_least = at_least.max(front.len() + 1);
@@ -195,7 +194,7 @@ impl<F: Framing> FrameParser<F> {
     }
 }
 
-/// The longest block that `framing` carries whole, as far as an allocation can hold it.
+/// Returns the length of the longest block that `framing` carries whole and an allocation can hold.
 pub(crate) fn longest<F: Framing>(framing: &F) -> usize {
     let max = framing.max_whole_len().min(*framing.block_lens().end());
     usize::try_from(max).map_or(MAX_LIMIT, |max| max.min(MAX_LIMIT))
@@ -254,7 +253,7 @@ mod tests {
         assert_eq!(Parsed::Invalid(InvalidHeader("wrong")).complete(), None);
     }
 
-    /// Announces everything from the first byte of an 8-byte header.
+    /// Announces the block before anything of its 8-byte header is there.
     #[derive(Clone)]
     struct Hasty(u64);
 

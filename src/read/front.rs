@@ -1,4 +1,4 @@
-//! What comes first in the buffer: the transitions between the decoder's [states](State).
+//! The front of the buffer: the transitions between the decoder's [states](State).
 
 use std::mem;
 
@@ -13,16 +13,16 @@ use super::{
 };
 use crate::error::{BlockError, HeaderBytes};
 
-/// Parses the block at the front of its argument. Not generic, so that what follows is compiled once
+/// A parser of the block at the front of its argument. Not generic, so that the code here is compiled once
 /// and not for each framing.
 pub(super) type Parse<'p> = &'p dyn Fn(&[u8]) -> Parsed;
 
 impl DecodeState {
-    /// The decoder's step for everything except a small whole block.
+    /// Decodes a block if the fast path does not apply.
     ///
-    /// Not inlined, so that the common case has a single place that moves a block: a second one
-    /// would have the compiler merge the two through memory, and a load of what was stored a moment
-    /// ago in other widths stalls (store forwarding).
+    /// Not inlined, so that the fast path moves a block in one place only. The compiler would merge two such
+    /// places through memory. A load there stalls if the bytes were stored just before in other widths
+    /// (store forwarding).
     #[cold]
     pub(super) fn decode_slow(
         &mut self,
@@ -59,7 +59,7 @@ impl DecodeState {
     ) -> Result<Option<FrameLen>, BlockError> {
         if let State::Partial { buffered, .. } = self.state {
             if buffered == src.len() && !src.is_empty() && buffered < src.capacity() {
-                // Nothing has arrived since, and there is room. A header is parsed once for each read.
+                // Nothing has arrived since, and there is room. So a header is parsed only once for each read.
                 return Ok(None);
             }
         }
@@ -69,8 +69,8 @@ impl DecodeState {
         }
     }
 
-    /// Records what has arrived, and parses the block at the front; none while that is the rest of one to
-    /// be dropped.
+    /// Records what has arrived, and parses the block at the front. None while the rest of a dropped block
+    /// is still to come.
     pub(super) fn look(
         &mut self,
         parse: Parse<'_>,
@@ -82,7 +82,7 @@ impl DecodeState {
                 buffered,
                 gap,
             } => {
-                // `Framed`, polled on, reads on: what it reads must not fill the memory.
+                // A `Framed` that is polled on reads on. What it reads must not fill the memory.
                 *gap |= src.len() > *buffered;
                 src.truncate(*buffered);
                 return Err(failure.at(self.position));
@@ -104,8 +104,8 @@ impl DecodeState {
         })
     }
 
-    /// Goes over to the state that `parsed`, at the front, asks for. Returns the block if it is whole;
-    /// otherwise reserves capacity for the rest of it.
+    /// Enters the state for `parsed`, which is at the front. Returns the block if it is whole; otherwise
+    /// reserves capacity for the rest of it.
     pub(super) fn settle(
         &mut self,
         parse: Parse<'_>,
@@ -155,8 +155,8 @@ impl DecodeState {
         block
     }
 
-    /// Takes a small block out of an allocation that is larger than a batch: copied, so that a block
-    /// that is kept does not keep the allocation alive.
+    /// Takes a copy of a small block out of an allocation that is larger than a batch, so that the block
+    /// does not keep the allocation alive.
     fn take_copied(&mut self, frame: FrameLen, src: &mut BytesMut) -> BytesMut {
         let block = BytesMut::from(&src[frame.payload_at(0)]);
         self.advance(1, frame.wire_len);
@@ -164,8 +164,8 @@ impl DecodeState {
         block
     }
 
-    /// Parses the block at the front, behind those whose bytes are dropped; none while the end of one of
-    /// these is yet to come.
+    /// Drops the blocks to be dropped, and parses the block behind them. None while the end of a dropped
+    /// block is still to come.
     fn parse_undropped(
         &mut self,
         parse: Parse<'_>,
@@ -188,7 +188,7 @@ impl DecodeState {
                 } if self.skip_too_large => {
                     let Position { index, offset } = self.position;
                     if !mem::replace(&mut told, true) {
-                        // Once a read: a peer chooses how many blocks it has skipped.
+                        // Only once for each read, because the peer decides how many blocks are skipped.
                         debug!(
                             index,
                             offset, announced, limit, "skipping blocks over the limit from here"
@@ -236,7 +236,7 @@ impl DecodeState {
         self.drain();
     }
 
-    /// Ends the stream of blocks, of which `buffered` bytes are in the buffer and stay there.
+    /// Ends the stream of blocks. The first `buffered` bytes of the buffer stay there.
     #[cold]
     pub(super) fn fail(&mut self, failure: Failure, buffered: usize) -> BlockError {
         self.state = State::Failed {
@@ -248,8 +248,8 @@ impl DecodeState {
     }
 }
 
-/// The first bytes of the header at the front, but nothing of the payload: what is stripped, and
-/// what it takes to find its length.
+/// Returns the first bytes of the header at the front, and nothing of the payload: the bytes that are
+/// stripped, and those that decide the length.
 #[cold]
 fn header_bytes(parse: Parse<'_>, header_len: usize, front: &[u8]) -> HeaderBytes {
     let most = front.len().min(HeaderBytes::MAX);

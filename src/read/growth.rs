@@ -1,4 +1,4 @@
-//! How much the next read may bring: numbers only, so a table of them is the test.
+//! How much the next read may bring: numbers only, so that a table can test it.
 
 use crate::{framing::MAX_HEADER_LEN, pool::INITIAL_CAPACITY};
 
@@ -6,32 +6,30 @@ use crate::{framing::MAX_HEADER_LEN, pool::INITIAL_CAPACITY};
 /// system calls, and two such buffers still fit a core's second-level cache.
 pub const BATCH: usize = 64 * 1024;
 
-/// Allowance for the header when a payload limit is compared with a capacity. A longer header is no
-/// error: a block of the very largest retained length is then returned with its allocation, as larger
-/// ones are.
+/// Allowance for the header when a payload limit is compared with a capacity. With a longer header, a block
+/// of the largest retained length is returned with its allocation, as longer blocks are.
 pub const HEADER_SLACK: usize = 64;
 
-/// What a buffer may keep between blocks, in payload bytes, unless configured: blocks of up to
-/// 1 MiB are received without an allocation each.
+/// The default for what a buffer may keep between blocks, in payload bytes. Blocks of up to 1 MiB are
+/// received without an allocation for each.
 pub const DEFAULT_MAX_RETAINED: usize = 1024 * 1024;
 
-/// The block at the front of the buffer, as far as that is known when capacity is reserved for it.
+/// Length of the block at the front of the buffer, if known when capacity is reserved for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Front {
-    /// It has this many bytes on the wire.
+    /// The block has this many bytes on the wire.
     Known(usize),
-    /// Its header has not come, or not all of it. How long the header is at least tells nothing of
-    /// the block's length.
+    /// The header has not arrived, or not all of it. Its least length tells nothing about the block's length.
     #[default]
     Unknown,
 }
 
-/// Decides how large the read buffer is.
+/// The policy that decides how large the read buffer is.
 ///
-/// A reader reads into whatever spare capacity there is, so the capacity decides how far a read
-/// goes: to the end of one large block, so that nothing has to be moved afterwards, or over a batch
-/// of small ones. As in a slow start, `limit` rises to twice the buffer when a read fills it. An
-/// announced length never raises it.
+/// A read fills whatever spare capacity there is, so the capacity decides how far a read goes: to the end
+/// of one large block, so that nothing has to be moved afterwards, or over a batch of small ones. A read
+/// that fills the buffer raises `limit` to twice the buffer's capacity, as in TCP's slow start. An announced
+/// length never raises it.
 ///
 /// | the block at the front | `limit` | last read filled the buffer | capacity to reserve |
 /// |---|---|---|---|
@@ -41,7 +39,7 @@ pub(crate) enum Front {
 /// | 1 MiB | 64 KiB | no | 64 KiB |
 /// | 1 MiB | 64 KiB | yes | 128 KiB |
 /// | 1 MiB | 1 MiB or more | either | 1 MiB: to the block's end and no further |
-/// | unknown | 1 MiB or more | either | as long as the last block, of which one read takes a batch |
+/// | unknown | 1 MiB or more | either | as for the last block; one read takes at most a batch |
 ///
 /// Invariant: `limit` is at most the largest of the initial capacity, a batch, a header, twice what
 /// has filled a buffer, and the longest block that needed it.
@@ -53,21 +51,21 @@ pub(crate) struct Growth {
     limit: usize,
     /// Capacity of the buffer that the last read filled; 0 if it filled none.
     filled: usize,
-    /// Wire length of the block that the last read completed first: the best guess at the next
-    /// one's, before its header has come.
+    /// Wire length of the first block that the last read completed: the best guess at the next block's,
+    /// before its header has arrived.
     predicted_len: usize,
 }
 
-/// What the buffer is to be before the next read.
+/// The buffer that the next read needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Room {
     /// The capacity to reserve.
     pub(crate) capacity: usize,
-    /// The part of the capacity that may be read into.
+    /// The length to which the buffer may be filled, within that capacity.
     pub(crate) end: usize,
     /// Wire length of the block at the front, or the guess.
     pub(crate) block_len: usize,
-    /// True if a read has filled the buffer, so that one with less capacity does not serve.
+    /// True if a read has filled the buffer, so that less capacity does not serve.
     pub(crate) grows: bool,
 }
 
@@ -83,7 +81,7 @@ impl Default for Growth {
 }
 
 impl Growth {
-    /// The same settings, for another stream.
+    /// Returns a policy with the same settings, for another stream.
     pub(crate) fn fresh(&self) -> Self {
         Self {
             max_capacity: self.max_capacity,
@@ -97,13 +95,13 @@ impl Growth {
             .saturating_add(HEADER_SLACK);
     }
 
-    /// The largest capacity to keep between blocks.
+    /// Returns the largest capacity to keep between blocks.
     #[inline]
     pub(crate) fn max_capacity(&self) -> usize {
         self.max_capacity
     }
 
-    /// The most that arriving bytes have justified of a batch.
+    /// Returns the capacity that arriving bytes have justified, up to a batch.
     pub(crate) fn batch_limit(&self) -> usize {
         self.limit.min(self.batch())
     }
@@ -119,8 +117,8 @@ impl Growth {
         self.predicted_len = wire_len;
     }
 
-    /// Decides the room for the next read to bring the rest of the block at the front, as far as
-    /// `limit` lets it. The buffer has `capacity` and holds `len` bytes of that block.
+    /// Decides the room for the next read to bring the rest of the block at the front, up to `limit`. The
+    /// buffer has `capacity` and holds `len` bytes of that block.
     pub(crate) fn next_room(&mut self, front: Front, len: usize, capacity: usize) -> Room {
         let block_len = match front {
             Front::Known(wire_len) => wire_len,
@@ -133,11 +131,11 @@ impl Growth {
         }
         let mut target = self.target(block_len);
         if target <= len {
-            // A header that is longer than the block that was expected, or than a batch.
+            // The header is longer than the expected block, or than a batch.
             target = self.limit.min(MAX_HEADER_LEN);
         }
         if len == 0 && target > self.max_capacity {
-            // Between blocks nothing of the next one has come, so nothing is kept for it.
+            // Nothing of the next block has arrived, so no more than the retained capacity is kept for it.
             target = self.batch();
         }
         let mut end = usize::MAX;
@@ -146,8 +144,7 @@ impl Growth {
             end = target;
         }
         if front == Front::Unknown {
-            // The next block may turn out small, and a read should not bring more than a batch of
-            // small ones.
+            // The next block may be small, and a read should not bring more than a batch of small ones.
             end = end.min(BATCH);
         }
         Room {
@@ -158,8 +155,8 @@ impl Growth {
         }
     }
 
-    /// The best guess at the length of a block of which nothing is known: no more than may be kept,
-    /// because the buffer is kept if the block turns out small.
+    /// Returns the best guess at the length of an unknown block. It is no more than may be kept between
+    /// blocks, because the buffer is kept if the block turns out small.
     fn guess(&self) -> usize {
         match self.predicted_len > self.max_capacity {
             true => self.batch(),
@@ -167,8 +164,8 @@ impl Growth {
         }
     }
 
-    /// A read has filled a buffer of `filled` bytes, of which `unread` are left: the limit is twice
-    /// its capacity, up to what the block at the front, its header or a batch can use.
+    /// Raises the limit after a read has filled a buffer of `filled` bytes, of which `unread` are left: to
+    /// twice as much, up to what the block at the front, its header or a batch can use.
     fn raise_limit(&mut self, filled: usize, block_len: usize, unread: usize) {
         let header = match unread >= self.batch() {
             true => MAX_HEADER_LEN,
@@ -179,8 +176,8 @@ impl Growth {
         self.limit = self.limit.max(doubled);
     }
 
-    /// The capacity to read into for blocks of `block_len` bytes on the wire: one large block, or as
-    /// many whole small ones as fit a batch, so that a full read leaves nothing over.
+    /// Returns the capacity for blocks of `block_len` bytes on the wire: one large block, or as many whole
+    /// small ones as fit a batch, so that a full read ends with a block.
     fn target(&self, block_len: usize) -> usize {
         let batch = self.batch_limit();
         if block_len > batch {
@@ -190,7 +187,7 @@ impl Growth {
         }
     }
 
-    /// Bytes to read at once of blocks that are smaller.
+    /// Returns how many bytes of small blocks to read at once.
     fn batch(&self) -> usize {
         BATCH.min(self.max_capacity - HEADER_SLACK)
     }
@@ -203,7 +200,7 @@ mod tests {
     const KIB: usize = 1024;
     const MIB: usize = 1024 * KIB;
 
-    /// As after a read that has filled a buffer of `limit` bytes, or none.
+    /// The policy after a read that has filled a buffer of `limit` bytes, or has filled none.
     fn growth(limit: usize, filled: bool) -> Growth {
         Growth {
             limit,
@@ -212,7 +209,7 @@ mod tests {
         }
     }
 
-    /// The capacity for the next read, if `len` bytes of a block of `block` bytes have come.
+    /// Returns the capacity for the next read, if `len` bytes of a block of `block` bytes have arrived.
     fn capacity(mut growth: Growth, block: usize, len: usize) -> usize {
         growth
             .next_room(Front::Known(block), len, usize::MAX)

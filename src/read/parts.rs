@@ -1,4 +1,4 @@
-//! A block that is taken part by part: by a reader, straight into the caller's memory, or by nobody.
+//! A block that is taken part by part: by a reader, straight into the caller's memory, or to drop it.
 
 use bytes::{Buf, BytesMut};
 use tracing::trace;
@@ -11,19 +11,19 @@ use super::{
 };
 use crate::{error::BlockError, framing::Framing};
 
-/// For a block of which parts are taken, so that a batch at a time will do, whatever its length.
+/// The front of a block that is taken part by part: a batch at a time is enough, whatever its length.
 const NEXT_PART: Front = Front::Known(1);
 
 impl DecodeState {
-    /// Begins to take the block at the front part by part, once its header has come: returns how many
-    /// bytes its payload has. Otherwise reserves capacity for the header.
+    /// Begins to take the block at the front part by part, once its header has arrived, and returns the
+    /// length of its payload. Before that, reserves capacity for the header.
     pub(crate) fn begin_parts<F: Framing>(
         &mut self,
         parser: &FrameParser<F>,
         src: &mut BytesMut,
     ) -> Result<Option<u64>, BlockError> {
         let parse = |front: &[u8]| parser.parse_in_parts(front);
-        // An earlier read has brought a part of this block.
+        // The block of which an earlier read has brought a part.
         let partial = match self.state {
             State::Partial { buffered: 1.., .. } => Some(self.position.index),
             _ => None,
@@ -32,7 +32,7 @@ impl DecodeState {
             return Ok(None);
         };
         let (header_len, len, fragmented) = match parsed {
-            // A block of one length has no header that would tell it from the end of the stream.
+            // A block without a header cannot be told from the end of the stream before its first byte.
             Parsed::Long { .. } if src.is_empty() => {
                 self.read_buf.reserve(src, NEXT_PART);
                 self.state = State::default();
@@ -41,7 +41,7 @@ impl DecodeState {
             Parsed::Long { header_len, len } => {
                 (header_len, len, partial == Some(self.position.index))
             }
-            // It was accepted as a whole one before, and its reads are recorded.
+            // The block was accepted as a whole one before, and its reads are recorded.
             Parsed::Complete(frame) => (frame.header_len, frame.payload_len() as u64, false),
             Parsed::PartialPayload(frame) => (frame.header_len, frame.payload_len() as u64, true),
             _ => {
@@ -50,7 +50,7 @@ impl DecodeState {
             }
         };
         src.advance(header_len);
-        // For the next one as well, a batch at a time will do.
+        // For the next block, too, a batch at a time is enough.
         self.read_buf
             .record_block(usize::try_from(len).map_or(BATCH, |len| len.min(BATCH)));
         let parts = InParts {
@@ -66,8 +66,8 @@ impl DecodeState {
         Ok(Some(len))
     }
 
-    /// How many payload bytes of a block that is taken part by part are left, even if they will not come;
-    /// none if there is no such block, because its last byte has been taken.
+    /// Returns how many payload bytes are left of a block that is taken part by part, even if the stream
+    /// has ended before them. Returns 0 after the last byte.
     pub(crate) fn parts_left(&self) -> u64 {
         match &self.state {
             State::InParts(parts) => parts.left(),
@@ -82,8 +82,8 @@ impl DecodeState {
         }
     }
 
-    /// How many bytes at the front of `src` are of the block that is taken part by part. None if the
-    /// next read is to bring some, for which there is capacity then.
+    /// Returns how many bytes at the front of `src` belong to the block that is taken part by part. If there
+    /// are none, reserves capacity for the next read, and returns `None`.
     pub(crate) fn next_part(&mut self, src: &mut BytesMut) -> Option<usize> {
         self.record_parts(src);
         if src.is_empty() {
@@ -93,13 +93,13 @@ impl DecodeState {
         Some(self.buffered_part(src))
     }
 
-    /// How many bytes at the front of `src` are of the block that is taken part by part.
+    /// Returns how many bytes at the front of `src` belong to the block that is taken part by part.
     pub(crate) fn buffered_part(&self, src: &[u8]) -> usize {
         let left = self.parts_left();
         usize::try_from(left).map_or(src.len(), |left| left.min(src.len()))
     }
 
-    /// Takes the first `bytes` bytes of `src`, which are of the block that is taken part by part.
+    /// Takes the first `bytes` bytes of `src`, which belong to the block that is taken part by part.
     pub(crate) fn take_part(&mut self, bytes: usize, src: &mut BytesMut) {
         match bytes == src.len() {
             true => src.clear(), // its room can be read into again
@@ -112,13 +112,13 @@ impl DecodeState {
         self.end_parts_at_last_byte();
     }
 
-    /// Frees an empty buffer that whole blocks have left larger than a batch, before a read straight to the
-    /// block's taker.
+    /// Frees an empty buffer that is larger than a batch because of earlier whole blocks. Call this before a
+    /// read straight into the caller's memory.
     pub(crate) fn leave_large(&mut self, src: &mut BytesMut) {
         self.read_buf.leave_large(src);
     }
 
-    /// Records a read that brought `bytes` bytes of the block straight to its taker.
+    /// Records a read that brought `bytes` bytes of the block straight into the caller's memory.
     pub(crate) fn record_direct(&mut self, bytes: usize) {
         if let State::InParts(parts) = &mut self.state {
             trace!(bytes, "read");
@@ -129,8 +129,8 @@ impl DecodeState {
         self.end_parts_at_last_byte();
     }
 
-    /// Drops what has arrived of a block that is taken part by part, if there is one; none while more of
-    /// it is to come.
+    /// Drops what has arrived of a block that is taken part by part, if there is one. None while more of it
+    /// is still to come.
     pub(super) fn drop_parts(&mut self, src: &mut BytesMut) -> Option<()> {
         while let State::InParts(_) = self.state {
             let bytes = self.next_part(src)?;
@@ -139,7 +139,7 @@ impl DecodeState {
         Some(())
     }
 
-    /// Records the bytes that have arrived of it.
+    /// Records the bytes that have arrived of the block.
     fn record_parts(&mut self, src: &BytesMut) {
         let State::InParts(parts) = &mut self.state else {
             return;
@@ -150,7 +150,7 @@ impl DecodeState {
         self.count_read(bytes, src);
     }
 
-    /// Goes on with the next block, if the last byte of this one has been taken.
+    /// Goes on to the next block, if the last byte of this one has been taken.
     fn end_parts_at_last_byte(&mut self) {
         let State::InParts(parts) = self.state else {
             return;

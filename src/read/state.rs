@@ -6,23 +6,24 @@ use crate::{
     framing::InvalidHeader,
 };
 
-/// What is known of the front of the read buffer.
+/// The decoder's knowledge of the front of the read buffer.
 ///
 /// | state | a whole block in front | a part of a block | a header that is not allowed |
 /// |---|---|---|---|
 /// | `Partial` | record the read; `Whole` | record the read; reserve; stay | record the read; `Failed` |
 /// | `Draining` | `Whole` | reserve; `Partial` | `Failed` |
 /// | `Whole` | take it; `Draining`. Or lend it; `Lending` | | `Failed`, if it reads otherwise now |
-/// | `Lending` | lend it; stay | remove what was lent; as `Draining` | as before |
-/// | `InParts` | drop the rest of its block; `Draining` | drop it; stay | as before |
+/// | `Lending` | lend it; stay | remove what was lent; as `Draining` | as `Draining` |
+/// | `InParts` | drop the rest of its block; `Draining` | drop it; stay | as `Draining`, after the rest |
 /// | `Failed` | the error again | the error again | the error again |
 ///
-/// In `Draining` and `Lending`, a small block goes out at once, without `Whole` between. A block over
-/// the limit is a header that is not allowed.
+/// In `Draining` and `Lending`, a small block is taken or lent at once, without passing through `Whole`. A
+/// block over the limit counts as a header that is not allowed.
 ///
-/// `InParts` is not drawn: the block at the front is taken as it comes, by a reader, into the caller's
-/// memory, or by nobody. It is entered from any state in which a header is found, and left for `Draining`
-/// after the block's last byte. Whoever asks for the next block has the rest of this one dropped.
+/// `InParts` is not drawn. In it, the block at the front is taken as it arrives: by a reader, into the
+/// caller's memory, or to drop it. The decoder enters it from any state in which it finds a header, and
+/// leaves it for `Draining` after the block's last byte. A request for the next block drops the rest of
+/// this one.
 ///
 /// ```text
 ///                 the block is whole         the block is taken or lent
@@ -41,61 +42,61 @@ use crate::{
 /// With another framing, `Failed` goes on as `Draining`, unless bytes of the block were dropped.
 #[derive(Debug)]
 pub(super) enum State {
-    /// A read has been asked for. The buffer then held `buffered` bytes, all of an unfinished block.
+    /// The decoder waits for a read. Before it, the buffer held `buffered` bytes of an unfinished block.
     Partial {
         buffered: usize,
-        /// The block, once its header has come and was accepted. A limit that is lowered afterwards
-        /// does not refuse it.
+        /// The block, once its header has arrived and was accepted. A limit that is lowered afterwards
+        /// does not apply to it.
         frame: Option<FrameLen>,
     },
     /// Blocks of the last read are being taken. Small ones with an index below `until` are taken at once.
     /// At `until` the task's turn ends. It is 0 if the buffer may not be shared.
     Draining { until: u64 },
-    /// As `Draining`, and the blocks are borrowed: the first `lent` bytes in the buffer are those of
-    /// blocks that were lent, and belong to the caller until the buffer is used otherwise.
+    /// As `Draining`, for blocks that are lent. The caller borrows the first `lent` bytes of the buffer until
+    /// the buffer is used for anything else.
     Lending { lent: usize, until: u64 },
-    /// The block at the front was accepted, and is there.
+    /// The block at the front was accepted, and has arrived whole.
     Whole(FrameLen),
     /// The block at the front is taken part by part.
     InParts(InParts),
-    /// There are no more blocks, for this reason. The first `buffered` bytes in the buffer are those
-    /// that had arrived.
+    /// There are no more blocks, because of `failure`. The first `buffered` bytes in the buffer had arrived
+    /// before.
     Failed {
         failure: Failure,
         buffered: usize,
-        /// True if bytes were dropped, after those or before, so that no framing can go on.
+        /// True if bytes before or after those were dropped, so that no framing can go on.
         gap: bool,
     },
 }
 
-/// How much of a block that is taken part by part has been taken.
+/// The progress of a block that is taken part by part.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct InParts {
     pub(super) header_len: u64,
-    /// Bytes of its payload.
+    /// Length of the payload.
     pub(super) len: u64,
-    /// Bytes on the wire that are no longer in the buffer.
+    /// Bytes of the block on the wire that are no longer in the buffer.
     pub(super) taken: u64,
-    /// Bytes in the buffer, of which the read is recorded.
+    /// Bytes in the buffer whose reads are recorded.
     pub(super) seen: usize,
-    /// True if it is over the limit and taken for nobody.
+    /// True if the block is over the limit and is skipped.
     pub(super) skipped: bool,
-    /// True if more than one read has brought it.
+    /// True if more than one read has brought the block.
     pub(super) fragmented: bool,
 }
 
 impl InParts {
-    /// Header and payload.
+    /// Returns the length of header and payload.
     pub(super) fn wire_len(&self) -> u64 {
         self.header_len.saturating_add(self.len)
     }
 
-    /// False for a block without a header of which nothing has come.
+    /// True unless the block has no header and nothing of it has arrived.
     pub(super) fn has_begun(&self) -> bool {
         self.taken > 0 || self.seen > 0
     }
 
-    /// Bytes on the wire that have not been taken.
+    /// Returns how many bytes of the block on the wire have not been taken.
     pub(super) fn left(&self) -> u64 {
         let wire_len = u128::from(self.header_len) + u128::from(self.len);
         u64::try_from(wire_len - u128::from(self.taken)).unwrap_or(u64::MAX)
@@ -111,7 +112,8 @@ impl Default for State {
     }
 }
 
-/// Why there are no more blocks. A [`BlockError`] without its place; it is not `Clone` itself.
+/// The reason why there are no more blocks: a [`BlockError`] without its position. `BlockError` itself is
+/// not `Clone`.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Failure {
     Truncated {
@@ -131,13 +133,13 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    /// A header at the front of `arrived` that the framing does not allow.
+    /// Returns the failure for a header at the front of `arrived` that the framing does not allow.
     pub(super) fn invalid(InvalidHeader(reason): InvalidHeader, arrived: &[u8]) -> Self {
         let header = HeaderBytes::new(arrived);
         Self::InvalidHeader { reason, header }
     }
 
-    /// The error, in the block at this position.
+    /// Returns the error for the block at this position.
     pub(super) fn at(self, Position { index, offset }: Position) -> BlockError {
         match self {
             Self::Truncated {

@@ -1,5 +1,5 @@
-//! The write side: knows bytes, blocks and flushes, and neither where the blocks come from nor what
-//! a user counts of them.
+//! The write side: queues, writes and flushes blocks. It does not know where they come from, or what a user
+//! counts.
 
 mod lengths;
 mod pieces;

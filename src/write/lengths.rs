@@ -1,15 +1,15 @@
-//! The lengths of the blocks queued: what tells a transfer how many of them a write has completed.
+//! The lengths of the queued blocks. They tell a transfer how many blocks a write has completed.
 
 use std::collections::VecDeque;
 
-/// Changes of block length queued at once: bounds the bookkeeping where blocks are tiny.
+/// The most runs of equal lengths to queue at once. Bounds the bookkeeping for tiny blocks.
 const MAX_RUNS: usize = 1024;
 
-/// The blocks queued, as runs of equal lengths. Most often all are alike, and this is two lengths
-/// and a count.
+/// The lengths of the queued blocks, as runs of equal lengths. Most often all are equal, and this is two
+/// lengths and a count.
 ///
 /// Invariant: only `last` may be empty, and `written_of_first` is less than the wire length of the
-/// first block queued, or 0 where there is none.
+/// first block, or 0 if there is none.
 #[derive(Debug, Default)]
 pub(crate) struct BlockLengths {
     earlier: VecDeque<Run>,
@@ -18,7 +18,7 @@ pub(crate) struct BlockLengths {
     written_of_first: usize,
 }
 
-/// Bytes of one block.
+/// Lengths of one block, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct BlockLen {
     pub(crate) payload: usize,
@@ -36,7 +36,7 @@ pub(crate) struct Written {
     pub(crate) wire_bytes: u64,
 }
 
-/// Blocks of one length in a row.
+/// Consecutive blocks of one length.
 #[derive(Clone, Copy, Debug, Default)]
 struct Run {
     blocks: u64,

@@ -6,23 +6,22 @@ use bytes::Bytes;
 
 use super::queue::{CHAIN_THRESHOLD, WriteQueue};
 
-/// Takes the bytes of one block, in pieces of any length and in order. [`Payload`](crate::Payload) shows
-/// how.
+/// The pieces of one block, of any length and in order. [`Payload`](crate::Payload) has an example.
 ///
-/// A block is queued whole or not at all. If its pieces have fewer or more bytes together than
-/// [`byte_len`](crate::Payload::byte_len) has returned, or if the payload panics, all of them are
+/// A block is queued whole or not at all. If its pieces together have fewer or more bytes than
+/// [`byte_len`](crate::Payload::byte_len) has returned, or if the payload panics, all pieces are
 /// removed again.
 pub struct Pieces<'q> {
     queue: &'q mut WriteQueue,
-    /// Whether large pieces may be slices of their own.
+    /// True if large pieces may be slices of their own.
     vectored: bool,
-    /// Where in the queue's flat buffer the block begins.
+    /// Start of the block in the queue's flat buffer.
     start: usize,
-    /// How many of its pieces are chained.
+    /// Number of chained pieces.
     chained: usize,
     /// Bytes that the payload has announced.
     announced: usize,
-    /// Bytes that it has put here. Pieces beyond `announced` are counted, and not queued.
+    /// Bytes that the payload has put here. Pieces beyond `announced` are counted, but not queued.
     put: usize,
 }
 
@@ -70,7 +69,7 @@ impl<'q> Pieces<'q> {
     }
 
     fn chain(&mut self, piece: Bytes) {
-        // A type of the user's may turn out shorter.
+        // A user's type may turn into shorter `Bytes`.
         if !self.shares(&piece) {
             self.copy(&piece);
         } else if self.count(&piece) {
@@ -86,7 +85,7 @@ impl<'q> Pieces<'q> {
         self.put <= self.announced
     }
 
-    /// Bytes of all pieces so far.
+    /// Returns the bytes of all pieces so far.
     pub(crate) fn put_len(&self) -> usize {
         self.put
     }
@@ -96,7 +95,7 @@ impl<'q> Pieces<'q> {
         self.queue.append(encode)
     }
 
-    /// The block as it is queued, in wire order; slices may be empty.
+    /// Returns the block as it is queued, in wire order. Slices may be empty.
     pub(crate) fn slices(&self) -> impl Iterator<Item = &[u8]> + Clone {
         self.queue.block(self.start, self.chained)
     }
@@ -223,7 +222,7 @@ mod tests {
         assert!(!copies(true, |block, large| block.share(large)));
     }
 
-    /// Is as long as `.0`, and turns into `.1`.
+    /// A piece that reads as `.0`, and turns into `.1`.
     struct Fickle(Bytes, Bytes);
 
     impl AsRef<[u8]> for Fickle {

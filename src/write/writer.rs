@@ -21,60 +21,59 @@ pub(crate) struct BlockWriter {
     written: u64,
     /// Writes that took them.
     writes: u64,
-    /// Bytes that were queued, and that the codec knows of.
+    /// Bytes ever queued that the codec has counted.
     counted: u64,
 }
 
 impl BlockWriter {
-    /// Sets how many bytes a full write has, as far as [`WRITE_LENS`](super::WRITE_LENS) goes.
+    /// Sets the length of a full write in bytes, clamped to [`WRITE_LENS`](super::WRITE_LENS).
     pub(crate) fn set_write_len(&mut self, bytes: usize) {
         self.queue.set_write_len(bytes);
     }
 
-    /// Whether nothing waits to be written.
+    /// True if nothing waits to be written.
     pub(crate) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
 
-    /// Whether another block may be queued before a write.
+    /// True if another block may be queued before a write.
     #[inline]
     pub(crate) fn has_capacity(&self) -> bool {
         !self.queue.is_full()
     }
 
-    /// Bytes that wait to be written.
+    /// Returns how many bytes wait to be written.
     pub(crate) fn len(&self) -> usize {
         self.queue.len()
     }
 
-    /// Bytes written so far, and the writes that took them.
+    /// Returns the bytes written so far, and the number of writes that took them.
     pub(crate) fn written(&self) -> (u64, u64) {
         (self.written, self.writes)
     }
 
-    /// Returns the buffer to append a block of `payload_len` bytes to that is copied whole.
+    /// Makes room for a block of `payload_len` bytes that is copied whole, and returns the buffer for it.
     #[inline]
     pub(crate) fn room_for(&mut self, payload_len: usize) -> &mut Vec<u8> {
         self.queue.room_for(payload_len)
     }
 
-    /// Begins a block of `payload_len` bytes, of which large pieces are not copied if the transport writes
-    /// `vectored`.
+    /// Begins a block of `payload_len` bytes. Large pieces are not copied if the transport is `vectored`.
     pub(crate) fn begin(&mut self, payload_len: usize, vectored: bool) -> Pieces<'_> {
         Pieces::new(&mut self.queue, payload_len, vectored)
     }
 
-    /// Bytes that were ever queued.
+    /// Returns how many bytes were ever queued.
     pub(crate) fn total(&self) -> u64 {
         self.written + self.len() as u64
     }
 
-    /// The buffer to append to: whatever is, follows all that is queued.
+    /// Returns the buffer to append to. What is appended follows all that is queued.
     pub(crate) fn flat_mut(&mut self) -> &mut Vec<u8> {
         self.queue.flat_mut()
     }
 
-    /// Reads at most `room` bytes from `source` once, and queues them.
+    /// Reads once from `source`, at most `room` bytes, and queues them.
     pub(crate) fn poll_fill<S: AsyncRead + Unpin>(
         &mut self,
         source: &mut S,
@@ -84,13 +83,13 @@ impl BlockWriter {
         coop::poll_operation(cx, |cx| self.queue.poll_fill(source, cx, room))
     }
 
-    /// The last `len` bytes, which were appended.
+    /// Returns the last `len` bytes, which were appended.
     pub(crate) fn last(&self, len: usize) -> &[u8] {
         self.queue.last(len)
     }
 
-    /// Removes all bytes that were appended since `total` had been queued. Returns how many of them the
-    /// codec has counted.
+    /// Removes all bytes that were appended after the first `total`. Returns how many of them the codec has
+    /// counted.
     pub(crate) fn retract(&mut self, total: u64) -> u64 {
         self.queue.retract((self.total() - total) as usize);
         let counted = self.counted.saturating_sub(total);
@@ -98,14 +97,14 @@ impl BlockWriter {
         counted
     }
 
-    /// Queues `bytes` as they are: blocks that the codec has counted.
+    /// Queues `bytes` as they are. They are blocks that the codec has counted.
     pub(crate) fn push_raw(&mut self, bytes: &[u8]) {
         self.queue.push_raw(bytes);
         self.counted += bytes.len() as u64;
     }
 
-    /// Returns how many bytes were queued since the last call, for the codec to count. Not done for each
-    /// block, because it would cost a small one a twentieth.
+    /// Returns how many bytes were queued since the last call, for the codec to count. Counting at each block
+    /// would make a small one a twentieth slower.
     pub(crate) fn take_uncounted(&mut self) -> u64 {
         let queued = self.total();
         queued - mem::replace(&mut self.counted, queued)
@@ -120,8 +119,8 @@ impl BlockWriter {
         self.poll_write_and(io, cx, |_| {})
     }
 
-    /// Writes once, and tells `record` how many bytes the transport took, before a payload is dropped:
-    /// the user's `Drop` may panic.
+    /// Writes once, and calls `record` with the number of bytes that the transport took. Payloads are
+    /// dropped after that, because the user's `Drop` may panic.
     pub(crate) fn poll_write_and<T: AsyncWrite + Unpin>(
         &mut self,
         io: &mut T,

@@ -15,51 +15,50 @@ use tokio_util::io::poll_read_buf;
 
 use crate::pool::{self, INITIAL_CAPACITY};
 
-/// Bytes from which on a piece of a payload is referred to instead of copied. Below about 4 KiB a
-/// slice of its own costs the system call more than the copy costs: over loopback, blocks of 2,500
-/// bytes went at 0.95 of the rate if referred to, of 5,000 at 1.09, of 10,000 at 1.19.
+/// Pieces of at least this many bytes are chained instead of copied. Below about 4 KiB a slice of its own
+/// costs the system call more than the copy costs. Over loopback, chaining blocks of 2,500 bytes gave 0.95
+/// of the rate of copying, of 5,000 bytes 1.09, and of 10,000 bytes 1.19.
 pub const CHAIN_THRESHOLD: usize = 4 * 1024;
 
 /// Bytes of TCP payload in a packet over the most common link: an MTU of 1,500 less 20 bytes of IP
 /// header, 20 of TCP header and 12 of TCP timestamps.
 const COMMON_MSS: usize = 1_500 - 20 - 20 - 12;
 
-/// Bytes in a full write, unless the caller has set another length, and so in the queue, but for what the
-/// last block goes beyond.
+/// The default length of a full write in bytes. The queue holds at most that much and one block.
 ///
-/// No length is best on all paths. TCP sends whole packets, at most 64 KiB of them at once, and a packet
-/// has 1,448 bytes over an MTU of 1,500, 8,948 over 9,000, and 65,483 over loopback. What a write has
-/// beyond whole packets is a short one, and wakes up the receiver once more. This length is nearly whole
-/// packets of each: 172, 27.8 and 3.8. Over loopback and both MTUs, with either socket option, with
-/// payloads in the cache and not, it has the highest of the lowest rates of all the constants that were
-/// tried. `docs/speed.md` has the sweeps, and says what would be a reason to change it.
+/// No length is best on all paths. TCP sends whole packets, at most 64 KiB of them at once. A packet has
+/// 1,448 bytes over an MTU of 1,500, 8,948 over 9,000, and 65,483 over loopback. The end of a write that
+/// fills no packet is sent as a short one, which wakes up the receiver once more. This length is nearly
+/// whole packets on each path: 172, 27.8 and 3.8. It was tried against other constants over loopback and
+/// both MTUs, with either socket option, with payloads in the cache and not. Its lowest rate is the highest
+/// of all their lowest rates. `docs/speed.md` has the sweeps, and says what would be a reason to change it.
 pub const FULL_WRITE: usize = 172 * COMMON_MSS;
 
-/// The lengths of a full write that can be set: from a few packets to what no path needs.
+/// The range for the length of a full write: from a few packets to more than any path needs.
 pub const WRITE_LENS: RangeInclusive<usize> = 4 * 1024..=4 * 1024 * 1024;
 
-/// Bytes in the first write after a flush, if more blocks follow it: what `Framed` writes at once.
-/// The peer works on them while this end queues the rest of its answers. If the queue gathered a full
-/// write first, the two ends would take turns.
+/// The length of the first write after a flush, if more blocks follow. `Framed` writes as much at once. The
+/// peer works on it while this end queues the rest of its answers. If the queue gathered a full write
+/// first, the two ends would take turns.
 pub const FIRST_WRITE: usize = 8 * 1024;
 
-/// The part of each write by which the next one is longer, up to a full one: a quarter. A burst of
-/// answers of 32 KiB leaves in four writes, and a full write is reached after about 1.2 MB.
+/// After each write, the next may be longer by this part of it, a quarter, up to a full write. So a burst of
+/// 32 KiB leaves in four writes, and writes are full after about 1.2 MB.
 const RAMP: usize = 4;
 
-/// Slices in one vectored write: enough for all large pieces that fit one, and the bytes around them.
+/// Slices in one vectored write: enough for all large pieces that fit it, and the bytes around them.
 pub const MAX_SLICES: usize = 2 * FULL_WRITE.div_ceil(CHAIN_THRESHOLD) + 1;
 
-/// The largest buffer that is left to others, unless the caller has set another length of writes.
+/// The largest buffer that is returned to the pool, unless the caller has set another length of writes.
 pub const MAX_SPARE: usize = max_spare(FULL_WRITE);
 
-/// What a buffer that grows by doubling has, once it holds a full write and a small block.
+/// Returns the capacity of a buffer that grows by doubling, once it holds a full write and a small block.
 const fn max_spare(write_len: usize) -> usize {
     (write_len + CHAIN_THRESHOLD).next_power_of_two()
 }
 
-/// Bytes that wait to be written: large pieces of payloads where they lie, everything else copied into
-/// one flat buffer.
+/// Bytes that wait to be written: large pieces of payloads by reference, everything else copied into one
+/// flat buffer.
 ///
 /// ```text
 /// flat      | written | small blocks, header | header | small blocks |
@@ -67,11 +66,11 @@ const fn max_spare(write_len: usize) -> usize {
 /// chained                           piece ---+        +--- piece
 /// ```
 ///
-/// A small block changes nothing here but `flat`.
+/// A small block changes only `flat`.
 ///
-/// Invariants: no chained piece is empty before it is written, none has an earlier place in `flat` than
-/// the one before it, and `chained_len` is the length of them all. [`check`](Self::check) asserts the
-/// last two in debug builds.
+/// Invariants: no chained piece is empty before it is written, the places of the pieces in `flat` are in
+/// order, and `chained_len` is the sum of their lengths. [`check`](Self::check) asserts the last two in
+/// debug builds.
 #[derive(Debug)]
 pub(crate) struct WriteQueue {
     flat: Vec<u8>,
@@ -83,7 +82,7 @@ pub(crate) struct WriteQueue {
     chained_len: usize,
     /// Bytes in a full write.
     write_len: usize,
-    /// Bytes from which on the queue is full: from [`FIRST_WRITE`] to a full write.
+    /// Bytes at which the queue is full: from [`FIRST_WRITE`] to a full write.
     limit: usize,
 }
 
@@ -102,20 +101,20 @@ impl Default for WriteQueue {
 
 #[derive(Debug)]
 struct Chained {
-    /// Where in `flat` the bytes before this piece end.
+    /// End in `flat` of the bytes before this piece.
     at: usize,
     piece: Bytes,
 }
 
 impl WriteQueue {
-    /// Sets how many bytes a full write has: the nearest of [`WRITE_LENS`].
+    /// Sets the length of a full write in bytes, clamped to [`WRITE_LENS`].
     pub(crate) fn set_write_len(&mut self, bytes: usize) {
         let (least, most) = (*WRITE_LENS.start(), *WRITE_LENS.end());
         self.write_len = bytes.clamp(least, most);
         self.limit = self.limit.min(self.write_len);
     }
 
-    /// Bytes in the queue.
+    /// Returns how many bytes are queued.
     #[inline]
     pub(crate) fn len(&self) -> usize {
         self.flat.len() - self.written + self.chained_len
@@ -153,7 +152,7 @@ impl WriteQueue {
         self.flat.extend_from_slice(piece);
     }
 
-    /// Queues `piece`, which is not empty, as it is.
+    /// Queues `piece`, which is not empty, without copying it.
     #[inline]
     pub(super) fn chain(&mut self, piece: Bytes) {
         self.chained_len += piece.len();
@@ -161,7 +160,7 @@ impl WriteQueue {
         self.chained.push_back(Chained { at, piece });
     }
 
-    /// The last block in wire order, which begins at `start` in `flat` and has `chained` large pieces.
+    /// Returns the last block in wire order. It begins at `start` in `flat`, and has `chained` large pieces.
     pub(super) fn block(
         &self,
         start: usize,
@@ -181,12 +180,12 @@ impl WriteQueue {
         self.chained.truncate(first);
     }
 
-    /// The buffer to append to: whatever is, follows all that is queued.
+    /// Returns the buffer to append to. What is appended follows all that is queued.
     pub(crate) fn flat_mut(&mut self) -> &mut Vec<u8> {
         self.room_for(0)
     }
 
-    /// Reads at most `room` bytes from `source` once, and queues them.
+    /// Reads once from `source`, at most `room` bytes, and queues them.
     pub(crate) fn poll_fill<S: AsyncRead + Unpin>(
         &mut self,
         source: &mut S,
@@ -198,12 +197,12 @@ impl WriteQueue {
         poll_read_buf(Pin::new(source), cx, &mut flat.limit(room))
     }
 
-    /// The last `len` bytes, which are no chained payload.
+    /// Returns the last `len` bytes, which are not chained.
     pub(crate) fn last(&self, len: usize) -> &[u8] {
         &self.flat[self.flat.len() - len..]
     }
 
-    /// Removes the last `len` bytes, which are no chained payload.
+    /// Removes the last `len` bytes, which are not chained.
     pub(crate) fn retract(&mut self, len: usize) {
         self.flat.truncate(self.flat.len() - len);
     }
@@ -213,8 +212,8 @@ impl WriteQueue {
         self.flat.extend_from_slice(bytes);
     }
 
-    /// Writes once, and tells `record` how many bytes the transport took. Pieces that are written are
-    /// dropped at the end, because the user's `Drop` may panic.
+    /// Writes once, and calls `record` with the number of bytes that the transport took. Written pieces are
+    /// dropped after that, because the user's `Drop` may panic.
     pub(crate) fn poll_write<T: AsyncWrite + Unpin>(
         &mut self,
         io: &mut T,
@@ -242,7 +241,7 @@ impl WriteQueue {
         })
     }
 
-    /// The queue in wire order, as far as one write goes.
+    /// Returns the queue in wire order, up to one write.
     fn slices<'s, 'q>(&'q self, slices: &'s mut [IoSlice<'q>]) -> &'s [IoSlice<'q>] {
         let (mut count, mut left) = (0, self.write_len);
         for piece in self.all() {
@@ -259,12 +258,12 @@ impl WriteQueue {
         &slices[..count]
     }
 
-    /// The queue in wire order; slices may be empty.
+    /// Returns the queue in wire order. Slices may be empty.
     fn all(&self) -> impl Iterator<Item = &[u8]> {
         self.slices_from(self.written, 0)
     }
 
-    /// What is queued from `start` in `flat` and from the piece `first` of `chained` on, in wire order.
+    /// Returns what is queued from `start` in `flat` and from piece `first` of `chained` on, in wire order.
     fn slices_from(&self, start: usize, first: usize) -> impl Iterator<Item = &[u8]> + Clone {
         let last = self.chained.back().map_or(0, |last| last.at);
         let tail = &self.flat[last.max(start)..];
@@ -276,7 +275,7 @@ impl WriteQueue {
         chained.flatten().chain([tail])
     }
 
-    /// Removes `bytes` bytes from the front. Pieces that are written stay, empty, until
+    /// Removes `bytes` bytes from the front. Written pieces stay, empty, until
     /// [`drop_written`](Self::drop_written).
     fn advance(&mut self, mut bytes: usize) {
         for chained in &mut self.chained {
@@ -297,9 +296,9 @@ impl WriteQueue {
         self.check();
     }
 
-    /// Drops the pieces that are written, and goes back to the start of `flat` if all is.
+    /// Drops the written pieces. Clears `flat` if everything is written.
     fn drop_written(&mut self) {
-        // One by one: with two that panic in one drop, the process would abort.
+        // One by one, because the process would abort if two pieces panicked in one drop.
         while matches!(self.chained.front(), Some(first) if first.piece.is_empty()) {
             self.chained.pop_front();
         }
@@ -309,9 +308,9 @@ impl WriteQueue {
         }
     }
 
-    /// Moves what is left of `flat` to its start, so that there is room behind it for a payload of
-    /// `payload_len` bytes: less than one write is left, and most often nothing. Takes the thread's
-    /// spare buffer if there is none, and gives up what only a longer payload needed.
+    /// Moves what is left of `flat` to its start, so that a payload of `payload_len` bytes fits behind it.
+    /// Less than one write is left, and most often nothing. Takes the thread's spare buffer if the queue has
+    /// none, and shrinks a buffer that only a longer payload needed.
     #[cold]
     fn make_room(&mut self, payload_len: usize) {
         self.flat.drain(..self.written);
@@ -334,7 +333,7 @@ impl WriteQueue {
     pub(crate) fn release(&mut self) {
         self.limit = FIRST_WRITE.min(self.write_len);
         self.drop_written();
-        // A block of thousands of pieces should not leave the memory for as many behind.
+        // A block of thousands of pieces should not leave behind memory for as many.
         self.chained.shrink_to(MAX_SLICES);
         if self.is_empty() && self.flat.capacity() > INITIAL_CAPACITY {
             let spare = mem::take(&mut self.flat);

@@ -1,5 +1,4 @@
-//! What fuzzing makes of any bytes: lengths, adjustments and steps, each with the likelihood that finds
-//! something.
+//! Lengths, adjustments and steps from arbitrary bytes, for fuzzing. Values that find something are likely.
 
 use std::io;
 
@@ -53,13 +52,13 @@ impl<'a> Arbitrary<'a> for Unit {
             ..128 => 1,
             small @ 128..240 => u64::from(small) % 9,
             240..250 => u16::arbitrary(u)?.into(),
-            // As many as there can be on any machine.
+            // Any number of bytes on this machine.
             250.. => usize::arbitrary(u)? as u64,
         }))
     }
 }
 
-/// One step in four each: pieces and failures as often as neither.
+/// Each kind of step is as likely as any other.
 impl<'a> Arbitrary<'a> for Step {
     fn arbitrary(u: &mut Unstructured<'a>) -> Result<Self> {
         Ok(match u32::arbitrary(u)? >> 30 {

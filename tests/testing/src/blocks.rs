@@ -1,4 +1,4 @@
-//! Blocks, transports for them, and what polls and bounds a test.
+//! Blocks, transports for them, and functions that poll and limit a test.
 
 use std::{pin::pin, time::Duration};
 
@@ -17,7 +17,7 @@ use crate::scripted::Scripted;
 pub const KIB: usize = 1024;
 pub const MIB: usize = 1024 * KIB;
 
-/// Blocks of `lens` bytes, of which no two are alike, nor any two places in one.
+/// Blocks of `lens` bytes, no two alike. Bytes differ within a block, too.
 pub fn numbered(lens: &[usize]) -> Vec<Bytes> {
     let block = |(index, &len): (usize, &usize)| {
         (0..len)
@@ -27,7 +27,7 @@ pub fn numbered(lens: &[usize]) -> Vec<Bytes> {
     lens.iter().enumerate().map(block).collect()
 }
 
-/// Numbered blocks of `lens` bytes, or the length nearest to that which `framing` carries.
+/// Numbered blocks of `lens` bytes, clamped to the lengths that `framing` carries.
 pub fn numbered_for<F: Framing>(framing: &F, lens: &[usize]) -> Vec<Bytes> {
     let carried = framing.block_lens();
     let most = framing.max_whole_len().min(*carried.end());
@@ -35,7 +35,7 @@ pub fn numbered_for<F: Framing>(framing: &F, lens: &[usize]) -> Vec<Bytes> {
     numbered(&lens.iter().map(clamp).collect::<Vec<_>>())
 }
 
-/// Short blocks that `framing` carries, some of them empty if it can.
+/// Short blocks that `framing` carries, some of them empty if it carries those.
 pub fn blocks_for<F: Framing>(framing: &F) -> Vec<Bytes> {
     numbered_for(framing, &[3, 0, 1, 130, 2, 255, 0, 17])
 }
@@ -45,7 +45,7 @@ pub fn prefixed<T: AsyncRead + AsyncWrite>(io: T) -> Framed<T, BlockCodec<Length
     Framed::new(io, BlockCodec::length_prefixed())
 }
 
-/// The same without `Framed`.
+/// The same in a `BlockTransport`.
 pub fn transport<T>(io: T) -> BlockTransport<T, LengthPrefix> {
     BlockTransport::new(io, BlockCodec::length_prefixed())
 }
@@ -60,7 +60,7 @@ pub fn wire<F: Framing>(framing: F, blocks: &[Bytes]) -> Vec<u8> {
     wire.into()
 }
 
-/// All blocks until the end or the first error.
+/// Receives all blocks until the end or the first error.
 pub fn collect<F: Framing>(
     framed: &mut Framed<Scripted, BlockCodec<F>>,
 ) -> (Vec<Bytes>, Option<BlockError>) {

@@ -1,5 +1,5 @@
-//! Configurations of framings and codecs, and how they are built: for the reference, from a list or
-//! from arbitrary bytes.
+//! Configurations of framings and codecs, from a list or from arbitrary bytes. Each is built twice: by the
+//! crate and by the reference.
 
 #[cfg(feature = "arbitrary")]
 use arbitrary::Arbitrary;
@@ -17,7 +17,7 @@ use crate::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Len(pub usize);
 
-/// What is added to a length field's value: mostly little.
+/// A number that is added to a length field's value: mostly small.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Adjustment(pub i64);
 
@@ -31,9 +31,9 @@ pub struct Unit(pub u64);
 pub enum Max {
     Default,
     Len(Len),
-    /// So much beside the largest that there can be.
+    /// The largest possible length, plus this.
     BesideLargest(i8),
-    /// So much beside the smallest.
+    /// The smallest possible length, plus this.
     BesideSmallest(i8),
     Any(u64),
 }
@@ -74,7 +74,7 @@ pub enum Config {
         unit: Unit,
         little_endian: bool,
         offset: Len,
-        /// Header after the length field; none by default.
+        /// Bytes of header after the length field; none by default.
         more: Option<i16>,
         adjustment: Adjustment,
         strip: Option<Len>,
@@ -95,7 +95,7 @@ pub fn prefix(width: u8) -> Config {
     }
 }
 
-/// What is to be done with a framing, whichever it is.
+/// An operation on a framing of any type.
 pub trait Visit {
     fn visit<F: Framing>(self, framing: F, reference: Reference);
 }
@@ -118,8 +118,8 @@ impl Config {
         self
     }
 
-    /// Builds the framing, compares what the crate says of it with what the reference does, and has
-    /// it visited: as itself, or as the framing chosen at run time, for each direction by itself.
+    /// Builds the framing, checks that the crate and the reference agree on it, and passes it to `visit`: as
+    /// itself, or as one chosen at run time, for each direction by itself.
     pub fn visit(&self, chosen_at_run_time: bool, visit: impl Visit) {
         if let (true, false) = (chosen_at_run_time, matches!(self, Self::Own)) {
             if let Some((framing, reference)) = self.any() {
@@ -138,7 +138,7 @@ impl Config {
         }
     }
 
-    /// The framing chosen at run time, unless it cannot work or is a user's own.
+    /// Returns the framing as one chosen at run time. None if it cannot work or is a user's own.
     pub fn any(&self) -> Option<(AnyFraming, Reference)> {
         let framing = match self {
             Self::Exact { len } => Exact::new(len.0).map(AnyFraming::from),
@@ -222,7 +222,7 @@ impl Config {
         config.build()
     }
 
-    /// The limit, in bytes, where one is set.
+    /// Returns the limit in bytes, if one is set.
     pub(crate) fn max(&self) -> Option<usize> {
         let (smallest, largest) = self.carried();
         match *self {
@@ -233,7 +233,7 @@ impl Config {
         }
     }
 
-    /// What a block can have at all, in bytes, where no limit is set.
+    /// Returns the smallest and the largest length of a block without a limit, in bytes.
     fn carried(&self) -> (u64, u64) {
         let unlimited = Reference::unlimited(self);
         unlimited.map_or((0, MAX_LIMIT as u64), |lens| {
@@ -256,7 +256,7 @@ fn checked<F: Framing>(
     }
 }
 
-/// The two, if they can work; panics if they do not agree on that, or on what they carry.
+/// Returns both if they can work. Panics if they do not agree on that, or on the lengths they carry.
 fn agreed<F: Framing>(
     framing: Result<F, ConfigError>,
     reference: Option<Reference>,
@@ -287,7 +287,8 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The codec, and its limits: to receive, and to send. A limit that is refused changes nothing.
+    /// Returns the codec, its limit for receiving, and its limit for sending. A limit that the codec refuses
+    /// changes nothing.
     pub fn codec<F: Framing>(
         &self,
         framing: F,

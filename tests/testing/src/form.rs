@@ -26,7 +26,7 @@ pub enum Form {
     WithFraming,
 }
 
-/// Every form there is.
+/// All forms.
 pub const FORMS: [Form; 9] = [
     Form::Next,
     Form::Recv,
@@ -40,8 +40,7 @@ pub const FORMS: [Form; 9] = [
 ];
 
 impl Form {
-    /// Receives the next block, and returns the transport, which may have been something else
-    /// meanwhile.
+    /// Receives the next block, and returns it with the transport, which may have been a `Framed` meanwhile.
     pub fn receive<T, F>(
         self,
         mut blocks: BlockTransport<T, F>,

@@ -1,4 +1,4 @@
-//! Framings: a user's own ones, and the list of framings that every rule is tried with.
+//! Framings of a user's own, and the list of framings with which every rule is tested.
 
 use std::{cell::Cell, ops::RangeInclusive, rc::Rc};
 
@@ -40,8 +40,8 @@ impl Framing for Magic {
     }
 }
 
-/// A line, which ends with `\n` and is kept: until its end has come, its header can only ask for one
-/// byte more. Counts how often it is asked.
+/// A framing of lines, each with its `\n`. Until that arrives, it can only ask for one byte more. Counts how
+/// often it is asked.
 #[derive(Clone)]
 pub struct Line {
     most: usize,
@@ -114,7 +114,7 @@ impl<F> Case<F> {
         wire
     }
 
-    /// What a receiver sees if the stream is `wire`: how many blocks, and the error, as its `Debug`
+    /// Returns what a receiver sees of the stream `wire`: the number of blocks, and the error as `Debug`
     /// prints it.
     pub fn outcome(&self, wire: &[u8]) -> (usize, Option<String>) {
         let mut reader = Reader::new(&self.reference, wire, usize::MAX, false);
@@ -142,8 +142,8 @@ impl<F> Case<F> {
     }
 }
 
-/// Runs `$test` once for every framing there is, with `$case` as its [`Case`]. A macro, since each
-/// framing is another type.
+/// Runs `$test` once for each framing, with `$case` as its [`Case`]. A macro, because each framing has its
+/// own type.
 #[macro_export]
 macro_rules! with_each_framing {
     (|$case:ident| $test:expr) => {

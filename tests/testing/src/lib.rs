@@ -1,5 +1,5 @@
-//! What tests, benchmarks and fuzzing share: transports, and a reference for what is on the wire,
-//! written from the documentation and apart from the crate's code.
+//! Code that tests, benchmarks and fuzzing share: transports, and a reference for the bytes on the wire,
+//! written from the documentation without the crate's code.
 
 #[cfg(feature = "arbitrary")]
 mod any;

@@ -1,5 +1,5 @@
-//! Two ends of a connection in memory, with limited buffers, that pass on what is written at once or
-//! once it is flushed, and with faults on demand.
+//! A connection in memory, with two ends, limited buffers, and faults on demand. It passes on what is
+//! written at once, or when it is flushed.
 
 use std::{
     cell::RefCell,
@@ -21,35 +21,35 @@ use crate::scripted::Step;
 struct Channel {
     bytes: VecDeque<u8>,
     capacity: usize,
-    /// Whether the reader sees nothing that is not flushed.
+    /// True if the reader sees only what is flushed.
     buffered: bool,
-    /// Of `bytes`, those at the end that the reader does not see yet.
+    /// Bytes at the end of `bytes` that the reader does not see yet.
     unflushed: usize,
     /// Bytes ever written.
     written: u64,
-    /// Whether the last write or flush was pending.
+    /// True if the last write or flush was pending.
     blocked: bool,
     closed: bool,
-    /// Nobody reads any more: what is written is dropped.
+    /// True if nobody reads any more, so that what is written is dropped.
     deaf: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
     reads: VecDeque<Step>,
     writes: VecDeque<Step>,
-    /// Errors given, and not yet seen by [`End::take_failures`].
+    /// Errors returned since the last [`End::take_failures`].
     failed_reads: usize,
     failed_writes: usize,
 }
 
 impl Channel {
-    /// Has the reader see all that was written.
+    /// Lets the reader see all that was written.
     fn pass_on(&mut self) {
         self.unflushed = 0;
         wake(&mut self.reader);
     }
 }
 
-/// An end: clones are the same end.
+/// One end of the connection. Clones are the same end.
 #[derive(Clone, Debug)]
 pub struct End {
     incoming: Rc<RefCell<Channel>>,
@@ -57,8 +57,8 @@ pub struct End {
     vectored: bool,
 }
 
-/// Two ends, each of which buffers `capacity` bytes at most, until they are flushed if it is
-/// `buffered`.
+/// Returns two ends. Each direction holds at most `capacity` bytes. If `buffered`, the reader sees them when
+/// they are flushed, or when there is no more room.
 pub fn pipe(capacity: usize, vectored: bool, buffered: bool) -> [End; 2] {
     let channel = || {
         Rc::new(RefCell::new(Channel {
@@ -77,17 +77,17 @@ pub fn pipe(capacity: usize, vectored: bool, buffered: bool) -> [End; 2] {
 }
 
 impl End {
-    /// What the next read does.
+    /// Plans what the next read does, after those already planned.
     pub fn plan_read(&self, step: Step) {
         self.incoming.borrow_mut().reads.push_back(step);
     }
 
-    /// What the next write does.
+    /// Plans what the next write does, after those already planned.
     pub fn plan_write(&self, step: Step) {
         self.outgoing.borrow_mut().writes.push_back(step);
     }
 
-    /// Does not read any more: what the peer sends is dropped.
+    /// Stops reading: what the peer sends is dropped.
     pub fn stop_reading(&self) {
         let mut channel = self.incoming.borrow_mut();
         channel.deaf = true;
@@ -96,7 +96,7 @@ impl End {
         wake(&mut channel.writer);
     }
 
-    /// Writes `bytes` below what is above, if there is room for all of them.
+    /// Writes `bytes` past the transport that owns this end, if all fit. Returns true if they do.
     pub fn write_below(&self, bytes: &[u8]) -> bool {
         let mut channel = self.outgoing.borrow_mut();
         if channel.closed || channel.deaf || channel.capacity - channel.bytes.len() < bytes.len() {
@@ -111,23 +111,23 @@ impl End {
         true
     }
 
-    /// Bytes ever written.
+    /// Returns how many bytes were ever written.
     pub fn written(&self) -> u64 {
         self.outgoing.borrow().written
     }
 
-    /// Bytes ever written that the peer could see.
+    /// Returns how many of the written bytes the peer could see.
     pub fn passed_on(&self) -> u64 {
         let channel = self.outgoing.borrow();
         channel.written - channel.unflushed as u64
     }
 
-    /// Whether the last write or flush was pending.
+    /// True if the last write or flush was pending.
     pub fn is_blocked(&self) -> bool {
         self.outgoing.borrow().blocked
     }
 
-    /// Whether a read, or a write, has failed since this was last asked.
+    /// Returns whether a read, and whether a write, has failed since the last call.
     pub fn take_failures(&self) -> (bool, bool) {
         let reads = std::mem::take(&mut self.incoming.borrow_mut().failed_reads);
         let writes = std::mem::take(&mut self.outgoing.borrow_mut().failed_writes);
@@ -141,7 +141,7 @@ fn wake(waker: &mut Option<Waker>) {
     }
 }
 
-/// How many of `room` bytes a step moves; none if it fails. Pending where it is not to move any.
+/// Returns how many of `room` bytes a step moves. None if it fails.
 fn poll_step(step: Option<Step>, room: usize, cx: &mut Context<'_>) -> Poll<Option<usize>> {
     match step {
         None | Some(Step::All) => Poll::Ready(Some(room)),
@@ -229,7 +229,7 @@ impl AsyncWrite for End {
                 failure()
             }
             Some(0) => {
-                // It does not wait for a flush where there is no more room.
+                // Without room for more, nothing waits for a flush.
                 channel.pass_on();
                 channel.writer = Some(cx.waker().clone());
                 Poll::Pending

@@ -1,4 +1,4 @@
-//! Polls as an executor does: again once woken, and not without end.
+//! Polls as an executor does, only after the task was woken, and a limited number of times.
 
 use std::{
     sync::{
@@ -8,10 +8,10 @@ use std::{
     task::{Context, Poll, Wake, Waker},
 };
 
-/// No input here takes as many.
+/// More polls than any input here takes.
 const MAX_POLLS: usize = 10_000;
 
-/// Whether a task was woken.
+/// True if a task was woken.
 #[derive(Default)]
 struct Flag(AtomicBool);
 
@@ -44,12 +44,12 @@ impl Task {
         self.flag.0.store(true, Relaxed);
     }
 
-    /// Whether it was woken, or is new; forgets that it was.
+    /// True if the task is new, or was woken since the last call.
     pub fn take_woken(&self) -> bool {
         self.flag.0.swap(false, Relaxed)
     }
 
-    /// Polls until ready. Panics where nobody wakes the task, or it takes too many polls.
+    /// Polls until ready. Panics if nobody wakes the task, or if it takes too many polls.
     pub fn finish<T>(&self, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> T {
         self.wake();
         for _ in 0..MAX_POLLS {

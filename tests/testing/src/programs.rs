@@ -52,7 +52,7 @@ impl Drop for Folder {
     }
 }
 
-/// A program that runs; killed if it still does when dropped.
+/// A running program. Dropping it kills the program.
 pub struct Running {
     pub child: Child,
     deadline: Instant,
@@ -67,8 +67,8 @@ pub struct Ended {
     pub stderr: String,
 }
 
-/// The example of this name of the package under test: `target/debug/deps/examples-1234` runs
-/// `target/debug/examples/NAME`.
+/// Returns the path of an example of the package under test: for the test
+/// `target/debug/deps/examples-1234` it is `target/debug/examples/NAME`.
 pub fn example(name: &str) -> PathBuf {
     let test = env::current_exe().unwrap();
     let profile = test.parent().and_then(Path::parent).unwrap();
@@ -100,7 +100,7 @@ impl Running {
         Self::spawn(folder, command)
     }
 
-    /// Starts `program` after the shell has done `preparation`: a limit to what it may use, say.
+    /// Starts `program` after the shell has run `preparation`, for example to limit its memory.
     #[cfg(unix)]
     pub fn start_after(
         folder: &Folder,
@@ -135,7 +135,7 @@ impl Running {
         }
     }
 
-    /// Waits until it says where it listens.
+    /// Waits until the program prints the address on which it listens.
     pub fn listening(mut self) -> (Self, SocketAddr) {
         let line = self.line_with("listening on ");
         (self, line["listening on ".len()..].parse().unwrap())
@@ -156,7 +156,7 @@ impl Running {
         }
     }
 
-    /// Waits for a line of stderr with `part` in it. It will not be among those of the end.
+    /// Waits for a line of stderr with `part` in it. `Ended::stderr` begins after that line.
     pub fn complaint_with(&mut self, part: &str) {
         loop {
             let line = self.stderr.recv_timeout(self.left());
@@ -195,7 +195,7 @@ impl Running {
         assert!(killed.success());
     }
 
-    /// `seen` and what follows in `pipe` until the program's end, which closes it.
+    /// Returns `seen` and what follows in `pipe` until the program ends.
     fn rest(&self, pipe: &Receiver<String>, mut seen: Vec<String>) -> String {
         loop {
             match pipe.recv_timeout(self.left()) {
@@ -252,7 +252,7 @@ pub fn reset(stream: TcpStream) {
     stream.set_linger(Some(Duration::ZERO)).unwrap();
 }
 
-/// A connection to `server` that has sent `bytes`.
+/// Connects to `server`, and sends `bytes`.
 pub fn peer(server: SocketAddr, bytes: &[u8]) -> TcpStream {
     let mut peer = TcpStream::connect(server).unwrap();
     peer.set_nodelay(true).unwrap();
@@ -260,7 +260,7 @@ pub fn peer(server: SocketAddr, bytes: &[u8]) -> TcpStream {
     peer
 }
 
-/// The command and the output that the first `text` block of `source` shows.
+/// Returns the command and the output that the first `text` block of `source` shows.
 fn shown(source: &str) -> (String, String) {
     let comment = source.lines().map_while(|line| line.strip_prefix("//!"));
     let mut block = comment

@@ -1,34 +1,34 @@
-//! What a receiver must find in a stream, by the reference.
+//! The blocks and errors that a receiver must find in a stream, by the reference.
 
 use wholeblock::{BlockError, BlockPart};
 
 use crate::reference::{Front, Reference};
 
-/// Reads a whole stream, block after block.
+/// A reader of a whole stream, block after block.
 pub struct Reader<'w> {
     reference: &'w Reference,
     wire: &'w [u8],
     /// The longest block that is received, in bytes.
     max: usize,
     skip_too_large: bool,
-    /// Where the next block begins: its index, its offset as errors tell it, and in `wire`.
+    /// The next block's index, its offset in errors, and its place in `wire`.
     pub index: u64,
     pub offset: u64,
     at: usize,
-    /// Where the block that was taken last begins in `wire`.
+    /// Place in `wire` of the block that was taken last.
     last: usize,
     pub skipped: u64,
 }
 
-/// What comes next in a stream.
+/// The next thing in a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event<'w> {
-    /// A block: all of it on the wire, of which so many bytes are stripped.
+    /// A block: its bytes on the wire, and how many of them are stripped.
     Block {
         wire: &'w [u8],
         header_len: usize,
     },
-    /// It ends inside of a block.
+    /// The stream ends inside a block.
     Truncated {
         part: BlockPart,
         expected: u64,
@@ -56,7 +56,7 @@ impl<'w> Reader<'w> {
         }
     }
 
-    /// What is at the front, without taking it. Blocks that are skipped are passed over.
+    /// Returns what is at the front without taking it. Passes over blocks that are skipped.
     pub fn peek(&mut self) -> Event<'w> {
         loop {
             let rest = &self.wire[self.at..];
@@ -104,12 +104,12 @@ impl<'w> Reader<'w> {
         self.pass(wire_len);
     }
 
-    /// The last `bytes` bytes of the stream.
+    /// Returns the last `bytes` bytes of the stream.
     pub fn rest(&self, bytes: u64) -> &'w [u8] {
         &self.wire[self.wire.len() - bytes as usize..]
     }
 
-    /// The block that was taken last, on the wire.
+    /// Returns the block that was taken last, as it is on the wire.
     pub fn last(&self) -> &'w [u8] {
         &self.wire[self.last..self.at]
     }
@@ -121,11 +121,11 @@ impl<'w> Reader<'w> {
         self.at += wire_len;
     }
 
-    /// Of the first `arrived` bytes, those that are kept: neither taken nor skipped.
+    /// Returns how many of the first `arrived` bytes were neither taken nor skipped.
     pub fn kept(&self, arrived: usize) -> usize {
         let mut at = self.at;
         while at < arrived {
-            // Of what is skipped, nothing is kept from its header on.
+            // Once its header has arrived, nothing of a skipped block is kept.
             match self.reference.read(&self.wire[at..arrived]) {
                 Front::Announced {
                     header_len,
@@ -141,18 +141,18 @@ impl<'w> Reader<'w> {
         arrived.saturating_sub(at)
     }
 
-    /// What a buffer has of the first `arrived` bytes: all that is kept.
+    /// Returns those of the first `arrived` bytes that a buffer holds: all that are kept.
     pub fn buffered(&self, arrived: usize) -> &'w [u8] {
         &self.wire[arrived - self.kept(arrived)..arrived]
     }
 
-    /// Of the first `arrived` bytes, those that are not taken, with what is being skipped.
+    /// Returns how many of the first `arrived` bytes are not taken, with those that are being skipped.
     pub fn ahead(&self, arrived: usize) -> usize {
         arrived.saturating_sub(self.at)
     }
 
-    /// Bytes on the wire of the block that begins at the front, as far as its header within the
-    /// first `arrived` bytes says so; 0 where it does not, or is not within the limit.
+    /// Returns the wire length of the block at the front. 0 if its header is not within the first `arrived`
+    /// bytes, or if it is over the limit.
     pub fn announced(&self, arrived: usize) -> usize {
         match self.reference.read(self.buffered(arrived)) {
             Front::Announced {
@@ -163,7 +163,7 @@ impl<'w> Reader<'w> {
         }
     }
 
-    /// Panics unless `error` is what is at the front, with its numbers.
+    /// Panics unless `error` is what is at the front, with the same numbers.
     pub fn check_error(&mut self, error: &BlockError) {
         let expected = self.peek();
         let at = (self.index, self.offset);

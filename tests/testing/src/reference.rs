@@ -1,4 +1,4 @@
-//! What is on the wire, by the crate's documentation: slow, short, and without its code.
+//! The bytes on the wire, by the crate's documentation: slow, short, and without the crate's code.
 
 use std::ops::RangeInclusive;
 
@@ -6,18 +6,18 @@ use wholeblock::BlockError;
 
 use crate::config::Config;
 
-/// The largest limit there can be: half of what an allocation may have.
+/// The largest possible limit: half of what an allocation may have.
 pub const MAX_LIMIT: usize = isize::MAX as usize / 2;
 
 const DEFAULT_MAX: usize = 8 * 1024 * 1024;
 
-/// A framing that can work.
+/// The reference for a framing that can work.
 #[derive(Clone, Debug)]
 pub struct Reference {
     wire: Wire,
-    /// The blocks that it carries whole, in bytes.
+    /// Lengths of the blocks that it carries whole, in bytes.
     pub lens: RangeInclusive<usize>,
-    /// All that it carries.
+    /// Lengths of all blocks that it carries.
     pub carried: RangeInclusive<u64>,
 }
 
@@ -29,8 +29,8 @@ enum Wire {
     Field(Field),
 }
 
-/// A header with a length in it, of which some bytes at the front are no part of the block. A prefix
-/// is one too.
+/// A header with a length in it. `strip` bytes at its front are no part of the block. A length prefix is one,
+/// too.
 #[derive(Clone, Debug)]
 struct Field {
     start: usize,
@@ -38,20 +38,20 @@ struct Field {
     little_endian: bool,
     /// Bytes that a value of 1 stands for.
     unit: i128,
-    /// What the value counts beyond the bytes after the field, in bytes, negative if it counts less.
+    /// Bytes that the value counts beyond those after the field. Negative if it counts fewer.
     more: i128,
     header_len: usize,
     strip: usize,
 }
 
-/// What a front is.
+/// The front of a stream, as it is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Front {
-    /// Less than the bytes that decide how long the block is, which are so many at least.
+    /// A part of the bytes that decide how long the block is. They are at least this many.
     Header {
         at_least: usize,
     },
-    /// A header, stripped of so many bytes, and what it announces.
+    /// A header: how many bytes are stripped, and the length that it announces.
     Announced {
         header_len: usize,
         payload_len: u64,
@@ -59,7 +59,7 @@ pub enum Front {
     Invalid,
 }
 
-/// Why a block cannot be sent.
+/// The reason why a block cannot be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     Size { min: u64, max: u64 },
@@ -67,8 +67,8 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Returns what `error` refuses a block for, the block's length, and its index. Panics if it is
-    /// another error.
+    /// Returns why `error` refuses a block, the block's length, and its index. Panics if `error` is about
+    /// anything else.
     pub fn of(error: &BlockError) -> (Self, u64, u64) {
         match *error {
             BlockError::WrongSize {
@@ -90,7 +90,7 @@ impl Refusal {
 }
 
 impl Reference {
-    /// None where the configuration cannot work.
+    /// Returns the reference. None if the configuration cannot work.
     pub fn new(config: &Config) -> Option<Self> {
         let carried = Self::carried(config)?;
         let lens = Self::unlimited(config)?;
@@ -101,7 +101,7 @@ impl Reference {
             (Some(max), _) if max > *lens.end() => return None,
             (Some(max), _) => max,
         };
-        // A block of less than its own header is none.
+        // A limit below the shortest block cannot work.
         (max >= *lens.start()).then(|| Self {
             wire: Wire::new(config),
             lens: *lens.start()..=max,
@@ -109,14 +109,14 @@ impl Reference {
         })
     }
 
-    /// What the header can announce and an allocation can hold; none where that is nothing.
+    /// Returns the lengths that the header can announce and an allocation can hold. None if there are none.
     pub(crate) fn unlimited(config: &Config) -> Option<RangeInclusive<usize>> {
         let carried = Self::carried(config)?;
         let (least, most) = (*carried.start(), (*carried.end()).min(MAX_LIMIT as u64));
         (least <= most).then_some(least as usize..=most as usize)
     }
 
-    /// What the header can announce; none where no configuration can.
+    /// Returns the lengths that the header can announce. None if the configuration cannot work.
     fn carried(config: &Config) -> Option<RangeInclusive<u64>> {
         let (least, most): (i128, i128) = match (Wire::new(config), config) {
             (_, Config::Exact { len }) => {
@@ -137,7 +137,7 @@ impl Reference {
                 }
                 let most = field.on_wire((1 << (8 * width)) - 1);
                 let least = field.on_wire(0);
-                // So many units more, that the header fits.
+                // As many units more as the header needs.
                 let missing = (field.header_len as i128 - least).max(0);
                 let least = least + (missing + field.unit - 1) / field.unit * field.unit;
                 (least - field.strip as i128, most - field.strip as i128)
@@ -148,7 +148,7 @@ impl Reference {
         (0 <= least && least <= most).then_some(least as u64..=most as u64)
     }
 
-    /// Bytes of the longest header that is stripped.
+    /// Returns the most bytes that are stripped.
     pub fn header_len(&self) -> usize {
         match &self.wire {
             Wire::Exact => 0,
@@ -178,7 +178,7 @@ impl Reference {
         }
     }
 
-    /// Appends `block` with its header to `wire`, where it can be sent under a limit of `max`.
+    /// Appends `block` with its header to `wire`, if it can be sent with a limit of `max`.
     pub fn write(&self, block: &[u8], max: usize, wire: &mut Vec<u8>) -> Result<(), Refusal> {
         let min = *self.lens.start();
         if !(min..=max).contains(&block.len()) {
@@ -200,7 +200,7 @@ impl Reference {
         Err(Refusal::Header { announced })
     }
 
-    /// The nearest length to `len`, not beyond `max`, that can be sent, if any can.
+    /// Returns a length near `len`, at most `max`, that can be sent, if any can.
     pub fn nearest(&self, len: usize, max: usize) -> usize {
         let least = *self.lens.start();
         let len = len.clamp(least, max);
@@ -210,7 +210,7 @@ impl Reference {
         }
     }
 
-    /// Gives `block` the length in it that it should have.
+    /// Writes the right length into the header that `block` keeps.
     pub fn make_true(&self, block: &mut [u8]) {
         let Wire::Field(field) = &self.wire else {
             return;
@@ -223,7 +223,7 @@ impl Reference {
         }
     }
 
-    /// Appends a header to `wire` that announces `len` bytes, whether they can be carried or not.
+    /// Appends a header to `wire` that announces `len` bytes, even if they cannot be carried.
     pub fn announce(&self, len: u64, wire: &mut Vec<u8>) {
         match &self.wire {
             Wire::Exact => {}
@@ -236,8 +236,8 @@ impl Reference {
         }
     }
 
-    /// Whether a block comes from one wire only: no longer varint stands for it, and nothing is
-    /// stripped that has no content, or that is as it would be sent.
+    /// True if sending the block gives the same `wire` again: its varint is minimal, and the stripped bytes
+    /// outside the length are 0.
     pub fn is_canonical(&self, wire: &[u8], header_len: usize) -> bool {
         match &self.wire {
             Wire::Exact | Wire::Own => true,
@@ -301,7 +301,7 @@ impl Wire {
 }
 
 impl Field {
-    /// Bytes of a whole block on the wire whose length field has this value.
+    /// Returns the wire length of a block whose length field has this value.
     fn on_wire(&self, value: i128) -> i128 {
         let counted = value.saturating_mul(self.unit).min(u64::MAX.into());
         counted + self.end as i128 - self.more
@@ -328,7 +328,8 @@ impl Field {
         }
     }
 
-    /// The header up to its length's end, or what is stripped of it, for a block of `len` bytes.
+    /// Returns the header for a block of `len` bytes, up to the end of its length, or of the stripped bytes
+    /// if that is later.
     fn header(&self, len: u64) -> Vec<u8> {
         let counted = self.strip as i128 + i128::from(len) - self.end as i128 + self.more;
         let value = counted / self.unit;

@@ -19,11 +19,11 @@ use tokio::{
 };
 use wholeblock::internals::{FIRST_WRITE, FULL_WRITE, MAX_SLICES};
 
-/// What a transport does when it is asked to read, to write, or to flush what was written.
+/// A transport's answer to a read, a write, or a flush of what was written.
 #[derive(Clone, Copy, Debug)]
 pub enum Step {
-    /// Moves this many bytes, of one write. If a read has no room for all of them, the next one brings
-    /// the rest.
+    /// Moves this many bytes, or as many as one write has. If a read has no room for all of them, the next
+    /// read brings the rest.
     Move(usize),
     /// Moves all there is room for.
     All,
@@ -37,9 +37,9 @@ pub enum Step {
 #[derive(Debug)]
 pub struct Scripted {
     wire: Arc<Vec<u8>>,
-    /// Where in `wire` the next read begins.
+    /// Place in `wire` of the next read.
     at: usize,
-    /// How often more the peer sends what begins at `repeated`.
+    /// How many times more the peer sends what begins at `repeated`.
     repeats: u64,
     repeated: usize,
     reads: Script,
@@ -50,7 +50,7 @@ pub struct Scripted {
     records: bool,
     /// True if a read and a write each cost a unit of the task's budget, as those of a socket do.
     spends: bool,
-    /// Bytes that were read. It can be looked at while the transport is borrowed.
+    /// Bytes that were read. Shared, so that a test sees them while the transport is borrowed.
     pub arrived: Arc<AtomicUsize>,
     /// Room each read was given, and bytes it brought.
     pub rooms: Vec<(usize, usize)>,
@@ -97,7 +97,7 @@ impl Default for Scripted {
 }
 
 impl Scripted {
-    /// A peer that sends `wire` in pieces of `chunk` bytes, pausing before each if told to.
+    /// A peer that sends `wire` in pieces of `chunk` bytes, with a pause before each if `pausing`.
     pub fn chunked(wire: &[u8], chunk: usize, pausing: bool) -> Self {
         wire.chunks(chunk).fold(Self::default(), |io, piece| {
             let io = if pausing { io.pause() } else { io };
@@ -122,8 +122,7 @@ impl Scripted {
         io
     }
 
-    /// A peer that sends `bytes` `times` times, at least once. It records nothing, and allocates
-    /// nothing any more.
+    /// A peer that sends `bytes` `times` times, at least once. It records nothing, so it does not allocate.
     pub fn repeating(bytes: &[u8], times: u64) -> Self {
         Self::default().then_repeating(bytes, times).unrecorded()
     }
@@ -143,7 +142,7 @@ impl Scripted {
         self
     }
 
-    /// Sends what there is to send as these steps say, after those that there are.
+    /// Adds steps for sending, after the present ones.
     pub fn reading(
         mut self,
         steps: impl IntoIterator<Item = Step, IntoIter: Send + 'static>,
@@ -197,7 +196,7 @@ impl Scripted {
         self
     }
 
-    /// Forgets what was asked of it, and what is written.
+    /// Records neither what is asked of it nor what is written.
     pub fn unrecorded(mut self) -> Self {
         self.records = false;
         self
@@ -207,24 +206,24 @@ impl Scripted {
         Arc::make_mut(&mut self.wire)
     }
 
-    /// What it sends, which stays allocated as long as this is held.
+    /// Returns the bytes that it sends. They stay allocated as long as the caller holds them.
     pub fn wire(&self) -> Arc<Vec<u8>> {
         self.wire.clone()
     }
 
-    /// Has nothing more to send, and frees what it had.
+    /// Frees the bytes that it sends: nothing more is left to send.
     pub fn forget_wire(&mut self) {
         self.wire = Arc::default();
         (self.at, self.repeats, self.repeated) = (0, 0, 0);
         self.reads = Script::default();
     }
 
-    /// How many reads have brought bytes.
+    /// Returns how many reads have brought bytes.
     pub fn brought(&self) -> u64 {
         self.rooms.iter().filter(|(_, bytes)| *bytes > 0).count() as u64
     }
 
-    /// What was written, up to the last flush.
+    /// Returns what was written before the last flush.
     pub fn flushed(&self) -> &[u8] {
         &self.written[..self.flushed]
     }
@@ -243,7 +242,7 @@ impl Scripted {
         }
     }
 
-    /// Bytes that are still to be sent; as many as there can be if they have no end.
+    /// Returns how many bytes are left to send, or `usize::MAX` if there are more.
     fn left(&self) -> usize {
         let repeats = usize::try_from(self.repeats).unwrap_or(usize::MAX);
         let repeated = repeats.saturating_mul(self.wire.len() - self.repeated);
@@ -384,7 +383,7 @@ fn poll_step(
     }
 }
 
-/// Steps, and what comes after them.
+/// Steps, and the steps after them.
 #[derive(Default)]
 struct Script {
     /// Bytes of the last step that have not been moved.

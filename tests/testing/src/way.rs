@@ -23,7 +23,7 @@ pub enum Way {
     Mixed,
 }
 
-/// Every way there is: what is true of one is true of all.
+/// All ways: what is true of one is true of all.
 pub const WAYS: [Way; 8] = [
     Way::Framed,
     Way::Helper,
@@ -39,7 +39,7 @@ pub const WAYS: [Way; 8] = [
 type Received = (Vec<Bytes>, Option<BlockError>);
 
 impl Way {
-    /// Receives all blocks until the end or the first error. After either, there must be no more.
+    /// Receives all blocks until the end or the first error. Panics if more blocks follow.
     pub fn receive<T, F>(self, io: T, mut codec: BlockCodec<F>) -> Received
     where
         T: AsyncRead + AsyncWrite + Unpin,
@@ -235,7 +235,7 @@ where
     }
 }
 
-/// What a mixture of forms has given.
+/// The blocks and the end that a mixture of ways has received.
 #[derive(Default)]
 struct Mixture {
     blocks: Vec<Bytes>,
@@ -245,7 +245,7 @@ struct Mixture {
     memory: Vec<u8>,
 }
 
-// One poll each: at a wait it is another form's turn.
+// Each polls once. If it must wait, it is another way's turn.
 impl Mixture {
     fn owned(&mut self, blocks: &mut (impl Stream<Item = Result<BytesMut, BlockError>> + Unpin)) {
         let polled = blocks.next().now_or_never();
@@ -271,7 +271,7 @@ impl Mixture {
         self.take(polled.map(|next| Ok(next?.map(Bytes::copy_from_slice))));
     }
 
-    /// Two blocks at most, which may leave some of a batch.
+    /// Takes two blocks at most, which may leave some of a batch.
     fn batched<T, F>(&mut self, blocks: &mut BlockTransport<T, F>)
     where
         T: AsyncRead + Unpin,
@@ -289,7 +289,7 @@ impl Mixture {
         }
     }
 
-    /// Given up at each wait.
+    /// Drops the future at each wait.
     fn memory<T, F>(&mut self, blocks: &mut BlockTransport<T, F>)
     where
         T: AsyncRead + Unpin,

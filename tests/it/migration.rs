@@ -3,7 +3,6 @@
 
 mod erlang;
 mod ldc;
-mod mqtt;
 mod netty;
 mod page;
 mod protocols;

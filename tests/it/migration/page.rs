@@ -6,7 +6,7 @@ const PAGE: &str = include_str!("../../../docs/migration.md");
 const TESTS: [&str; 6] = [
     include_str!("erlang.rs"),
     include_str!("ldc.rs"),
-    include_str!("mqtt.rs"),
+    include_str!("protocols/mqtt.rs"),
     include_str!("netty.rs"),
     include_str!("protocols.rs"),
     include_str!("shapes.rs"),

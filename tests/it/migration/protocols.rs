@@ -1,16 +1,43 @@
 //! Protocols with a length in their header.
 
+mod dbus;
+mod git;
+mod ldap;
+mod memcached;
+mod mqtt;
+mod nbd;
+mod syslog;
+mod websocket;
+mod x11;
+mod zmtp;
+
 use std::error::Error;
 
 use bytes::{Bytes, BytesMut};
 use tokio_util::codec::{Decoder, LengthDelimitedCodec};
 use wholeblock::{
-    BlockCodec, BlockError, BlockTransport, ConfigError, Exact, InOut, LengthField, LengthLimit,
-    LengthPrefix,
+    BlockCodec, BlockError, BlockTransport, ConfigError, Exact, Framing, InOut, LengthField,
+    LengthLimit, LengthPrefix,
 };
 
-use super::Row;
+use super::{Row, check};
 use testing::Scripted;
+
+/// Checks a framing that keeps its headers: the blocks alone are what is on the wire.
+fn assert_blocks<F: Framing + Copy>(framing: F, blocks: &[&[u8]]) {
+    let wire = blocks.concat();
+    check(&format!("{blocks:.60?}"), framing, &wire, blocks, &wire);
+}
+
+/// Each front is refused at its last byte, and not before.
+fn assert_invalid<F: Framing>(framing: F, fronts: &[&[u8]]) {
+    for front in fronts {
+        let read = framing.decode_header(front);
+        assert!(read.is_err(), "{front:02x?}: {read:?}");
+        let read = framing.decode_header(&front[..front.len() - 1]);
+        assert!(read.is_ok(), "{front:02x?}, but for a byte: {read:?}");
+    }
+}
 
 #[test]
 fn messages_of_each_protocol_read_and_write_the_same() {
@@ -124,6 +151,115 @@ fn messages_of_each_protocol_read_and_write_the_same() {
             b"\0\0\0\x1c\x20\0\x80\x86\0\0\0\x01\0\0\0\x02\0\0\0\0\0\0\0\x01\0\0\0\0",
             &[b"\x20\0\x80\x86\0\0\0\x01\0\0\0\x02\0\0\0\0\0\0\0\x01\0\0\0\0"],
         ),
+        Row::field(
+            "MySQL: OK, COM_QUIT",
+            LengthField::config()
+                .width(3)
+                .little_endian()
+                .adjustment(1)
+                .header_len(4)
+                .keep_header()
+                .max_block_len(0xff_ffff + 4),
+            b"\x07\0\0\x02\0\0\0\x02\0\0\0\x01\0\0\0\x01",
+            &[b"\x07\0\0\x02\0\0\0\x02\0\0\0", b"\x01\0\0\0\x01"],
+        ),
+        Row::new(
+            "DNS: a query for the name in RFC 1035, section 4.1.4",
+            LengthPrefix::u16(),
+            b"\0\x1c\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x01F\x03ISI\x04ARPA\0\0\x01\0\x01",
+            &[b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x01F\x03ISI\x04ARPA\0\0\x01\0\x01"],
+        ),
+        Row::field(
+            "BGP: OPEN, KEEPALIVE (RFC 4271, sections 4.2 and 4.4)",
+            LengthField::config()
+                .offset(16)
+                .width(2)
+                .adjustment(-18)
+                .header_len(19)
+                .keep_header()
+                .max_block_len(4_096),
+            b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\0\x1d\x01\
+              \x04\xfb\xf0\0\xb4\xc0\0\x02\x01\0\
+              \xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\0\x13\x04",
+            &[
+                b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\0\x1d\x01\
+                  \x04\xfb\xf0\0\xb4\xc0\0\x02\x01\0",
+                b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\0\x13\x04",
+            ],
+        ),
+        Row::field(
+            "RTR: Reset Query, Cache Response, IPv4 Prefix (RFC 8210, sections 5.4 to 5.6)",
+            LengthField::config().offset(4).adjustment(-8).keep_header(),
+            b"\x01\x02\0\0\0\0\0\x08\x01\x03\x12\x34\0\0\0\x08\
+              \x01\x04\0\0\0\0\0\x14\x01\x18\x18\0\xc0\0\x02\0\0\0\xfb\xf0",
+            &[
+                b"\x01\x02\0\0\0\0\0\x08",
+                b"\x01\x03\x12\x34\0\0\0\x08",
+                b"\x01\x04\0\0\0\0\0\x14\x01\x18\x18\0\xc0\0\x02\0\0\0\xfb\xf0",
+            ],
+        ),
+        Row::field(
+            "memcached, binary: get Hello, and World (\"Example\" of its document)",
+            LengthField::config()
+                .offset(8)
+                .adjustment(12)
+                .header_len(24)
+                .keep_header(),
+            b"\x80\0\0\x05\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0\0\0\0\0\0Hello\
+              \x81\0\0\0\x04\0\0\0\0\0\0\x09\0\0\0\0\0\0\0\0\0\0\0\x01\xde\xad\xbe\xefWorld",
+            &[
+                b"\x80\0\0\x05\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0\0\0\0\0\0Hello",
+                b"\x81\0\0\0\x04\0\0\0\0\0\0\x09\0\0\0\0\0\0\0\0\0\0\0\x01\xde\xad\xbe\xefWorld",
+            ],
+        ),
+        Row::field(
+            "AMQP 1.0: an empty frame, and end",
+            LengthField::config()
+                .adjustment(-4)
+                .header_len(8)
+                .keep_header(),
+            b"\0\0\0\x08\x02\0\0\0\0\0\0\x0c\x02\0\0\0\0\x53\x17\x45",
+            &[
+                b"\0\0\0\x08\x02\0\0\0",
+                b"\0\0\0\x0c\x02\0\0\0\0\x53\x17\x45",
+            ],
+        ),
+        Row::field(
+            "X11: a server's answer to the connection setup, refused",
+            LengthField::config()
+                .offset(6)
+                .width(2)
+                .unit(4)
+                .keep_header(),
+            b"\0\x07\0\x0b\0\0\0\x02refused\0",
+            &[b"\0\x07\0\x0b\0\0\0\x02refused\0"],
+        ),
+        Row::field(
+            "NBD: the client's option LIST",
+            LengthField::config().offset(12).keep_header(),
+            b"IHAVEOPT\0\0\0\x03\0\0\0\0",
+            &[b"IHAVEOPT\0\0\0\x03\0\0\0\0"],
+        ),
+        Row::field(
+            "NBD: a server's answers to it, SERVER and ACK",
+            LengthField::config().offset(16).keep_header(),
+            b"\0\x03\xe8\x89\x04\x55\x65\xa9\0\0\0\x03\0\0\0\x02\0\0\0\x08\0\0\0\x04disk\
+              \0\x03\xe8\x89\x04\x55\x65\xa9\0\0\0\x03\0\0\0\x01\0\0\0\0",
+            &[
+                b"\0\x03\xe8\x89\x04\x55\x65\xa9\0\0\0\x03\0\0\0\x02\0\0\0\x08\0\0\0\x04disk",
+                b"\0\x03\xe8\x89\x04\x55\x65\xa9\0\0\0\x03\0\0\0\x01\0\0\0\0",
+            ],
+        ),
+        Row::new(
+            "ZMTP: the greeting",
+            Exact::new(64).unwrap(),
+            b"\xff\0\0\0\0\0\0\0\0\x7f\x03\x01NULL\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\
+              \0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
+            &[
+                b"\xff\0\0\0\0\0\0\0\0\x7f\x03\x01NULL\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\
+                  \0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
+            ],
+        ),
     ];
     for row in rows {
         row.check();
@@ -147,7 +283,16 @@ fn a_length_that_leaves_no_room_for_its_header_is_invalid() {
     let x11 = LengthField::config().offset(2).width(2).unit(4);
     let x11 = x11.adjustment(-4).keep_header();
     let libvirt = LengthField::config().adjustment(-4).header_len(28).strip(4);
-    let cases: [Case; 5] = [
+    let bgp = LengthField::config().offset(16).width(2);
+    let bgp = bgp.adjustment(-18).header_len(19).keep_header();
+    let rtr = LengthField::config().offset(4).adjustment(-8).keep_header();
+    let cases: [Case; 7] = [
+        (
+            "BGP",
+            bgp.build().unwrap(),
+            b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\0\x12\x04",
+        ),
+        ("RTR", rtr.build().unwrap(), b"\x01\x02\0\0\0\0\0\x07"),
         ("PostgreSQL", postgres.build().unwrap(), b"S\0\0\0\x03"),
         (
             "Modbus TCP",

@@ -3,10 +3,10 @@
 use std::ops::RangeInclusive;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use tokio_util::codec::{Decoder, Encoder};
+use tokio_util::codec::Encoder;
 use wholeblock::{BlockCodec, BlockError, Framing, Header, InvalidHeader};
 
-use super::check;
+use super::{assert_blocks, assert_invalid};
 
 /// A type of 1 byte, then how many bytes follow, in 1 to 4 bytes of 7 bits each. All of it is kept.
 #[derive(Clone, Copy)]
@@ -41,16 +41,10 @@ impl Framing for Mqtt {
 
 #[test]
 fn mqtt_packets_are_blocks_with_their_headers() {
-    let wire = b"\xc0\0\x30\x07\0\x03a/bhi\xd0\0";
-    check(
-        "PINGREQ, PUBLISH, PINGRESP",
-        Mqtt,
-        wire,
-        &[b"\xc0\0", b"\x30\x07\0\x03a/bhi", b"\xd0\0"],
-        wire,
-    );
+    // PINGREQ, PUBLISH, PINGRESP; and a PUBLISH of 321 bytes.
+    assert_blocks(Mqtt, &[b"\xc0\0", b"\x30\x07\0\x03a/bhi", b"\xd0\0"]);
     let long = [&[0x30, 0xc1, 0x02], &[7; 321][..]].concat();
-    check("PUBLISH of 321 bytes", Mqtt, &long, &[&long], &long);
+    assert_blocks(Mqtt, &[&long]);
 }
 
 #[test]
@@ -74,13 +68,7 @@ fn each_size_of_the_remaining_length_reads_as_the_standard_says() {
         };
         assert_eq!(Mqtt.decode_header(&front), Ok(complete), "{remaining}");
     }
-    let error = BlockCodec::new(Mqtt)
-        .decode(&mut BytesMut::from(&[0x30, 0xff, 0xff, 0xff, 0xff][..]))
-        .unwrap_err();
-    assert!(
-        matches!(error, BlockError::InvalidHeader { .. }),
-        "{error:?}"
-    );
+    assert_invalid(Mqtt, &[b"\x30\xff\xff\xff\xff"]);
 }
 
 #[test]

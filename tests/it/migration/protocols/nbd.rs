@@ -1,0 +1,48 @@
+//! NBD's requests:
+//! [proto.md](https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md), "Request message".
+
+use std::ops::RangeInclusive;
+
+use bytes::{Buf, BufMut};
+use wholeblock::{Framing, Header, InvalidHeader};
+
+use super::{assert_blocks, assert_invalid};
+
+/// A header of 28 bytes; after that of a write, as many bytes as it says. All of it is kept.
+#[derive(Clone, Copy)]
+struct Requests;
+
+impl Framing for Requests {
+    fn block_lens(&self) -> RangeInclusive<u64> {
+        28..=28 + 0xffff_ffff
+    }
+
+    fn decode_header(&self, front: &[u8]) -> Result<Header, InvalidHeader> {
+        if !front.iter().zip(b"\x25\x60\x95\x13").all(|(a, b)| a == b) {
+            return Err(InvalidHeader("it does not begin with the magic number"));
+        }
+        if front.len() < 28 {
+            return Ok(Header::Incomplete { at_least: 28 });
+        }
+        let (mut command, mut len) = (&front[6..8], &front[24..28]);
+        let data_len = match command.get_u16() {
+            1 => len.get_u32(), // NBD_CMD_WRITE
+            _ => 0,
+        };
+        Ok(Header::Complete {
+            stripped: 0,
+            block_len: 28 + u64::from(data_len),
+        })
+    }
+
+    fn encode_header(&self, _: u64, _: &mut impl BufMut) {} // the block brings it along
+}
+
+#[test]
+fn nbd_writes_are_blocks_with_their_data_and_other_requests_have_none() {
+    let write = b"\x25\x60\x95\x13\0\0\0\x01\0\0\0\0\0\0\0\x4d\0\0\0\0\0\0\x10\0\0\0\0\x05whole";
+    let read = b"\x25\x60\x95\x13\0\0\0\0\0\0\0\0\0\0\0\x4e\0\0\0\0\0\0\x10\0\0\0\0\x05";
+    let disconnect = b"\x25\x60\x95\x13\0\0\0\x02\0\0\0\0\0\0\0\x4f\0\0\0\0\0\0\0\0\0\0\0\0";
+    assert_blocks(Requests, &[write, read, disconnect]);
+    assert_invalid(Requests, &[b"\x25\x60\x95\x14", b"G"]);
+}

@@ -234,6 +234,24 @@ fn messages_of_each_protocol_read_and_write_the_same() {
             b"\0\x07\0\x0b\0\0\0\x02refused\0",
             &[b"\0\x07\0\x0b\0\0\0\x02refused\0"],
         ),
+        Row::new(
+            "X11: the connection setup without authorization",
+            Exact::new(12).unwrap(),
+            b"B\0\0\x0b\0\0\0\0\0\0\0\0",
+            &[b"B\0\0\x0b\0\0\0\0\0\0\0\0"],
+        ),
+        Row::new(
+            "NBD: the server's greeting",
+            Exact::new(18).unwrap(),
+            b"NBDMAGICIHAVEOPT\0\x03",
+            &[b"NBDMAGICIHAVEOPT\0\x03"],
+        ),
+        Row::new(
+            "NBD: the client's flags",
+            Exact::new(4).unwrap(),
+            b"\0\0\0\x03",
+            &[b"\0\0\0\x03"],
+        ),
         Row::field(
             "NBD: the client's option LIST",
             LengthField::config().offset(12).keep_header(),

@@ -8,7 +8,10 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use futures::{SinkExt, Stream, StreamExt, TryStreamExt};
+use futures::{
+    SinkExt, Stream, StreamExt, TryStreamExt,
+    stream::{SplitSink, SplitStream},
+};
 use testing::Scripted;
 use tokio::io::{AsyncRead, AsyncWrite, duplex};
 use tokio_util::codec::FramedRead;
@@ -34,6 +37,24 @@ async fn half_that_another_crate_asks_for_becomes_a_transport_and_back() {
     assert_eq!(blocks.recv().await.unwrap(), Some(&b"two"[..]));
     let mut framed = blocks.into_framed();
     assert!(framed.try_next().await.unwrap().is_none());
+}
+
+/// The halves of a transport, in the fields of a program.
+struct Halves<T> {
+    sink: SplitSink<Blocks<T>, Bytes>,
+    stream: SplitStream<Blocks<T>>,
+}
+
+#[tokio::test]
+async fn halves_of_a_split_transport_keep_their_types() {
+    let (near, far) = duplex(100);
+    let (sink, stream) = blocks(near).split();
+    let mut halves = Halves { sink, stream };
+    let mut peer = blocks(far);
+    halves.sink.send(Bytes::from("one")).await.unwrap();
+    assert_eq!(peer.next().await.unwrap().unwrap(), "one");
+    peer.send("two").await.unwrap();
+    assert_eq!(halves.stream.try_next().await.unwrap().unwrap(), "two");
 }
 
 /// A server's connection, as many are: it owns the transport, and answers one request after another.

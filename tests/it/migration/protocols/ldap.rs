@@ -24,7 +24,7 @@ impl Framing for LdapMessage {
             _ => return Err(InvalidHeader("it is no SEQUENCE")),
         };
         let width = match first {
-            0..0x80 => 0,
+            0..=0x7f => 0,
             0x81..=0x84 => usize::from(first - 0x80),
             _ => return Err(InvalidHeader("its length is indefinite, or over 4 bytes")),
         };

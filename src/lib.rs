@@ -133,9 +133,10 @@
 //!
 //! # Questions
 //!
-//! [`questions`] has what new users asked: headers of one's own, trailers, another framing in mid-stream, a
-//! codec inside another, several requests at once, how to end a connection, blocking code, TLS, peers
-//! that are gone, timeouts that never fire.
+//! [`questions`] has what new users asked: headers of one's own, trailers, another framing in mid-stream,
+//! blocks inside other blocks, text where a length should be, blocks of 5 GiB, several requests at once,
+//! both ends that wait for ever, how to end a connection, child processes, blocking code, files that grow,
+//! TLS, peers that are gone, timeouts that never fire, statistics.
 
 // A map of the modules. Bytes come in at the bottom and blocks go out at the top. A module uses only
 // those below it, by their own paths.

@@ -55,12 +55,224 @@
 //! # }
 //! ```
 //!
+//! # May requests and replies have different framings?
+//!
+//! Yes. [`InOut`] has a framing for each direction, and its page shows a client and a server.
+//!
 //! # How do I change the framing in mid-stream?
 //!
 //! [`BlockTransport::map_codec`] with [`BlockCodec::with_framing`], after the last block of the old
 //! framing and at the same block on both ends. What has been read ahead is kept and is read by the
 //! new framing. A `Framed` has a `map_codec` too; of a `FramedRead` make a transport first, as
 //! [`with_framing`](crate::BlockCodec::with_framing) says.
+//!
+//! A line first, and then blocks:
+//!
+//! ```
+//! use bytes::BufMut;
+//! use wholeblock::{BlockCodec, BlockTransport, Framing, Header, InvalidHeader, LengthPrefix};
+//!
+//! /// A line of up to 80 bytes, `\n` included, which is kept.
+//! #[derive(Clone)]
+//! struct Line;
+//!
+//! impl Framing for Line {
+//!     fn block_lens(&self) -> std::ops::RangeInclusive<u64> {
+//!         1..=80
+//!     }
+//!
+//!     fn max_header_len(&self) -> usize {
+//!         80
+//!     }
+//!
+//!     fn decode_header(&self, front: &[u8]) -> Result<Header, InvalidHeader> {
+//!         Ok(match front.iter().position(|byte| *byte == b'\n') {
+//!             Some(at) => Header::Complete { stripped: 0, block_len: at as u64 + 1 },
+//!             None => Header::Incomplete { at_least: front.len() + 1 },
+//!         })
+//!     }
+//!
+//!     fn encode_header(&self, _: u64, _: &mut impl BufMut) {} // the line brings its `\n` along
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let (near, far) = tokio::io::duplex(1024);
+//! let mut client = BlockTransport::new(near, BlockCodec::new(Line));
+//! client.feed("blocks 1.0\n").await?;
+//! let mut client = client.map_codec(|codec| codec.with_framing(LengthPrefix::u16()));
+//! client.send("hello").await?; // in one write with the line
+//!
+//! let mut server = BlockTransport::new(far, BlockCodec::new(Line));
+//! assert_eq!(server.expect_next().await?, "blocks 1.0\n");
+//! let mut server = server.map_codec(|codec| codec.with_framing(LengthPrefix::u16()));
+//! assert_eq!(server.expect_next().await?, "hello");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # May a `Framing` have state?
+//!
+//! Settings, yes. [`decode_header`] must not change them: it is asked about one header any number of times,
+//! at least once for each read that brings a part of it, and [`recv_batch`] asks a clone. To change a
+//! setting between two blocks, set another framing of the same type.
+//!
+//! ```
+//! use wholeblock::{BlockCodec, BlockError, BlockTransport, LengthPrefix};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), BlockError> {
+//! let wire = &b"\0\x04wide\0\0\0\x05hello"[..];
+//! let mut blocks = BlockTransport::new(wire, BlockCodec::new(LengthPrefix::u16()));
+//! assert_eq!(blocks.expect_next().await?, "wide"); // what follows has lengths of 4 bytes
+//! blocks.set_framing(LengthPrefix::u32());
+//! assert_eq!(blocks.expect_next().await?, "hello");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Can a framing look for the next block after garbage?
+//!
+//! Yes: it strips the garbage as a part of the header, up to 64 KiB or its [`max_header_len`]. After more,
+//! the stream ends with [`InvalidHeader`]. Garbage that looks like a header is taken for one, so check what
+//! you receive.
+//!
+//! ```
+//! use bytes::{BufMut, BytesMut};
+//! use tokio_util::codec::Decoder;
+//! use wholeblock::{BlockCodec, Framing, Header, InvalidHeader, check_framing};
+//!
+//! /// Anything, a mark of 2 bytes, and a length of 2 bytes.
+//! #[derive(Clone)]
+//! struct Marked;
+//!
+//! impl Framing for Marked {
+//!     fn block_lens(&self) -> std::ops::RangeInclusive<u64> {
+//!         0..=65_535
+//!     }
+//!
+//!     fn decode_header(&self, front: &[u8]) -> Result<Header, InvalidHeader> {
+//!         let mark = front.windows(2).position(|two| two == b"\xfa\xce");
+//!         Ok(match mark.map(|at| (at + 4, front.get(at + 2..at + 4))) {
+//!             Some((stripped, Some(length))) => {
+//!                 let block_len = u64::from(length[0]) << 8 | u64::from(length[1]);
+//!                 Header::Complete { stripped, block_len }
+//!             }
+//!             Some((at_least, None)) => Header::Incomplete { at_least },
+//!             None => Header::Incomplete { at_least: (front.len() + 1).max(4) },
+//!         })
+//!     }
+//!
+//!     fn encode_header(&self, block_len: u64, dst: &mut impl BufMut) {
+//!         dst.put_slice(b"\xfa\xce");
+//!         dst.put_u16(block_len as u16); // in `block_lens`, so it fits
+//!     }
+//! }
+//!
+//! check_framing(&Marked)?;
+//! let mut arrived = BytesMut::from(&b"\xfa\xce\0\x03one noise \xfa\xce\0\x03two"[..]);
+//! let mut codec = BlockCodec::new(Marked);
+//! assert_eq!(codec.decode(&mut arrived)?.expect("a block"), "one");
+//! assert_eq!(codec.decode(&mut arrived)?.expect("a block"), "two");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What is this huge length?
+//!
+//! Most often it is text, or TLS: a peer that speaks another protocol. The error shows the header's bytes.
+//! If they are those of a length, its byte order or width is wrong.
+//!
+//! ```
+//! use bytes::BytesMut;
+//! use tokio_util::codec::Decoder;
+//! use wholeblock::BlockCodec;
+//!
+//! let mut arrived = BytesMut::from("HTTP/1.1 400 Bad Request\r\n");
+//! assert_eq!(
+//!     BlockCodec::length_prefixed().decode(&mut arrived).unwrap_err().to_string(),
+//!     "block 0, which begins at byte 0, announces 1213486160 bytes; the limit is 8388608 \
+//!      (header: 48 54 54 50 \"HTTP\")",
+//! );
+//! ```
+//!
+//! # How do I join a message that is split over several blocks?
+//!
+//! Collect blocks until one says that it is the last. A MySQL packet of 16,777,215 bytes says that its
+//! payload goes on in the next. Limit what you collect.
+//!
+//! ```
+//! use tokio::io::AsyncRead;
+//! use wholeblock::{BlockCodec, BlockError, BlockTransport, LengthField};
+//!
+//! const MAX: usize = 0xff_ffff;
+//!
+//! /// The next payload; none at the end, or if it is longer than `limit` bytes.
+//! async fn payload<T: AsyncRead + Unpin>(
+//!     packets: &mut BlockTransport<T, LengthField>,
+//!     limit: usize,
+//! ) -> Result<Option<Vec<u8>>, BlockError> {
+//!     let mut payload = Vec::new();
+//!     while let Some(packet) = packets.recv().await? {
+//!         payload.extend_from_slice(&packet[4..]); // behind the length and the sequence number
+//!         if payload.len() > limit {
+//!             return Ok(None);
+//!         }
+//!         if packet.len() < 4 + MAX {
+//!             return Ok(Some(payload));
+//!         }
+//!     }
+//!     Ok(None)
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let packets = LengthField::config().width(3).little_endian().adjustment(1).header_len(4);
+//! let packets = packets.keep_header().max_block_len(4 + MAX).build()?;
+//! let mut sender = BlockTransport::new(Vec::new(), BlockCodec::new(packets));
+//! let sent = vec![7; MAX + 1];
+//! sender.send((b"\xff\xff\xff\0", &sent[..MAX])).await?;
+//! sender.send((b"\x01\0\0\x01", &sent[MAX..])).await?; // of 0 bytes, if nothing is left
+//! let wire = sender.into_inner();
+//! let mut receiver = BlockTransport::new(&wire[..], BlockCodec::new(packets));
+//! assert_eq!(payload(&mut receiver, 64 << 20).await?, Some(sent));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # How do I receive blocks that are inside the blocks of another framing?
+//!
+//! Append the payloads of the outer blocks to a buffer, and give it to a second codec. An inner block may
+//! begin in one outer block and end in another. gRPC's messages in the DATA frames of HTTP/2, say:
+//!
+//! ```
+//! use bytes::BytesMut;
+//! use tokio_util::codec::Decoder;
+//! use wholeblock::{BlockCodec, BlockTransport, LengthField};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // A message of 5 bytes, behind a flag and a length, in two frames of stream 1.
+//! let wire = b"\0\0\x07\0\0\0\0\0\x01\0\0\0\0\x05he\0\0\x03\0\x01\0\0\0\x01llo";
+//! let frames = LengthField::config().width(3).adjustment(6).header_len(9).keep_header().build()?;
+//! let messages = LengthField::config().offset(1).keep_header().build()?;
+//!
+//! let mut frames = BlockTransport::new(&wire[..], BlockCodec::new(frames));
+//! let mut messages = BlockCodec::new(messages); // one for each stream, with a buffer
+//! let mut arrived = BytesMut::new();
+//! let mut received = Vec::new();
+//! while let Some(frame) = frames.recv().await? {
+//!     if frame[3] == 0 {
+//!         arrived.extend_from_slice(&frame[9..]); // DATA
+//!     }
+//!     while let Some(message) = messages.decode(&mut arrived)? {
+//!         received.push(message);
+//!     }
+//! }
+//! assert!(messages.decode_eof(&mut arrived)?.is_none()); // an error if a message is cut
+//! assert_eq!(received, [&b"\0\0\0\0\x05hello"[..]]);
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! # May a `BlockCodec` be inside another codec?
 //!
@@ -185,6 +397,31 @@
 //! now and then, put [`tokio::time::timeout`] around each wait for a request or for a part of an upload,
 //! as the example `file` does.
 //!
+//! # Can a block have 5 GiB?
+//!
+//! Yes, if its length has more than 4 bytes. [`send_from`] and [`recv_reader`] move it in 64 KiB of memory,
+//! and the limit for whole blocks does not count.
+//!
+//! ```
+//! use tokio::io::{AsyncReadExt, repeat};
+//! use wholeblock::{BlockCodec, BlockError, BlockTransport, LengthPrefix};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), BlockError> {
+//! # let (near, far) = tokio::io::duplex(64 * 1024);
+//! let mut sender = BlockTransport::new(near, BlockCodec::new(LengthPrefix::u64()));
+//! tokio::spawn(async move { sender.send_from(5 << 30, repeat(7)).await }); // or a file
+//!
+//! let mut receiver = BlockTransport::new(far, BlockCodec::new(LengthPrefix::u64()));
+//! let mut reader = receiver.recv_reader().await?.expect("a block");
+//! assert_eq!(reader.len(), 5 << 30);
+//! let mut part = [0; 1_000];
+//! reader.read_exact(&mut part).await?; // or `tokio::io::copy_buf` into a file
+//! assert_eq!(part, [7; 1_000]);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # How do I answer several requests at once?
 //!
 //! Use `futures`' combinators between the two halves. At an error `forward` returns without a flush:
@@ -292,6 +529,74 @@
 //! # }
 //! ```
 //!
+//! # Why do both ends wait for ever?
+//!
+//! Both send before they read. A `send` waits until the peer reads, if the block is longer than what the
+//! system buffers, and a peer that waits in its own `send` does not read. Receive while you send, with a
+//! transport for each half of the socket:
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use tokio::{
+//!     io::{self, AsyncRead, AsyncWrite, duplex},
+//!     join,
+//!     time::timeout,
+//!     try_join,
+//! };
+//! use wholeblock::{BlockCodec, BlockError, BlockTransport};
+//!
+//! async fn exchange(socket: impl AsyncRead + AsyncWrite) -> Result<usize, BlockError> {
+//!     let (reader, writer) = io::split(socket);
+//!     let mut incoming = BlockTransport::new(reader, BlockCodec::length_prefixed());
+//!     let mut outgoing = BlockTransport::new(writer, BlockCodec::length_prefixed());
+//!     let (block, ()) = try_join!(incoming.expect_next(), outgoing.send(vec![7; 1_000_000]))?;
+//!     Ok(block.len())
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), BlockError> {
+//! let (near, far) = duplex(64 * 1024); // as a socket that buffers 64 KiB
+//! let mut near = BlockTransport::new(near, BlockCodec::length_prefixed());
+//! let mut far = BlockTransport::new(far, BlockCodec::length_prefixed());
+//! let both = async { join!(near.send(vec![7; 1_000_000]), far.send(vec![7; 1_000_000])) };
+//! assert!(timeout(Duration::from_secs(60), both).await.is_err());
+//!
+//! let (near, far) = duplex(64 * 1024);
+//! assert_eq!(try_join!(exchange(near), exchange(far))?, (1_000_000, 1_000_000));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Why does a child process not see the end?
+//!
+//! `close` cannot end tokio's `ChildStdin`, which ignores a shutdown. Drop the transport afterwards.
+//!
+//! ```
+//! use std::process::Stdio;
+//!
+//! use tokio::process::Command;
+//! use wholeblock::{BlockCodec, BlockError, BlockTransport};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), BlockError> {
+//! # if cfg!(windows) {
+//! #     return Ok(());
+//! # }
+//! let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+//! let (stdin, stdout) = (child.stdin.take().expect("a pipe"), child.stdout.take().expect("a pipe"));
+//! let mut requests = BlockTransport::new(stdin, BlockCodec::length_prefixed());
+//! let mut answers = BlockTransport::new(stdout, BlockCodec::length_prefixed());
+//! requests.feed("hello").await?;
+//! requests.close().await?; // sends what is queued
+//! drop(requests);
+//! assert_eq!(answers.expect_next().await?, "hello");
+//! assert!(answers.next().await.is_none()); // `cat` has seen the end
+//! child.wait().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # How do I use it from blocking code?
 //!
 //! On a thread that belongs to no runtime, call tokio's
@@ -377,6 +682,60 @@
 //! # }
 //! ```
 //!
+//! # How do I follow a file that grows?
+//!
+//! An end inside a block is final for a transport. Read the file yourself, and give what has arrived to
+//! `decode`, which knows of no end:
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use bytes::BytesMut;
+//! use tokio::{fs::File, io::AsyncReadExt, time::sleep};
+//! use tokio_util::codec::Decoder;
+//! use wholeblock::{BlockCodec, BlockError, LengthPrefix};
+//!
+//! async fn next(
+//!     file: &mut File,
+//!     codec: &mut BlockCodec<LengthPrefix>,
+//!     arrived: &mut BytesMut,
+//! ) -> Result<BytesMut, BlockError> {
+//!     loop {
+//!         if let Some(block) = codec.decode(arrived)? {
+//!             return Ok(block);
+//!         }
+//!         if file.read_buf(arrived).await? == 0 {
+//!             sleep(Duration::from_millis(50)).await;
+//!         }
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), BlockError> {
+//! # use tokio::io::AsyncWriteExt;
+//! # let path = std::env::temp_dir().join(format!("wholeblock-{}", std::process::id()));
+//! # let mut writer = File::create(&path).await?;
+//! # let mut file = File::open(&path).await?;
+//! # writer.write_all(b"\0\0\0\x03one\0\0\0\x03t").await?;
+//! # writer.flush().await?;
+//! let (mut codec, mut arrived) = (BlockCodec::length_prefixed(), BytesMut::new());
+//! assert_eq!(next(&mut file, &mut codec, &mut arrived).await?, "one");
+//! # tokio::spawn(async move {
+//! #     sleep(Duration::from_millis(100)).await;
+//! #     writer.write_all(b"wo").await?;
+//! #     writer.flush().await
+//! # });
+//! assert_eq!(next(&mut file, &mut codec, &mut arrived).await?, "two"); // which is written meanwhile
+//! # tokio::fs::remove_file(path).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # How do I change to TLS, as STARTTLS does?
+//!
+//! With [`replace_io`], which shows it, after a flush and between two blocks. Before the handshake, make sure
+//! that [`read_buffer`] is empty. What is in it arrived before TLS, so anybody may have sent it.
+//!
 //! # What is different over TLS?
 //!
 //! Only the end. `close` sends TLS's `close_notify`; a peer that goes without one is, with rustls, an
@@ -429,6 +788,57 @@
 //! # }
 //! ```
 //!
+//! # What can I measure of a connection?
+//!
+//! [`stats`] has the blocks and bytes of both directions, [`queued`] what waits to be written. The
+//! difference of two gives a rate, and shows whether anything moves.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use tokio::{io::AsyncRead, time::interval};
+//! use wholeblock::{BlockCodec, BlockError, BlockTransport, LengthPrefix};
+//!
+//! /// Receives until the end, and reports each second how many bytes have come.
+//! async fn receive<T: AsyncRead + Unpin>(
+//!     mut blocks: BlockTransport<T, LengthPrefix>,
+//!     mut report: impl FnMut(u64),
+//! ) -> Result<u64, BlockError> {
+//!     let mut every_second = interval(Duration::from_secs(1));
+//!     let mut before = blocks.stats();
+//!     loop {
+//!         tokio::select! {
+//!             _ = every_second.tick() => {
+//!                 report(blocks.stats().received_bytes - before.received_bytes);
+//!                 before = blocks.stats();
+//!             }
+//!             block = blocks.next() => match block.transpose()? {
+//!                 Some(_block) => {} // and work
+//!                 None => return Ok(blocks.stats().received_blocks),
+//!             }
+//!         }
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), BlockError> {
+//! # let (near, far) = tokio::io::duplex(1024);
+//! # let receiver = BlockTransport::new(far, BlockCodec::length_prefixed());
+//! # tokio::spawn(async move {
+//! #     let mut sender = BlockTransport::new(near, BlockCodec::length_prefixed());
+//! #     sender.send("hello").await?;
+//! #     tokio::time::sleep(Duration::from_millis(2_500)).await;
+//! #     sender.close().await
+//! # });
+//! let mut reported = Vec::new();
+//! let received = receive(receiver, |bytes| reported.push(bytes)).await?; // "hello", in 2.5 seconds
+//! assert_eq!(received, 1);
+//! assert_eq!(reported.iter().sum::<u64>(), 4 + 5);
+//! # assert_eq!(reported.len(), 3);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Does `elapsed` count the wait for my source?
 //!
 //! Yes. [`TransferStats::elapsed`](crate::TransferStats::elapsed) is the time from when a sender is
@@ -443,16 +853,25 @@
 //! [`BlockCodec::with_framing`]: crate::BlockCodec::with_framing
 //! [`BlockTransport::map_codec`]: crate::BlockTransport::map_codec
 //! [`BlockTransport`]: crate::BlockTransport
+//! [`InOut`]: crate::InOut
+//! [`InvalidHeader`]: crate::BlockError::InvalidHeader
 //! [`LengthField`]: crate::LengthField
 //! [`RecvBlocks`]: crate::RecvBlocks
 //! [`WrongHeader`]: crate::BlockError::WrongHeader
 //! [`adjustment`]: crate::LengthFieldConfig::adjustment
 //! [`block_deadline`]: crate::BlockTransport::block_deadline
-//! [pieces of one block]: crate::Payload#in-several-pieces
+//! [`decode_header`]: crate::Framing::decode_header
 //! [`keep_header`]: crate::LengthFieldConfig::keep_header
+//! [`max_header_len`]: crate::Framing::max_header_len
+//! [pieces of one block]: crate::Payload#in-several-pieces
+//! [`queued`]: crate::BlockTransport::queued
+//! [`read_buffer`]: crate::BlockTransport::read_buffer
+//! [`recv_batch`]: crate::BlockTransport::recv_batch
 //! [`recv_blocks`]: crate::recv_blocks
 //! [`recv_reader`]: crate::BlockTransport::recv_reader
+//! [`replace_io`]: crate::BlockTransport::replace_io
 //! [`send_blocks`]: crate::send_blocks
 //! [`send_from`]: crate::BlockTransport::send_from
 //! [`stall_timeout`]: crate::BlockTransport::stall_timeout
+//! [`stats`]: crate::BlockTransport::stats
 //! [`strip`]: crate::LengthFieldConfig::strip

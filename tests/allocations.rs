@@ -508,8 +508,10 @@ fn no_allocation_per_block_that_is_fed_in_steady_state() {
                     }
                 }
             };
-            send(21_000);
-            let allocations = allocations(|| send(21_000));
+            // Until writes have grown to full ones.
+            let count = (4 * MIB / (len + 4)).max(21_000);
+            send(count);
+            let allocations = allocations(|| send(count));
             assert_eq!(allocations, 0, "{len} bytes, a flush after {flush_each}");
         }
     }

@@ -111,9 +111,10 @@ impl ReadBuffer {
         }
     }
 
-    /// Frees an empty buffer that is larger than a batch.
+    /// Frees a buffer that is larger than a batch. It is empty.
     pub(crate) fn leave_large(&mut self, buffer: &mut BytesMut) {
-        if buffer.is_empty() && mem::take(&mut self.large) {
+        debug_assert!(buffer.is_empty());
+        if mem::take(&mut self.large) {
             *buffer = BytesMut::new();
         }
     }

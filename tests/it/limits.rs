@@ -34,6 +34,17 @@ fn a_clone_is_a_fresh_codec() {
 }
 
 #[test]
+fn a_clone_sends_blocks_up_to_the_limit() {
+    let codec = Codec::new(LengthPrefix::u32().max_block_len(5).unwrap());
+    let mut buffer = BytesMut::new();
+    let mut clone = codec.clone();
+    clone.encode(Bytes::from("hello"), &mut buffer).unwrap();
+    assert_eq!(buffer, b"\0\0\0\x05hello"[..]);
+    let error = clone.encode(Bytes::from("hello!"), &mut buffer);
+    assert!(matches!(error, Err(BlockError::WrongSize { limit: 5, .. })));
+}
+
+#[test]
 fn a_clone_counts_blocks_and_bytes_from_0() {
     let mut used = Codec::length_prefixed();
     used.encode(Bytes::from_static(b"x"), &mut BytesMut::new())

@@ -310,6 +310,21 @@ async fn loop_that_is_busy_elsewhere_stalls_inside_of_a_block_all_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn reader_for_which_all_the_rest_has_arrived_is_never_late() {
+    let (mut near, far) = duplex(64);
+    let mut transport = transport(far).block_deadline(10 * SECOND);
+    near.write_all(b"\0\0\0\x08some").await.unwrap();
+    let mut reader = transport.recv_reader().await.unwrap().unwrap();
+    assert_eq!(reader.fill_buf().await.unwrap(), b"some");
+    reader.consume(4);
+    near.write_all(b"more").await.unwrap();
+    assert_eq!(reader.fill_buf().await.unwrap(), b"more");
+    reader.consume(1);
+    sleep(100 * SECOND).await;
+    assert_eq!(reader.fill_buf().await.unwrap(), b"ore");
+}
+
+#[tokio::test(start_paused = true)]
 async fn reader_at_the_end_of_its_block_is_never_late() {
     let (mut near, far) = duplex(64);
     let mut transport = transport(far).block_deadline(10 * SECOND);

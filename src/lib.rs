@@ -5,10 +5,56 @@
 //! wrong places. This crate gives exactly the blocks that were sent, or a typed error that says
 //! what is missing and where.
 //!
-//! [`BlockTransport`] is a `Sink` and a `Stream` of blocks over a `TcpStream` or any other tokio
-//! transport. Its [`BlockCodec`] is also a `Decoder` and `Encoder` for tokio-util's
-//! [`Framed`](tokio_util::codec::Framed) and its halves. The codec's [`Framing`] decides what is on
-//! the wire:
+//! # Start here
+//!
+//! A [`BlockTransport`] sends and receives whole blocks over a `TcpStream` or any other tokio transport:
+//!
+//! ```
+//! use tokio::net::{TcpListener, TcpStream};
+//! use wholeblock::{BlockCodec, BlockError, BlockTransport};
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), BlockError> {
+//! let listener = TcpListener::bind("127.0.0.1:0").await?;
+//! let socket = TcpStream::connect(listener.local_addr()?).await?;
+//! socket.set_nodelay(true)?;
+//! let mut client = BlockTransport::new(socket, BlockCodec::length_prefixed());
+//! let (socket, _) = listener.accept().await?;
+//! let mut server = BlockTransport::new(socket, BlockCodec::length_prefixed());
+//!
+//! client.send("a request").await?;
+//! let block = server.next().await.expect("one block")?;
+//! assert_eq!(block, "a request");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Which form to use
+//!
+//! | you want to | use |
+//! |---|---|
+//! | pass blocks to other tasks, or to code that takes any `Stream` | [`next`](BlockTransport::next) |
+//! | send blocks, or give them to code that takes any `Sink` | [`send`](BlockTransport::send), [`feed`](BlockTransport::feed) |
+//! | send a header and a body, or other pieces, as one block | [`send((header, body))`](Payload#in-several-pieces) |
+//! | finish with each block before the next: write it to a file, hash it, parse it | [`recv`](BlockTransport::recv) |
+//! | process very many small blocks | [`recv_batch`](BlockTransport::recv_batch) |
+//! | receive blocks of any length, 64 KiB at a time: into a file, to another connection | [`recv_reader`](BlockTransport::recv_reader) |
+//! | receive blocks in memory of your own | [`recv_into`](BlockTransport::recv_into) |
+//! | send a block of any length out of a file or another reader | [`send_from`](BlockTransport::send_from) |
+//! | send a stream of blocks, from memory or from a channel | [`send_blocks`], [`try_send_blocks`] |
+//! | read exactly 100 blocks, count them, and leave what follows unread | [`recv_blocks`], with [`stop_after`](RecvBlocks::stop_after) and [`at_least`](RecvBlocks::at_least) |
+//!
+//! You can use all of them on one connection, in any order. Nothing is lost or repeated. A `BlockTransport`
+//! is a `Sink` and a `Stream`, too. It writes large blocks without a copy, and many small ones at once.
+//!
+//! Where something asks for a [`Framed`](tokio_util::codec::Framed), a [`BlockCodec`] is also a tokio-util
+//! `Decoder` and `Encoder`, and [`recv_blocks`] and [`send_blocks`] take that `Framed`. It copies each block
+//! into its write buffer, and writes every 8 KiB. For blocks that are shorter,
+//! `framed.set_backpressure_boundary(64 * 1024)` is faster.
+//!
+//! # Framings
+//!
+//! The codec's [`Framing`] decides what is on the wire:
 //!
 //! | framing | on the wire | made by |
 //! |---|---|---|
@@ -19,25 +65,6 @@
 //! | [`AnyFraming`] | one of these, chosen while the program runs | [`BlockCodec::new`] |
 //! | [`InOut`] | one of these for what is received, another for what is sent | [`BlockCodec::new`] |
 //! | your own | any header that says how long the payload is | [`BlockCodec::new`] |
-//!
-//! # Which form to use
-//!
-//! * **[`BlockTransport`]** in most programs. [`next`](BlockTransport::next) returns owned blocks, for
-//!   other tasks. [`recv`](BlockTransport::recv) lends a block as `&[u8]`, without an allocation or a
-//!   copy, and [`recv_batch`](BlockTransport::recv_batch) many at once, where throughput counts.
-//!   [`send`](BlockTransport::send) and [`feed`](BlockTransport::feed) send: large blocks without a copy,
-//!   small ones many in one write. A block may be [in several pieces](Payload#in-several-pieces). It is a
-//!   `Sink` and a `Stream`, too.
-//! * **[`recv_reader`](BlockTransport::recv_reader) and [`send_from`](BlockTransport::send_from)** for blocks
-//!   of any length: they move a block part by part, and hold 64 KiB of it.
-//!   [`recv_into`](BlockTransport::recv_into) receives a block in your own memory.
-//! * **[`recv_blocks`] and [`send_blocks`]** to receive a number of blocks, or to send a stream of them,
-//!   and to count what was moved. On a `BlockTransport` or a `Framed`.
-//! * **[`Framed`](tokio_util::codec::Framed)** with a [`BlockCodec`], wherever something asks for
-//!   exactly that. It copies each block into its write buffer, and writes every 8 KiB. For
-//!   blocks that are shorter, `framed.set_backpressure_boundary(64 * 1024)` is faster.
-//!
-//! You can use all of them on one connection, in any order. Nothing is lost or repeated.
 //!
 //! # Nagle's algorithm
 //!

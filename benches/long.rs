@@ -37,6 +37,7 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use support::{
     run,
     stats::{self, Table, decimals},
+    system,
 };
 use tokio::{
     fs::File,
@@ -103,6 +104,8 @@ enum Question {
 enum Sender {
     LengthDelimited,
     SendBlocks,
+    /// The same in writes of so many times what the path takes at once.
+    SendBlocksPath(usize),
     SendFrom,
     /// 64 KiB at a time, with or without a length before each block.
     Bare {
@@ -159,6 +162,16 @@ fn main() -> anyhow::Result<()> {
                 (
                     "send_blocks, recv_reader",
                     Sender::SendBlocks,
+                    Receiver::Reader,
+                ),
+                (
+                    "the same, the path's length",
+                    Sender::SendBlocksPath(1),
+                    Receiver::Reader,
+                ),
+                (
+                    "the same, four times the path's",
+                    Sender::SendBlocksPath(4),
                     Receiver::Reader,
                 ),
                 ("send_from, recv_reader", Sender::SendFrom, Receiver::Reader),
@@ -340,9 +353,13 @@ async fn send(
             }
             SinkExt::<Bytes>::close(&mut framed).await?;
         }
-        Sender::SendBlocks => {
+        Sender::SendBlocks | Sender::SendBlocksPath(_) => {
             let payload = Bytes::from(vec![7; size]).slice(..);
             let mut transport = BlockTransport::new(socket, codec);
+            if let Sender::SendBlocksPath(times) = sender {
+                let at_once = system::path_write_len(transport.get_ref())?;
+                transport = transport.write_len(times * at_once);
+            }
             let source = (0..blocks).map(|_| black_box(payload.clone()));
             send_blocks(&mut transport, stream::iter(source)).await?;
             transport.close().await?;

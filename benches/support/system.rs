@@ -1,17 +1,17 @@
 //! What the operating system says about this process, where it says so.
 
-use std::{io, net::TcpStream};
+use std::io;
 
 /// Bytes that are best written to `socket` at once: as many whole packets of its path as the system
 /// sends in one piece, which are 64 KiB on Linux.
 #[cfg(unix)]
-pub fn path_write_len(socket: &TcpStream) -> io::Result<usize> {
+pub fn path_write_len(socket: &impl std::os::fd::AsFd) -> io::Result<usize> {
     let packet = socket2::SockRef::from(socket).tcp_mss()?.max(1) as usize;
     Ok((65_535 / packet).max(1) * packet)
 }
 
 #[cfg(not(unix))]
-pub fn path_write_len(_socket: &TcpStream) -> io::Result<usize> {
+pub fn path_write_len<S>(_socket: &S) -> io::Result<usize> {
     Err(io::ErrorKind::Unsupported.into())
 }
 

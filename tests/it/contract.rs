@@ -1,4 +1,4 @@
-//! Framings that break their contract: each is found out by the checker, and none does harm.
+//! Framings that break their contract: `check_framing` finds each one, and none does harm.
 
 use std::{io, ops::RangeInclusive};
 
@@ -11,7 +11,7 @@ use wholeblock::{
     check_framing, send_blocks,
 };
 
-/// A framing of which every answer can be chosen.
+/// A framing whose every answer a test chooses.
 #[derive(Clone)]
 struct Scheme {
     lens: RangeInclusive<u64>,
@@ -35,7 +35,7 @@ impl Framing for Scheme {
     }
 }
 
-/// A length of one byte, as it should be.
+/// A correct framing: a length of one byte.
 const SOUND: Scheme = Scheme {
     lens: 0..=255,
     read: |front| match front.first() {
@@ -56,7 +56,7 @@ fn incomplete(at_least: usize) -> Result<Header, InvalidHeader> {
     Ok(Header::Incomplete { at_least })
 }
 
-/// Every way to break the contract, and the rule that is broken.
+/// Ways to break the contract, each with the rule that it breaks.
 fn broken() -> Vec<(&'static str, Scheme)> {
     let read = |read| Scheme { read, ..SOUND };
     vec![
@@ -139,7 +139,7 @@ fn broken() -> Vec<(&'static str, Scheme)> {
         (
             "a block that can be received can be sent",
             Scheme {
-                // Two bytes of length are read, and one is written.
+                // Reads two bytes of length, and writes one.
                 lens: 300..=70_000,
                 read: |front| match front {
                     [a, b, ..] => complete(0, u64::from(u16::from_be_bytes([*a, *b]))),
@@ -178,7 +178,7 @@ fn the_framings_of_this_crate_and_the_tests_keep_the_contract() {
 }
 
 #[test]
-fn the_checker_names_the_rule_that_is_broken() {
+fn check_framing_names_the_broken_rule() {
     for (rule, scheme) in broken() {
         let violation = check_framing(&scheme).unwrap_err().to_string();
         assert!(violation.starts_with(rule), "{rule}: {violation}");
@@ -186,7 +186,7 @@ fn the_checker_names_the_rule_that_is_broken() {
 }
 
 #[test]
-fn the_checker_checks_both_sides_of_two_framings() {
+fn check_framing_checks_both_framings_of_in_out() {
     let two = |incoming: &Scheme, outgoing: &Scheme| InOut {
         incoming: incoming.clone(),
         outgoing: outgoing.clone(),
@@ -197,7 +197,7 @@ fn the_checker_checks_both_sides_of_two_framings() {
             assert!(violation.starts_with(rule), "{rule}: {violation}");
         }
     }
-    // What one writes, the other need not read.
+    // The outgoing framing may write what the incoming one cannot read.
     let other = Scheme {
         lens: 5..=10,
         read: |front| match front {
@@ -217,7 +217,7 @@ fn whatever_a_framing_answers_receiving_ends_and_the_numbers_make_sense() {
         b"\0",
         b"\x05hello",
         &[0xff; 300],
-        &[7; 200_000], // more than any buffer's first size
+        &[7; 200_000], // more than any buffer holds at first
     ];
     for (number, (_, scheme)) in broken().into_iter().enumerate() {
         for (bytes, chunk) in fronts.iter().flat_map(|f| [1, 8, 40_001].map(|c| (f, c))) {
@@ -244,8 +244,8 @@ fn whatever_a_framing_answers_receiving_ends_and_the_numbers_make_sense() {
 }
 
 #[test]
-fn every_byte_is_delivered_in_a_block_or_the_stream_ends_with_an_error() {
-    // Half of what its blocks are made of is a header that asks for nothing more.
+fn framing_that_asks_for_0_more_bytes_still_delivers_every_block() {
+    // The header is incomplete until the whole block has arrived, and never asks for more bytes.
     let greedy = Scheme {
         lens: 40_000..=40_000,
         read: |front| match front.len() {
@@ -263,7 +263,7 @@ fn every_byte_is_delivered_in_a_block_or_the_stream_ends_with_an_error() {
     }
 }
 
-/// Sends one block after a sound one, in every way, and returns what is on the wire and the error.
+/// Sends one block in each way, and returns what is on the wire and the result.
 fn sent(scheme: &Scheme, block: &Bytes) -> Vec<(Vec<u8>, io::Result<()>)> {
     let codec = || BlockCodec::new(scheme.clone());
     let mut direct = BytesMut::new();
@@ -285,7 +285,7 @@ fn sent(scheme: &Scheme, block: &Bytes) -> Vec<(Vec<u8>, io::Result<()>)> {
 }
 
 #[test]
-fn what_a_framing_writes_is_read_back_before_it_leaves() {
+fn header_that_does_not_read_back_is_not_sent() {
     for (number, (_, scheme)) in broken().into_iter().enumerate() {
         for len in [0, 1, 5, 255, 256, 300, 5_000] {
             let block = Bytes::from(vec![7; len]);
@@ -308,7 +308,7 @@ fn what_a_framing_writes_is_read_back_before_it_leaves() {
 }
 
 #[test]
-fn a_header_that_was_cut_off_by_its_field_is_named() {
+fn error_names_the_length_that_a_narrow_field_announces() {
     let wide = Scheme {
         lens: 0..=1_000,
         ..SOUND

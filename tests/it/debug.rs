@@ -1,4 +1,4 @@
-//! What `{:?}` prints: where a transfer stands, and never the bytes of a block.
+//! `{:?}` shows how far a transfer is, and never the bytes of a block.
 
 use std::pin::pin;
 
@@ -11,7 +11,7 @@ use wholeblock::{BlockCodec, BlockTransport, Exact, Payload, Pieces, recv_blocks
 const HELLO: &[u8] = b"\0\0\0\x05hello";
 
 #[tokio::test]
-async fn a_receiver_says_how_far_it_is_and_what_it_was_told() {
+async fn receiver_shows_its_progress_and_its_settings() {
     let wire = [HELLO, HELLO].concat();
     let mut framed = FramedRead::new(&wire[..], BlockCodec::length_prefixed());
     let mut blocks = recv_blocks(&mut framed).stop_after(3).at_least(1);
@@ -24,7 +24,7 @@ async fn a_receiver_says_how_far_it_is_and_what_it_was_told() {
 }
 
 #[tokio::test]
-async fn futures_and_batches_of_a_transport_show_nothing() {
+async fn futures_and_batches_of_a_transport_show_only_their_names() {
     let mut transport = BlockTransport::new(HELLO, BlockCodec::length_prefixed());
     assert_eq!(format!("{:?}", transport.recv()), "Recv { .. }");
     assert_eq!(format!("{:?}", transport.recv_batch()), "RecvBatch { .. }");
@@ -42,7 +42,7 @@ async fn futures_and_batches_of_a_transport_show_nothing() {
 }
 
 #[tokio::test]
-async fn a_reader_says_how_far_it_is() {
+async fn reader_shows_its_progress() {
     let mut transport = BlockTransport::new(HELLO, BlockCodec::length_prefixed());
     let mut reader = transport.recv_reader().await.unwrap().unwrap();
     tokio::io::AsyncReadExt::read_u8(&mut reader).await.unwrap();
@@ -53,7 +53,7 @@ async fn a_reader_says_how_far_it_is() {
 }
 
 #[tokio::test]
-async fn a_sender_says_how_far_it_is() {
+async fn sender_shows_its_progress() {
     let mut framed = BlockTransport::new(Vec::new(), BlockCodec::length_prefixed());
     let mut sending = pin!(send_blocks(&mut framed, stream::iter(["hello", "world"])));
     (&mut sending).await.unwrap();
@@ -63,7 +63,7 @@ async fn a_sender_says_how_far_it_is() {
     }
 }
 
-/// A payload that looks at where it puts its pieces.
+/// A payload that prints its `Pieces` between two of them.
 struct Looking;
 
 impl Payload for Looking {
@@ -79,14 +79,14 @@ impl Payload for Looking {
 }
 
 #[tokio::test]
-async fn pieces_say_how_many_of_their_bytes_have_come() {
+async fn pieces_show_how_many_bytes_were_put() {
     let mut transport = BlockTransport::new(Vec::new(), BlockCodec::length_prefixed());
     transport.send(Looking).await.unwrap();
     assert_eq!(transport.get_ref(), HELLO);
 }
 
 #[tokio::test]
-async fn a_transport_says_what_is_read_and_queued() {
+async fn transport_shows_how_many_bytes_are_read_and_queued() {
     let (io, mut peer) = duplex(64);
     let mut transport = BlockTransport::new(io, BlockCodec::length_prefixed());
     tokio::io::AsyncWriteExt::write_all(&mut peer, &HELLO[..7])
@@ -107,7 +107,7 @@ async fn a_transport_says_what_is_read_and_queued() {
 }
 
 #[tokio::test]
-async fn a_codec_says_what_it_waits_for() {
+async fn codec_shows_its_state() {
     let state = |codec: &BlockCodec<Exact>| {
         let debug = format!("{codec:?}");
         assert!(

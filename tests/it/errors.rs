@@ -1,4 +1,4 @@
-//! What every error says, and whose fault an `io::Error` made from it says it is.
+//! The text of every error, whose fault it is, and the `io::Error` that is made from it.
 
 use std::{
     error::Error as _,
@@ -264,7 +264,7 @@ fn every_error_prints_its_numbers_and_becomes_an_io_error_of_the_right_kind() {
         let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
         assert!(
             matches!(inner, Some(e) if BlockError::to_string(e) == text),
-            "the numbers can still be had from the io::Error"
+            "the io::Error keeps the numbers"
         );
         let debug = format!("{:?}", inner.unwrap());
         let back = BlockError::from(error);
@@ -273,7 +273,7 @@ fn every_error_prints_its_numbers_and_becomes_an_io_error_of_the_right_kind() {
 }
 
 #[test]
-fn an_io_error_goes_in_and_comes_out_as_it_was() {
+fn io_error_survives_a_round_trip_through_block_error() {
     let error = BlockError::from(io::Error::new(io::ErrorKind::ConnectionReset, "cable cut"));
     assert_eq!(error.to_string(), "cable cut");
     let error = io::Error::from(error);
@@ -285,13 +285,13 @@ fn an_io_error_goes_in_and_comes_out_as_it_was() {
 }
 
 #[test]
-fn an_error_of_the_transport_has_its_kind() {
+fn io_error_keeps_its_kind() {
     let error = BlockError::Io(io::ErrorKind::ConnectionReset.into());
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
 }
 
 #[test]
-fn a_source_that_failed_with_an_error_of_a_kind_has_that_kind() {
+fn source_error_has_the_kind_of_its_cause() {
     type Cause = Box<dyn std::error::Error + Send + Sync>;
     let too_few = || BlockError::TooFew {
         expected: 2,
@@ -325,7 +325,7 @@ fn a_source_that_failed_with_an_error_of_a_kind_has_that_kind() {
         assert_eq!(error.kind(), kind, "{text}");
         let error = io::Error::from(error);
         assert_eq!(error.kind(), kind, "{text}");
-        // It is still the source that failed, and with what.
+        // The `io::Error` still holds the failed source and its cause.
         match BlockError::from(error) {
             BlockError::Source(cause) => assert_eq!(cause.to_string(), text),
             other => panic!("{other:?}"),
@@ -334,14 +334,14 @@ fn a_source_that_failed_with_an_error_of_a_kind_has_that_kind() {
 }
 
 #[test]
-fn an_io_error_that_holds_something_else_stays_what_it_is() {
+fn io_error_with_a_foreign_cause_stays_an_io_error() {
     let error = BlockError::from(io::Error::new(io::ErrorKind::InvalidData, "not ours"));
     assert!(matches!(&error, BlockError::Io(e) if e.to_string() == "not ours"));
     assert_eq!(error.kind(), io::ErrorKind::InvalidData);
 }
 
 #[test]
-fn a_chain_of_errors_names_the_cause_of_a_failed_source_once() {
+fn error_chain_names_the_cause_of_a_failed_source_once() {
     let error = BlockError::Source(Box::new(io::Error::other("no more tape")));
     assert!(error.source().unwrap().is::<io::Error>());
     let chain = format!("{:#}", anyhow::Error::from(error));
@@ -349,7 +349,7 @@ fn a_chain_of_errors_names_the_cause_of_a_failed_source_once() {
 }
 
 #[test]
-fn every_configuration_error_says_what_would_work() {
+fn configuration_errors_print_their_numbers_and_are_invalid_input() {
     let table = [
         (
             ConfigError::EmptyBlocks,
@@ -391,14 +391,14 @@ fn every_configuration_error_says_what_would_work() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stalled_transfer_counts_from_the_start_of_the_codec() {
+async fn stall_error_counts_blocks_and_bytes_since_the_codec_was_made() {
     async fn check<W>(mut sender: W, mut far: tokio::io::DuplexStream)
     where
         W: BlockSink<Error = BlockError> + Sink<Bytes, Error = BlockError>,
     {
         let text = |error: BlockError| error.to_string();
         let second = Duration::from_secs(1);
-        // Two blocks by the sink, of 4 + 3 bytes, and two by a transfer, all of them sent.
+        // The sink sends two blocks of 4 + 3 bytes, and a transfer two of 4 + 1.
         for block in ["one", "two"] {
             sender.send(block.into()).await.unwrap();
         }
@@ -417,7 +417,7 @@ async fn stalled_transfer_counts_from_the_start_of_the_codec() {
         assert_eq!(sending.stats().blocks, 1);
         drop(sending);
 
-        // Block 7 waits behind the rest of those.
+        // Block 7 waits behind the rest of blocks 5 and 6.
         let source = stream::iter(["8"]);
         let error = send_blocks(&mut sender, source).stall_timeout(second).await;
         let stalled = "nothing moved for 1s at block 7, which begins at byte 106";
@@ -442,7 +442,7 @@ async fn stalled_transfer_counts_from_the_start_of_the_codec() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn offset_of_a_sender_goes_on_when_it_changes_its_form() {
+async fn sender_keeps_its_offset_when_it_changes_form_or_framing() {
     async fn stalls_at<W: BlockSink<Error = BlockError>>(sender: &mut W, place: &str) {
         let sending = send_blocks(sender, stream::iter([[0; 100]]));
         let error = sending.stall_timeout(Duration::from_secs(1)).await;
@@ -451,7 +451,7 @@ async fn offset_of_a_sender_goes_on_when_it_changes_its_form() {
     }
     let (near, mut far) = tokio::io::duplex(50);
     tokio::spawn(async move {
-        // Takes the first two transfers whole, and nothing of the third.
+        // Takes the first two transfers whole, and no byte of the third.
         far.read_exact(&mut [0; 3 * 7 + 104 + 102]).await.unwrap();
         std::future::pending::<()>().await;
     });
@@ -467,13 +467,13 @@ async fn offset_of_a_sender_goes_on_when_it_changes_its_form() {
     transport.send(vec![0; 100]).await.unwrap();
     stalls_at(&mut transport, "5, which begins at byte 227").await;
 
-    // A codec of its own begins anew.
+    // A new codec counts from 0.
     *transport.codec_mut() = BlockCodec::new(LengthPrefix::u16());
     stalls_at(&mut transport, "0, which begins at byte 0").await;
 }
 
 #[test]
-fn refused_block_is_told_whose_limit_it_exceeds() {
+fn error_of_a_refused_block_says_whose_limit_it_exceeds() {
     let refused = |codec: &mut BlockCodec<LengthField>, len| {
         let error = codec.encode(vec![0; len].into(), &mut BytesMut::new());
         error.unwrap_err().to_string()
@@ -494,7 +494,7 @@ fn refused_block_is_told_whose_limit_it_exceeds() {
 }
 
 #[test]
-fn refused_block_is_told_what_its_framing_found_wrong() {
+fn error_of_a_refused_block_says_what_its_framing_found_wrong() {
     let messages = LengthField::config().offset(1).adjustment(-4).keep_header();
     let mut codec = BlockCodec::new(messages.build().unwrap());
     let error = codec
@@ -507,7 +507,7 @@ fn refused_block_is_told_what_its_framing_found_wrong() {
 }
 
 #[test]
-fn refused_header_is_shown_as_bytes_and_as_text() {
+fn error_shows_the_refused_header_as_bytes_and_text() {
     fn shown(framing: impl Into<AnyFraming>, arrived: &[u8]) -> String {
         let mut codec = BlockCodec::new(framing.into());
         let error = codec
@@ -528,7 +528,7 @@ fn refused_header_is_shown_as_bytes_and_as_text() {
     let debug = format!("{error:?}");
     assert!(debug.contains("HeaderBytes(16 03 01 02)"), "{debug}");
 
-    // As much as the framing looked at, whatever is stripped of it, and at most 16 bytes.
+    // It shows the bytes that the framing looked at, stripped or not, and at most 16 of them.
     let kept = LengthField::config()
         .offset(4)
         .keep_header()
@@ -549,7 +549,7 @@ fn refused_header_is_shown_as_bytes_and_as_text() {
         "header: ff ff ff ff ff ff ff ff ff 01)"
     );
 
-    // Of an invalid header, what has arrived.
+    // An invalid header is shown as far as it has arrived.
     let mut codec = BlockCodec::new(Magic);
     let error = codec.decode(&mut BytesMut::from(&http[..])).unwrap_err();
     assert_eq!(
@@ -575,7 +575,7 @@ fn every_way_of_receiving_shows_the_same_header() {
 }
 
 #[test]
-fn codec_that_failed_says_with_what_and_is_unwind_safe() {
+fn failed_codec_shows_its_error_and_is_unwind_safe() {
     fn is_unwind_safe<T: UnwindSafe + RefUnwindSafe>(_: &T) {}
     let mut codec = BlockCodec::length_prefixed();
     is_unwind_safe(&codec);
@@ -588,7 +588,7 @@ fn codec_that_failed_says_with_what_and_is_unwind_safe() {
 }
 
 #[test]
-fn only_a_timeout_of_this_crate_is_one() {
+fn only_stalled_and_late_are_timeouts() {
     let (waited, allowed, index, offset) = (Duration::ZERO, Duration::ZERO, 0, 0);
     let stalled = BlockError::Stalled {
         waited,

@@ -6,16 +6,16 @@ use bytes::Bytes;
 use testing::{Case, Scripted, Step, WAYS, Way, blocks_for, numbered_for, with_each_framing};
 use wholeblock::{BlockCodec, BlockError, Framing};
 
-/// Bytes of the longest stream to be cut in every way, unless `EXHAUSTIVE_BYTES` says how many. Each
-/// further one doubles the time.
+/// Length of the longest stream that is cut in every way. `EXHAUSTIVE_BYTES` overrides it. Each further
+/// byte doubles the time.
 const MAX_WIRE: usize = 15;
 
 fn max_wire() -> usize {
     env::var("EXHAUSTIVE_BYTES").map_or(MAX_WIRE, |bytes| bytes.parse().unwrap())
 }
 
-/// How a peer sends `len` bytes: cut after byte n if bit n of `cuts` is set, and pausing before each
-/// piece if told to.
+/// Steps of a peer that sends `len` bytes: a cut after byte n if bit n of `cuts` is set, and a pause before
+/// each piece if `pausing`.
 fn cut(len: usize, cuts: u32, pausing: bool) -> impl Iterator<Item = Step> + Send {
     let mut at = 0;
     let pieces = iter::from_fn(move || {
@@ -27,7 +27,7 @@ fn cut(len: usize, cuts: u32, pausing: bool) -> impl Iterator<Item = Step> + Sen
     pieces.flat_map(move |piece| pause.into_iter().chain([piece]))
 }
 
-/// Blocks of 10 to 17 bytes on the wire, empty ones among them if `case` carries them.
+/// Blocks of 10 to 17 bytes on the wire, some of them empty if `case` carries empty blocks.
 fn short_blocks<F: Framing>(case: &Case<F>) -> Vec<Bytes> {
     let mut header = Vec::new();
     case.reference.announce(5, &mut header);
@@ -43,8 +43,8 @@ fn short_blocks<F: Framing>(case: &Case<F>) -> Vec<Bytes> {
     numbered_for(&case.framing, lens)
 }
 
-/// Receives each front of a short stream, cut into reads in each way there is, with and without a
-/// wait before each of them.
+/// Receives each prefix of a short stream, cut into reads in every way, with and without a wait before each
+/// read.
 fn receive_every_cut(way: Way) {
     fn check<F: Framing + Copy>(case: Case<F>, way: Way) {
         let blocks = short_blocks(&case);
@@ -81,47 +81,47 @@ fn check_received<F>(
 }
 
 #[test]
-fn the_stream_of_framed_gives_the_same_blocks_and_end_whatever_the_reads() {
+fn framed_yields_the_same_blocks_and_end_whatever_the_reads() {
     receive_every_cut(Way::Framed);
 }
 
 #[test]
-fn blocks_lent_by_framed_and_their_end_are_the_same_whatever_the_reads() {
+fn framed_lends_the_same_blocks_and_end_whatever_the_reads() {
     receive_every_cut(Way::Helper);
 }
 
 #[test]
-fn the_stream_of_a_transport_gives_the_same_blocks_and_end_whatever_the_reads() {
+fn transport_yields_the_same_blocks_and_end_whatever_the_reads() {
     receive_every_cut(Way::Owned);
 }
 
 #[test]
-fn blocks_lent_by_a_transport_and_their_end_are_the_same_whatever_the_reads() {
+fn transport_lends_the_same_blocks_and_end_whatever_the_reads() {
     receive_every_cut(Way::Lent);
 }
 
 #[test]
-fn batches_lent_by_a_transport_and_their_end_are_the_same_whatever_the_reads() {
+fn transport_lends_the_same_batches_and_end_whatever_the_reads() {
     receive_every_cut(Way::Batched);
 }
 
 #[test]
-fn a_mixture_of_forms_gives_the_same_blocks_and_end_whatever_the_reads() {
+fn mixed_forms_give_the_same_blocks_and_end_whatever_the_reads() {
     receive_every_cut(Way::Mixed);
 }
 
 #[test]
-fn every_cut_of_every_stream_of_three_blocks_into_memory() {
+fn recv_into_gives_the_same_blocks_and_end_whatever_the_reads() {
     receive_every_cut(Way::Memory);
 }
 
 #[test]
-fn every_cut_of_every_stream_of_three_blocks_by_a_reader() {
+fn reader_reads_the_same_blocks_and_end_whatever_the_reads() {
     receive_every_cut(Way::Reader);
 }
 
 #[test]
-fn an_end_at_any_byte_of_longer_blocks_is_truncated_unless_it_is_between_two() {
+fn end_of_stream_is_an_error_only_inside_a_block() {
     fn check<F: Framing + Copy>(case: Case<F>) {
         let blocks = blocks_for(&case.framing);
         let bytes = case.wire(&blocks);

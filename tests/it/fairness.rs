@@ -1,8 +1,7 @@
-//! Fair to other tasks: on a runtime of one thread, a flood of empty blocks does not keep a task
-//! from yielding.
+//! Fairness to other tasks: on a runtime of one thread, a task yields even during a flood of empty blocks.
 //!
-//! What is measured is blocks and not time, so that it is the same on every machine: how many of
-//! them pass between two yields.
+//! The tests count the blocks that pass between two yields. Unlike a time, this count is the same on every
+//! machine.
 
 use std::{
     future::poll_fn,
@@ -29,33 +28,33 @@ use wholeblock::{
     BlockCodec, BlockError, BlockStream, BlockTransport, LengthPrefix, recv_blocks, send_blocks,
 };
 
-/// Blocks in each test: many times what may pass at once.
+/// Blocks in each test: many times as many as may pass between two yields.
 const BLOCKS: u64 = 200_000;
 
 /// Blocks that a task receives between two yields.
 const TURN: u64 = RECEIVED_PER_TURN;
 
-/// As [`TURN`], if a buffer is not left before its last block: a batch of headers.
+/// As [`TURN`], if the task yields only after the last block of a buffer: adds a batch of headers.
 const TURN_OF_A_BATCH: u64 = TURN + BATCH as u64 / 4;
 
-/// As [`TURN`], for a `Framed`: 64 for each unit of tokio's budget of 128, 64 begun before, and what
-/// one buffer holds.
+/// As [`TURN`], for a `Framed`: 64 blocks for each unit of tokio's budget of 128, 64 for a unit begun
+/// before, and the blocks of one buffer.
 const TURN_OF_A_FRAMED: u64 = 64 * (128 + 1) + BATCH as u64 / 4;
 
-/// As [`TURN`], for a sender of its own blocks, and one full write of them.
+/// As [`TURN`], for a sender: adds the blocks of one full write.
 const TURN_OF_A_SENDER: u64 = SENT_PER_TURN + FULL_WRITE as u64 / 4;
 
-/// Empty blocks without end. Unlike tokio's transports, this one spends nothing of a task's budget.
+/// Endless empty blocks. Unlike tokio's transports, this one spends none of a task's budget.
 fn empty_blocks() -> Scripted {
     empty_blocks_after(&[])
 }
 
-/// Empty blocks without end, after `first`.
+/// Endless empty blocks, after `first`.
 fn empty_blocks_after(first: &[Bytes]) -> Scripted {
     endless(&wire(LengthPrefix::u32(), first), 0)
 }
 
-/// The same byte without end, after `first`, and everything that is written taken at once.
+/// Sends `first` and then `byte` without end, and takes every write at once.
 fn endless(first: &[u8], byte: u8) -> Scripted {
     let rest = vec![byte; 64 * KIB];
     let io = Scripted::sending(first, []).then_repeating(&rest, u64::MAX);
@@ -67,7 +66,7 @@ fn endless(first: &[u8], byte: u8) -> Scripted {
 struct Passed(Arc<AtomicU64>);
 
 impl Passed {
-    /// Counts one, and returns whether there are more to come.
+    /// Counts a block, and returns true if more are to come.
     fn one(&self) -> bool {
         self.0.fetch_add(1, Relaxed) + 1 < BLOCKS
     }
@@ -78,7 +77,7 @@ fn runtime() -> tokio::runtime::Runtime {
     runtime.enable_all().build().unwrap()
 }
 
-/// Runs `work` as a task: at most `fair` blocks may pass in one poll of it.
+/// Runs `work` as a task, and asserts that at most `fair` blocks pass in one poll.
 #[track_caller]
 fn check<W: Future<Output = ()> + Send + 'static>(work: impl FnOnce(Passed) -> W, fair: u64) {
     let passed = Passed::default();
@@ -119,13 +118,13 @@ fn codec() -> BlockCodec<LengthPrefix> {
     BlockCodec::length_prefixed()
 }
 
-/// No block, or blocks of the largest length whose buffer is kept, before the empty ones.
+/// The blocks before the empty ones: none, or three of the largest length whose buffer is retained.
 fn beginnings() -> [Vec<Bytes>; 2] {
     [vec![], vec![Bytes::from(vec![1; MIB]); 3]]
 }
 
 #[test]
-fn a_flood_of_empty_blocks_leaves_others_their_turn_on_a_transport() {
+fn transport_yields_during_a_flood_of_empty_blocks() {
     for first in beginnings() {
         let transport = || BlockTransport::new(empty_blocks_after(&first), codec());
         check(|passed| owned(transport(), passed), TURN);
@@ -136,11 +135,11 @@ fn a_flood_of_empty_blocks_leaves_others_their_turn_on_a_transport() {
 }
 
 #[test]
-fn a_flood_of_empty_blocks_leaves_others_their_turn_on_a_framed() {
+fn framed_yields_during_a_flood_of_empty_blocks() {
     for first in beginnings() {
         let framed = || FramedRead::new(empty_blocks_after(&first), codec());
         check(|passed| counted(framed(), passed), TURN);
-        // Here it is the read that yields, so it has to be one of tokio's.
+        // Here the read yields, so it must be one of tokio's.
         let first = Cursor::new(wire(LengthPrefix::u32(), &first));
         let framed = FramedRead::new(first.chain(repeat(0)), codec());
         check(|passed| owned(framed, passed), TURN_OF_A_FRAMED);
@@ -148,7 +147,7 @@ fn a_flood_of_empty_blocks_leaves_others_their_turn_on_a_framed() {
 }
 
 #[test]
-fn a_flood_after_a_buffer_of_8_mib_leaves_others_their_turn() {
+fn transport_with_a_buffer_of_8_mib_yields_during_a_flood() {
     let first = vec![Bytes::from(vec![1; 8 * MIB]); 2];
     let transport = || {
         BlockTransport::new(
@@ -161,8 +160,8 @@ fn a_flood_after_a_buffer_of_8_mib_leaves_others_their_turn() {
 }
 
 #[test]
-fn a_flood_of_blocks_that_are_skipped_leaves_others_their_turn() {
-    /// The most blocks that are skipped in one poll, in a task.
+fn transport_yields_while_it_skips_a_flood_of_blocks() {
+    /// Returns the most blocks that one poll skips.
     async fn most_skipped(limit: usize) -> u64 {
         let framing = LengthPrefix::u8().max_block_len(limit).unwrap();
         let codec = BlockCodec::new(framing).skip_too_large(true);
@@ -180,13 +179,13 @@ fn a_flood_of_blocks_that_are_skipped_leaves_others_their_turn() {
         })
         .await
     }
-    // Blocks of one byte behind a header of one: half of each buffer's 64 KiB.
+    // A block has one byte of header and one of payload, so a buffer of 64 KiB holds half as many blocks.
     let most = runtime().block_on(async { tokio::spawn(most_skipped(0)).await.unwrap() });
     assert!(most <= TURN + BATCH as u64 / 2, "{most} in one poll");
 }
 
 #[test]
-fn timeout_around_a_flood_that_is_skipped_comes() {
+fn timeout_fires_while_a_flood_is_skipped() {
     let framing = LengthPrefix::u8().max_block_len(0).unwrap();
     let codec = BlockCodec::new(framing).skip_too_large(true);
     let mut transport = BlockTransport::new(endless(&[], 1), codec);
@@ -197,7 +196,7 @@ fn timeout_around_a_flood_that_is_skipped_comes() {
 }
 
 #[test]
-fn a_receiver_made_for_each_block_leaves_others_their_turn_too() {
+fn new_receiver_for_each_block_yields_during_a_flood() {
     async fn one_by_one(mut framed: impl BlockStream<Error = BlockError>, passed: Passed) {
         loop {
             let block = recv_blocks(&mut framed)
@@ -222,7 +221,7 @@ fn a_receiver_made_for_each_block_leaves_others_their_turn_too() {
 }
 
 #[test]
-fn an_endless_source_of_empty_blocks_leaves_others_their_turn() {
+fn transfer_from_an_endless_source_of_empty_blocks_yields() {
     async fn transfer(mut framed: impl wholeblock::BlockSink, passed: Passed) {
         let empty = stream::repeat_with(Bytes::new);
         let source = empty.take_while(|_| std::future::ready(passed.one()));
@@ -239,7 +238,7 @@ fn an_endless_source_of_empty_blocks_leaves_others_their_turn() {
 }
 
 #[test]
-fn feeding_empty_blocks_leaves_others_their_turn() {
+fn feeding_a_flood_of_empty_blocks_yields() {
     check(
         |passed| async move {
             let mut transport = BlockTransport::new(empty_blocks(), codec());
@@ -261,7 +260,7 @@ fn feeding_empty_blocks_leaves_others_their_turn() {
 }
 
 #[test]
-fn sending_one_by_one_leaves_others_their_turn_whatever_the_transport_spends() {
+fn sending_one_by_one_yields_even_if_the_transport_spends_no_budget() {
     check(
         |passed| async move {
             let mut transport = BlockTransport::new(empty_blocks(), codec());
@@ -287,8 +286,8 @@ fn sending_one_by_one_leaves_others_their_turn_whatever_the_transport_spends() {
 }
 
 #[test]
-fn blocks_that_were_flushed_one_by_one_are_no_debt_of_a_full_queue() {
-    /// How often a task yields that sends `sent` blocks, and then feeds full queues.
+fn blocks_flushed_earlier_do_not_make_a_full_queue_yield_more() {
+    /// Returns how often a task that has sent `sent` blocks yields while it feeds full queues.
     async fn yields_after(sent: u64, by_source: bool) -> u32 {
         let mut transport = BlockTransport::new(empty_blocks(), codec());
         for _ in 0..sent / 100 {
@@ -303,7 +302,7 @@ fn blocks_that_were_flushed_one_by_one_are_no_debt_of_a_full_queue() {
                 transport.flush().await.unwrap();
             }
         }
-        tokio::task::yield_now().await; // a budget of its own
+        tokio::task::yield_now().await; // to start with a new budget
         let mut yields = 0;
         {
             let queue = async {
@@ -329,7 +328,7 @@ fn blocks_that_were_flushed_one_by_one_are_no_debt_of_a_full_queue() {
     let without = yields(0, false);
     for by_source in [false, true] {
         let yields = yields(100_000, by_source);
-        // One more if the blocks before have begun a turn.
+        // One more, because the earlier blocks may have begun a turn.
         assert!(
             yields <= without + 1,
             "{by_source}: {yields}, not {without}"
@@ -338,8 +337,8 @@ fn blocks_that_were_flushed_one_by_one_are_no_debt_of_a_full_queue() {
 }
 
 #[test]
-fn a_timer_goes_on_ticking_beside_a_flood_that_takes_time() {
-    /// Takes a microsecond over each block.
+fn timer_keeps_ticking_beside_a_slow_flood() {
+    /// Spends a microsecond on each block.
     async fn busy(mut framed: impl BlockStream<Error = BlockError>, passed: Passed) {
         let mut receiving = recv_blocks(&mut framed);
         loop {
@@ -372,13 +371,13 @@ fn a_timer_goes_on_ticking_beside_a_flood_that_takes_time() {
             tokio::spawn(flood).await.unwrap();
             ticking.await.unwrap()
         });
-        // A turn takes a quarter of a millisecond. Tokio may run those that have yielded in either
-        // order, and a busy machine may run neither for a while.
+        // A turn takes a quarter of a millisecond. Tokio may run the two tasks in either order, and a busy
+        // machine may run neither for a while.
         assert!(most <= 40 * TURN, "{most} blocks between two ticks");
     }
 }
 
-/// Polls, in a task, until `work` is ready, and returns the most bytes that arrived in one poll.
+/// Polls `work` in a task until it is ready, and returns the most bytes that arrived in one poll.
 async fn most_arrived<W: Future<Output = ()> + Send + 'static>(
     io: Scripted,
     work: impl FnOnce(BlockTransport<Scripted, LengthPrefix>) -> W,
@@ -397,12 +396,12 @@ async fn most_arrived<W: Future<Output = ()> + Send + 'static>(
 }
 
 #[test]
-fn long_block_leaves_others_their_turn_however_it_is_taken() {
+fn task_yields_inside_a_long_block_however_it_takes_the_block() {
     const LONG: usize = 64 * MIB;
     const WHOLE: usize = 8 * MIB;
-    /// Reads that a task makes between two yields.
+    /// Most reads of a task between two yields.
     const READS: usize = 128;
-    // Empty blocks come after it.
+    // Empty blocks follow the long one.
     let io = |len: usize| endless(&(len as u32).to_be_bytes(), 0);
     let runtime = runtime();
     let discarded = most_arrived(io(LONG), |mut transport| async move {

@@ -1,4 +1,4 @@
-//! Bytes in, blocks out: every framing, its limits, and what is malformed. (`exhaustive` has every
+//! Bytes in, blocks out: every framing, its limits, and malformed headers. (`exhaustive` tests every
 //! chunking and every place to end.)
 
 use std::ops::RangeInclusive;
@@ -42,7 +42,7 @@ fn each_framing_writes_the_bytes_its_drawing_shows() {
         b"\x07\0hello",
     );
     check(Varint::new(), hello, b"\x05hello");
-    // As short as it can be: seven bits in a byte.
+    // As short as possible: seven bits in a byte.
     check(Varint::new(), &[7; 127], &[&[0x7f], &[7; 127][..]].concat());
     check(
         Varint::new(),
@@ -60,7 +60,7 @@ fn each_framing_writes_the_bytes_its_drawing_shows() {
 }
 
 #[test]
-fn a_cut_right_after_a_header_is_not_a_clean_end() {
+fn stream_that_ends_right_after_a_header_is_truncated() {
     let io = Scripted::default().send(b"\0\0\0\x05");
     let mut framed = prefixed(io);
     let error = ready(framed.next()).unwrap().unwrap_err();
@@ -71,7 +71,7 @@ fn a_cut_right_after_a_header_is_not_a_clean_end() {
 }
 
 #[test]
-fn blocks_in_one_buffer_come_out_one_by_one_and_leave_what_follows() {
+fn decode_returns_buffered_blocks_one_by_one_and_leaves_the_rest() {
     fn check<F: Framing + Copy>(Case { name, framing, .. }: Case<F>) {
         let blocks = blocks_for(&framing);
         let mut buffer = BytesMut::from(&wire(framing, &blocks)[..]);
@@ -89,7 +89,7 @@ fn blocks_in_one_buffer_come_out_one_by_one_and_leave_what_follows() {
 }
 
 #[test]
-fn a_decoder_that_is_fed_only_what_it_made_room_for_always_gets_on() {
+fn decoder_always_makes_room_for_more() {
     fn check<F: Framing + Copy>(Case { name, framing, .. }: Case<F>) {
         let blocks = blocks_for(&framing);
         let wire = wire(framing, &blocks);
@@ -115,7 +115,7 @@ fn a_decoder_that_is_fed_only_what_it_made_room_for_always_gets_on() {
 }
 
 #[test]
-fn a_limit_means_the_same_on_both_sides() {
+fn limit_means_the_same_in_both_directions() {
     fn check<F: Framing + Copy>(framing: F) {
         let max = framing.max_whole_len() as usize;
         let block = Bytes::from(vec![9; max]);
@@ -134,7 +134,7 @@ fn a_limit_means_the_same_on_both_sides() {
         assert!(unsent.is_empty(), "nothing of a refused block is written");
     }
 
-    /// `larger` is the same on the wire, with a higher limit.
+    /// `larger` is the same framing with a higher limit.
     fn check_refusal<F: Framing, L: Framing>(framing: F, larger: L) {
         let max = framing.max_whole_len() as usize;
         let header = wire(larger, &[vec![9; max + 1].into()]);
@@ -186,7 +186,7 @@ fn a_limit_means_the_same_on_both_sides() {
 }
 
 #[test]
-fn lengths_that_overflow_everything_are_refused_and_not_computed_with() {
+fn lengths_up_to_u64_max_are_refused_without_overflow() {
     fn check(framing: impl Framing, wire: &[u8], announced: u64) {
         let io = Scripted::default().send(wire).then_silent();
         let (_, error) = collect(&mut Framed::new(io, BlockCodec::new(framing)));
@@ -198,14 +198,14 @@ fn lengths_that_overflow_everything_are_refused_and_not_computed_with() {
     check(LengthPrefix::u64(), &[0xff; 8], u64::MAX);
     let largest = [0x7f, 255, 255, 255, 255, 255, 255, 255];
     check(LengthPrefix::u64(), &largest, i64::MAX as u64);
-    // Of a varint's tenth byte, one bit counts.
+    // Only one bit of a varint's tenth byte counts.
     let ten = |last| [&[0xff; 9][..], &[last]].concat();
     check(Varint::new(), &ten(1), u64::MAX);
     check(Varint::new(), &ten(0), i64::MAX as u64);
 }
 
 #[test]
-fn a_configuration_that_cannot_work_is_refused_when_it_is_made() {
+fn constructors_refuse_configurations_that_cannot_work() {
     let too_large = |limit, max| Err(ConfigError::LimitTooLarge { limit, max });
     assert_eq!(Exact::new(0), Err(ConfigError::EmptyBlocks));
     assert!(BlockCodec::exact(0).is_err());
@@ -218,7 +218,7 @@ fn a_configuration_that_cannot_work_is_refused_when_it_is_made() {
         LengthPrefix::u16().max_block_len(65_536),
         too_large(65_536, 65_535)
     );
-    // What the most is: the error names it.
+    // The error names the largest possible limit.
     let most = match Varint::new().max_block_len(usize::MAX) {
         Err(ConfigError::LimitTooLarge { max, .. }) => usize::try_from(max).unwrap(),
         other => panic!("{other:?}"),
@@ -230,7 +230,7 @@ fn a_configuration_that_cannot_work_is_refused_when_it_is_made() {
     assert!(Exact::new(most).is_ok());
     assert!(Exact::new(most + 1).is_err());
 
-    // A default limit gives way to the header that is counted; an explicit one is refused.
+    // A default limit makes room for a header that is counted; an explicit limit is refused.
     let full = LengthPrefix::u8().max_block_len(255).unwrap();
     assert_eq!(full.including_header(), too_large(255, 254));
     let by_default = LengthPrefix::u8().including_header().unwrap();
@@ -239,7 +239,7 @@ fn a_configuration_that_cannot_work_is_refused_when_it_is_made() {
 }
 
 #[test]
-fn a_malformed_header_is_refused_at_the_byte_where_that_is_certain() {
+fn malformed_header_is_refused_at_the_first_byte_that_proves_it() {
     fn check<F: Framing + Copy>(framing: F, wire: &[u8], reason: &str) {
         let mut codec = BlockCodec::new(framing);
         let mut buffer = BytesMut::new();
@@ -286,7 +286,7 @@ fn a_malformed_header_is_refused_at_the_byte_where_that_is_certain() {
 }
 
 #[test]
-fn a_varint_may_be_spelled_longer_than_need_be() {
+fn varint_accepts_a_longer_form_than_needed() {
     let io = Scripted::default().send(&[0x80, 0x00, 0x81, 0x80, 0x00, b'x']);
     let (blocks, error) = collect(&mut Framed::new(io, BlockCodec::new(Varint::new())));
     assert!(error.is_none());
@@ -296,7 +296,7 @@ fn a_varint_may_be_spelled_longer_than_need_be() {
 }
 
 #[test]
-fn minimal_varint_reads_each_length_as_it_is_written() {
+fn minimal_varint_reads_every_length_that_it_writes() {
     let minimal = Varint::new().minimal();
     for len in [0, 1, 0x7f, 0x80, 0x3fff, 0x4000, u64::MAX >> 1, u64::MAX] {
         let mut header = Vec::new();
@@ -307,7 +307,7 @@ fn minimal_varint_reads_each_length_as_it_is_written() {
         };
         assert_eq!(minimal.decode_header(&header), Ok(complete), "{header:?}");
     }
-    // A zero is a byte that is needed if it is the only one, or is not the last.
+    // Zero bits are needed in the only byte, and in a byte that is not the last.
     let io = Scripted::default().send(&[0, 0x80, 0x01]).send(&[7; 128]);
     let (blocks, error) = collect(&mut Framed::new(io, BlockCodec::new(minimal)));
     assert!(error.is_none(), "{error:?}");
@@ -319,7 +319,7 @@ fn minimal_varint_reads_each_length_as_it_is_written() {
     );
 }
 
-/// Says that its header is complete, of `header_len` bytes, however few there are.
+/// Says that its header of `header_len` bytes is complete, however few bytes have arrived.
 #[derive(Clone, Copy)]
 struct Hasty {
     header_len: usize,
@@ -343,12 +343,12 @@ impl Framing for Hasty {
 }
 
 #[test]
-fn a_header_called_complete_before_it_has_arrived_is_an_error_at_the_end() {
+fn header_called_complete_before_it_has_arrived_is_an_error() {
     hasty_is_an_error(8);
 }
 
 #[test]
-fn a_header_called_longer_than_any_memory_is_an_error() {
+fn header_called_longer_than_any_memory_is_an_error() {
     hasty_is_an_error(usize::MAX);
 }
 
@@ -368,7 +368,7 @@ fn hasty_is_an_error(header_len: usize) {
     }
 }
 
-/// Reads two bytes of header as the announcement of two more, and writes as many as it pleases.
+/// Reads two bytes of header, which always announce two more, and writes `written` bytes of header.
 #[derive(Clone, Copy)]
 struct Mistaken {
     written: usize,
@@ -395,7 +395,7 @@ impl Framing for Mistaken {
 }
 
 #[test]
-fn of_a_header_that_the_peer_would_read_otherwise_nothing_leaves() {
+fn header_that_the_peer_would_misread_is_not_sent() {
     for (written, block, told) in [(2, "abc", Some(2)), (3, "ab", None), (1, "ab", None)] {
         let expect = |error: BlockError| {
             assert!(
@@ -430,7 +430,7 @@ fn of_a_header_that_the_peer_would_read_otherwise_nothing_leaves() {
 }
 
 #[test]
-fn after_a_framing_error_there_are_no_more_blocks() {
+fn no_block_follows_a_framing_error() {
     // A good block stands on either side of the bad header.
     let good = wire(Magic, &[Bytes::from_static(b"good")]);
     let bytes = [&good[..], b"BAD", &good].concat();
@@ -454,7 +454,7 @@ fn after_a_framing_error_there_are_no_more_blocks() {
             assert!(same, "{error:?}");
         }
 
-        // The same by lending, and by a new receiver on the same stream.
+        // The same if blocks are lent, and for a new receiver on the same stream.
         let mut framed = Framed::new(io(), BlockCodec::new(Magic));
         let mut receiving = recv_blocks(&mut framed);
         assert_eq!(ready(receiving.next()).unwrap().unwrap(), b"good");
@@ -486,7 +486,7 @@ fn after_a_framing_error_there_are_no_more_blocks() {
 }
 
 #[test]
-fn after_a_framing_error_what_still_comes_is_not_hoarded() {
+fn bytes_after_a_framing_error_are_not_kept() {
     let bytes = [&b"BAD"[..], &[b'W'; MIB]].concat();
     for lent_first in [false, true] {
         let io = Scripted::chunked(&bytes, 4 * KIB, false);
@@ -520,10 +520,10 @@ fn blocks_before_a_bad_header_in_the_same_buffer_are_delivered_first() {
     assert!(matches!(error, BlockError::InvalidHeader { index: 2, .. }));
 }
 
-/// Bytes of a good block, then those that `Magic` refuses, which are two blocks behind a `u8`.
+/// A good block, then bytes that `Magic` refuses and that are two blocks behind a `u8`.
 const REFUSED: &[u8] = b"WB\x01\0\0\x04good\x03one\x03two";
 
-/// Reads from a stream of `REFUSED` through what `$make` makes of a transport, until the error.
+/// Makes a receiver of `REFUSED` with `$make`, and receives until the error.
 macro_rules! refused_by {
     ($make:expr) => {{
         let mut from = $make(
@@ -537,7 +537,7 @@ macro_rules! refused_by {
 }
 
 #[test]
-fn decoder_that_fails_leaves_the_buffer_as_it_is() {
+fn failed_decoder_leaves_the_buffer_unchanged() {
     fn check<F: Framing>(framing: F, bytes: &[u8]) {
         for room in [0, 100] {
             let mut buffer = BytesMut::with_capacity(bytes.len() + room);
@@ -585,7 +585,7 @@ fn another_framing_reads_what_the_first_one_refused() {
     assert!(ready(framed.next()).is_none());
     check(framed.map_codec(u8s));
 
-    // Lent, and with the position kept.
+    // The same if the block is lent; the position goes on.
     let mut transport = refused_by!(BlockTransport::new).map_codec(u8s);
     let mut lent = recv_blocks(&mut transport);
     assert_eq!(ready(lent.next()).unwrap().unwrap(), b"one");
@@ -604,7 +604,7 @@ fn another_framing_reads_what_the_first_one_refused() {
         "{error:?}"
     );
 
-    // Refused by a receiver that lends.
+    // The same after an error of a receiver that lends.
     let io = Scripted::default().send(b"\x03one").then_silent();
     let mut transport = BlockTransport::new(io, BlockCodec::new(Magic));
     assert!(ready(recv_blocks(&mut transport).next()).is_err());
@@ -613,9 +613,9 @@ fn another_framing_reads_what_the_first_one_refused() {
 }
 
 #[test]
-fn framed_that_is_polled_on_after_an_error_loses_only_what_comes_later() {
+fn framed_polled_after_an_error_keeps_the_refused_bytes() {
     for len in [1, 8 * KIB, 300 * KIB] {
-        // A buffer that the refused bytes fill, whose doubling is all that polling on may cost.
+        // The refused bytes fill the buffer. Further polls may double it, and no more.
         let mut parts = tokio_util::codec::FramedParts::new::<Bytes>(
             Scripted::chunked(&vec![b'W'; MIB], 4 * KIB, false),
             BlockCodec::new(Magic),
@@ -634,7 +634,7 @@ fn framed_that_is_polled_on_after_an_error_loses_only_what_comes_later() {
         let all_read = framed.get_ref().rooms.last().unwrap().1 == 0;
         assert!(all_read);
 
-        // There is a gap behind the refused bytes, so another framing cannot go on.
+        // Later bytes were dropped, so another framing cannot go on.
         let mut framed = framed.map_codec(|codec| codec.with_framing(LengthPrefix::u8()));
         let error = ready(framed.next()).unwrap().unwrap_err();
         assert!(
@@ -644,7 +644,7 @@ fn framed_that_is_polled_on_after_an_error_loses_only_what_comes_later() {
     }
 }
 
-/// Panics in the middle of the header of a block of 7 bytes, or once the header is whole.
+/// Panics inside the header of a block of 7 bytes while it writes it, or while it reads it back.
 #[derive(Clone, Copy)]
 struct Panicky {
     reading: bool,
@@ -698,7 +698,7 @@ fn panicking_encode_header_queues_nothing() {
     }
 }
 
-/// A `u8` before each block, of which a clone reads nothing, or any but every `period`th look.
+/// A `u8` before each block. A clone never finds it; with a `period`, only every `period`th look finds it.
 struct Forgetful {
     is_clone: bool,
     period: Option<u32>,
@@ -748,10 +748,10 @@ impl Framing for Forgetful {
 }
 
 #[test]
-fn framing_whose_clone_reads_otherwise_is_an_error_and_no_loop() {
+fn framing_whose_clone_reads_differently_is_an_error() {
     let io = Scripted::default().send(b"\x03one\x03two");
     let mut transport = BlockTransport::new(io, BlockCodec::new(Forgetful::new(None)));
-    // A batch has a clone, to which there is no block.
+    // A batch reads with a clone, which finds no block.
     assert_eq!(ready(transport.recv_batch()).unwrap().unwrap().count(), 0);
     let error = ready(transport.recv_batch()).unwrap_err();
     assert_eq!(
@@ -764,7 +764,7 @@ fn framing_whose_clone_reads_otherwise_is_an_error_and_no_loop() {
 }
 
 #[test]
-fn framing_that_contradicts_itself_is_an_error_and_no_end() {
+fn framing_that_contradicts_itself_causes_no_false_end() {
     for period in 2..8 {
         let transport = || {
             let io = Scripted::default().send(b"\x03one\x03two").then_silent();
@@ -793,7 +793,7 @@ fn framing_that_contradicts_itself_is_an_error_and_no_end() {
 }
 
 #[test]
-fn header_without_an_end_is_refused_at_the_length_its_framing_allows() {
+fn endless_header_is_refused_at_the_longest_header_of_its_framing() {
     for most in [1, 10, 255, 64 * KIB, usize::MAX] {
         let longest = most.min(64 * KIB);
         let io = Scripted::chunked(&vec![b'x'; longest + 10], 1_000.min(longest), true);
@@ -814,7 +814,7 @@ fn header_without_an_end_is_refused_at_the_length_its_framing_allows() {
 }
 
 #[test]
-fn longest_header_of_each_framing_is_what_it_says() {
+fn no_header_exceeds_the_max_header_len_of_its_framing() {
     fn check<F: Framing>(Case { name, framing, .. }: Case<F>) {
         check_framing(&framing).unwrap();
         let longest = *framing.block_lens().end();
@@ -830,7 +830,7 @@ fn longest_header_of_each_framing_is_what_it_says() {
 }
 
 #[test]
-fn framing_that_waits_for_a_longer_header_than_it_says_breaks_the_contract() {
+fn check_framing_rejects_a_header_longer_than_max_header_len() {
     #[derive(Clone)]
     struct Longer;
     impl Framing for Longer {
@@ -861,7 +861,7 @@ fn framing_that_waits_for_a_longer_header_than_it_says_breaks_the_contract() {
 }
 
 #[test]
-fn default_codec_has_a_big_endian_u32_as_length_delimited_codec_has() {
+fn default_codec_has_a_big_endian_u32_prefix() {
     let mut wire = BytesMut::new();
     let mut codec = BlockCodec::default();
     codec.encode(Bytes::from("hello"), &mut wire).unwrap();
@@ -871,7 +871,7 @@ fn default_codec_has_a_big_endian_u32_as_length_delimited_codec_has() {
 }
 
 #[test]
-fn invalid_header_says_what_is_wrong_with_it() {
+fn invalid_header_prints_its_reason() {
     let text = InvalidHeader("it is upside down").to_string();
     assert_eq!(text, "invalid header: it is upside down");
 }

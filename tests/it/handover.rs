@@ -1,4 +1,4 @@
-//! Another framing in mid-stream: nothing is lost, and places and counts go on.
+//! Change of framing in mid-stream: nothing is lost, and positions and counts go on.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ fn exact() -> BlockCodec<Exact> {
 }
 
 #[test]
-fn what_was_read_ahead_is_read_by_the_new_framing() {
+fn new_framing_reads_the_bytes_read_ahead() {
     let (blocks, bytes) = conversation();
     for chunk in [1, 2, 5, 6, 100, usize::MAX] {
         let io = || Scripted::chunked(&bytes, chunk, true);
@@ -61,7 +61,7 @@ fn what_was_read_ahead_is_read_by_the_new_framing() {
 }
 
 #[test]
-fn a_change_of_framing_inside_an_unfinished_block_reads_its_bytes_anew() {
+fn new_framing_reads_an_unfinished_block_from_its_start() {
     let (blocks, bytes) = conversation();
     let mut transport = BlockTransport::new(
         Scripted::default()
@@ -71,14 +71,14 @@ fn a_change_of_framing_inside_an_unfinished_block_reads_its_bytes_anew() {
         exact(),
     );
     assert_eq!(ready(transport.next()).unwrap().unwrap(), blocks[0]);
-    // What has come of the second block is taken for a part of an exact one.
+    // The exact framing takes the first bytes of the second block for a part of its own block.
     assert!(transport.next().now_or_never().is_none());
     let mut transport = transport.map_codec(|codec| codec.with_framing(Varint::new()));
     assert_eq!(ready(transport.next()).unwrap().unwrap(), blocks[1]);
 }
 
 #[test]
-fn indices_offsets_and_counts_go_on() {
+fn index_and_offset_go_on_after_a_change_of_framing() {
     let (_, bytes) = conversation();
     let io = Scripted::default().send(&bytes[..bytes.len() - 1]);
     let mut transport = BlockTransport::new(io, exact());
@@ -95,7 +95,7 @@ fn indices_offsets_and_counts_go_on() {
 }
 
 #[test]
-fn what_is_queued_goes_out_first_as_it_was_encoded() {
+fn queued_blocks_leave_first_in_the_framing_they_were_fed_in() {
     let (blocks, bytes) = conversation();
     let mut transport = BlockTransport::new(Scripted::default(), exact());
     ready(transport.feed(blocks[0].clone())).unwrap();
@@ -122,7 +122,7 @@ fn what_is_queued_goes_out_first_as_it_was_encoded() {
 }
 
 #[test]
-fn the_limits_are_the_new_framings_and_the_settings_stay() {
+fn new_framing_brings_its_own_limits_and_the_settings_stay() {
     let mut codec = BlockCodec::new(LengthPrefix::u16()).skip_too_large(true);
     codec.set_max_block_len(100).unwrap();
     let codec = codec.with_framing(LengthPrefix::u8());
@@ -135,7 +135,7 @@ fn the_limits_are_the_new_framings_and_the_settings_stay() {
     assert_eq!(
         ready(transport.next()).unwrap().unwrap().len(),
         2,
-        "skips as before"
+        "it still skips"
     );
 }
 
@@ -156,7 +156,7 @@ fn failed_stream_goes_on_with_another_framing_and_not_with_the_same() {
 }
 
 #[test]
-fn another_framing_after_an_error_waits_for_the_rest_and_is_at_no_end() {
+fn new_framing_after_an_error_waits_for_the_rest_of_its_block() {
     for in_place in [true, false] {
         let framing = LengthPrefix::u16().max_block_len(10).unwrap();
         let io = Scripted::default().send(b"\x05\0a").then_silent();
@@ -171,13 +171,13 @@ fn another_framing_after_an_error_waits_for_the_rest_and_is_at_no_end() {
         };
         assert!(
             transport.next().now_or_never().is_none(),
-            "5 bytes, of which 1 is there"
+            "1 of 5 bytes has arrived"
         );
     }
 }
 
 #[test]
-fn a_framed_read_that_has_waited_is_changed_by_way_of_a_transport() {
+fn framed_read_that_has_waited_changes_framing_through_a_transport() {
     let waited = || {
         let io = Scripted::default().send(b"sevened").pause().pause();
         let mut half = FramedRead::new(io.send(b"!"), BlockCodec::exact(8).unwrap());
@@ -186,8 +186,8 @@ fn a_framed_read_that_has_waited_is_changed_by_way_of_a_transport() {
     };
     let exact_1 = |codec: BlockCodec<Exact>| codec.with_framing(Exact::new(1).unwrap());
 
-    // tokio-util's `FramedRead` reads before it looks at its buffer, and that read goes uncounted.
-    // Should this fail, it has changed, and what is said of it at `with_framing` can go.
+    // tokio-util's `FramedRead` reads before it looks at its buffer, and nothing counts that read. If this
+    // fails, tokio-util has changed, and the remark at `with_framing` can go.
     let mut half = waited().map_decoder(exact_1);
     assert!(half.next().now_or_never().is_none());
     assert_eq!(half.read_buffer(), &b"sevened"[..]);
@@ -204,7 +204,7 @@ fn a_framed_read_that_has_waited_is_changed_by_way_of_a_transport() {
 }
 
 #[tokio::test]
-async fn other_io_finds_all_that_was_read_ahead_and_queued_and_the_timeouts() {
+async fn replace_io_keeps_the_read_ahead_the_queue_and_the_timeouts() {
     let second = Duration::from_secs(1);
     let wire = wire(LengthPrefix::u32(), &numbered(&[3, 5]));
     let io = Scripted::default().send(&wire);
@@ -231,7 +231,7 @@ async fn other_io_finds_all_that_was_read_ahead_and_queued_and_the_timeouts() {
 }
 
 #[tokio::test]
-async fn halves_are_taken_apart_with_all_that_they_hold() {
+async fn halves_are_joined_again_with_all_that_they_hold() {
     let (near, mut far) = tokio::io::duplex(64);
     far.write_all(b"\0\0\0\x01a\0\0\0\x01b").await.unwrap();
     let (read, write) = tokio::io::split(near);
@@ -256,7 +256,7 @@ async fn halves_are_taken_apart_with_all_that_they_hold() {
 }
 
 #[test]
-fn set_framing_goes_on_as_with_framing_does() {
+fn set_framing_recovers_after_an_error_and_brings_its_own_limits() {
     let framing = LengthPrefix::u16().max_block_len(10).unwrap();
     let io = Scripted::default().send(b"\0\x02ab\x04\0\x01\x01\x02\x03");
     let mut transport = BlockTransport::new(io.then_silent(), BlockCodec::new(framing));
@@ -271,7 +271,7 @@ fn set_framing_goes_on_as_with_framing_does() {
 }
 
 #[test]
-fn next_that_is_expected_is_an_error_at_the_end() {
+fn expect_next_is_an_error_at_the_end() {
     let mut transport = transport(Scripted::default().send(b"\0\0\0\x01a"));
     assert_eq!(ready(transport.expect_next()).unwrap(), "a");
     for _ in 0..2 {
@@ -290,7 +290,7 @@ fn next_that_is_expected_is_an_error_at_the_end() {
 }
 
 #[tokio::test]
-async fn wait_between_blocks_of_one_length_does_not_bind_the_next_framing() {
+async fn wait_for_an_exact_block_does_not_bind_the_next_framing() {
     let (mut peer, far) = tokio::io::duplex(64);
     let mut framed = Framed::new(far, BlockCodec::exact(3).unwrap());
     peer.write_all(b"one").await.unwrap();

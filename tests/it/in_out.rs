@@ -1,5 +1,5 @@
-//! `InOut`: what is received has one framing, what is sent another, with the limits and the faults of
-//! each.
+//! `InOut`: one framing for what is received and another for what is sent, each with its own limits and
+//! errors.
 
 use bytes::{Bytes, BytesMut};
 use futures::{SinkExt, stream};
@@ -10,7 +10,8 @@ use wholeblock::{
     InvalidHeader, LengthField, LengthPrefix, Varint, send_blocks,
 };
 
-/// Receives all of `wire`, and sends `blocks`, in every way; the latter are `written` then.
+/// Receives all of `wire`, which holds the blocks `received`, and sends the blocks `sent`, which become
+/// `written`, in every way.
 fn check<F: Framing + Copy>(
     framing: F,
     wire: &[u8],
@@ -41,7 +42,7 @@ fn check<F: Framing + Copy>(
 }
 
 #[test]
-fn each_direction_has_the_bytes_of_its_framing() {
+fn each_direction_uses_its_own_framing() {
     fn check_with<F: Framing + Copy>(Case { framing, .. }: Case<F>) {
         let prefix = LengthPrefix::bytes(5).unwrap();
         let lens = [3, 0, 130, 2];
@@ -58,7 +59,7 @@ fn each_direction_has_the_bytes_of_its_framing() {
 }
 
 #[test]
-fn it_may_be_chosen_at_run_time_or_be_made_of_others() {
+fn in_out_takes_a_framing_chosen_at_run_time_and_nests() {
     let words = LengthField::config().unit(2).build().unwrap();
     for incoming in [AnyFraming::from(words), LengthPrefix::u32().into()] {
         let framing = InOut {
@@ -96,7 +97,7 @@ fn it_may_be_chosen_at_run_time_or_be_made_of_others() {
 }
 
 #[test]
-fn limits_of_each_direction_are_those_of_its_framing() {
+fn each_direction_has_the_limits_of_its_framing() {
     let limits = |codec: &BlockCodec<_>| (codec.max_decode_len(), codec.max_encode_len());
     let incoming = LengthPrefix::u8();
     let outgoing = LengthPrefix::u16().max_block_len(1_000).unwrap();
@@ -126,7 +127,7 @@ fn limits_of_each_direction_are_those_of_its_framing() {
     assert_eq!(codec.set_max_block_len(256), too_large(256, 255));
     assert_eq!(limits(&codec), (1_000, 255), "nothing was changed");
 
-    // Blocks of one length in one direction allow no other limit there.
+    // A direction whose blocks have one length allows no other limit.
     let exact = InOut {
         incoming: Exact::new(5).unwrap(),
         outgoing: LengthPrefix::u8(),
@@ -140,7 +141,7 @@ fn limits_of_each_direction_are_those_of_its_framing() {
 }
 
 #[test]
-fn blocks_over_the_limit_of_their_direction_are_refused() {
+fn blocks_outside_the_lengths_of_their_direction_are_refused() {
     let framing = InOut {
         incoming: LengthPrefix::u32().max_block_len(3).unwrap(),
         outgoing: LengthField::config().keep_header().build().unwrap(),
@@ -158,7 +159,7 @@ fn blocks_over_the_limit_of_their_direction_are_refused() {
         ),
         "{error:?}"
     );
-    // A header of 4 bytes is a part of what is sent, of up to 8 MiB.
+    // A block of up to 8 MiB includes its header of 4 bytes.
     for len in [0, 3, 8 * MIB + 1] {
         let error = codec.encode(vec![0; len].into(), &mut BytesMut::new());
         assert!(
@@ -191,7 +192,7 @@ fn blocks_over_the_limit_of_their_direction_are_refused() {
 }
 
 #[test]
-fn what_is_sent_is_read_back_by_its_own_framing() {
+fn outgoing_framing_reads_back_what_is_sent() {
     let kept = LengthField::config().keep_header().build().unwrap();
     let codec = || {
         BlockCodec::new(InOut {
@@ -216,7 +217,7 @@ fn what_is_sent_is_read_back_by_its_own_framing() {
     codec().encode(honest.clone(), &mut wire).unwrap();
     assert_eq!(wire, honest);
 
-    // A header longer than what is read back at first.
+    // The header is longer than what is read back at first.
     let far = LengthField::config().offset(100).keep_header();
     let mut codec = BlockCodec::new(InOut {
         incoming: LengthPrefix::u8(),
@@ -239,7 +240,7 @@ fn what_is_sent_is_read_back_by_its_own_framing() {
 }
 
 #[test]
-fn header_that_is_received_is_as_long_as_the_incoming_framing_allows() {
+fn incoming_framing_limits_the_length_of_received_headers() {
     let lines = |incoming, outgoing| {
         let framing = InOut {
             incoming: Line::up_to(incoming),
@@ -253,7 +254,7 @@ fn header_that_is_received_is_as_long_as_the_incoming_framing_allows() {
 }
 
 #[test]
-fn as_a_framing_it_reads_what_is_incoming_and_writes_what_is_outgoing() {
+fn in_out_decodes_with_incoming_and_encodes_with_outgoing() {
     let framing = InOut {
         incoming: LengthPrefix::u8().max_block_len(100).unwrap(),
         outgoing: LengthPrefix::u16(),

@@ -1,7 +1,7 @@
-//! `recv_into`: a block that is received into the caller's memory.
+//! `recv_into`: receives a block into the caller's memory.
 //!
-//! That it gives the blocks whole, or says where they are cut, is checked with every other way to
-//! receive, in `exhaustive.rs` and elsewhere. What it allocates is in `allocations.rs`.
+//! `exhaustive.rs` and others check that it gives whole blocks, or says where they are cut.
+//! `allocations.rs` checks what it allocates.
 
 use std::{io, mem, thread, time::Instant as WallInstant};
 
@@ -25,7 +25,7 @@ use crate::timeouts::{
 /// A byte that nothing here sends.
 const UNTOUCHED: u8 = 0xee;
 
-/// Asserts that `form` receives these blocks, and then the end.
+/// Asserts that `form` receives the `expected` blocks, and then the end.
 #[track_caller]
 fn assert_received<F: Framing>(
     form: Form,
@@ -50,7 +50,7 @@ fn assert_received<F: Framing>(
 // The caller's memory.
 
 #[test]
-fn memory_behind_the_block_is_left_as_it_is() {
+fn recv_into_leaves_the_memory_behind_the_block_unchanged() {
     fn check<F: Framing + Copy>(case: Case<F>) {
         let blocks = blocks_for(&case.framing);
         let bytes = case.wire(&blocks);
@@ -96,7 +96,7 @@ fn large_block_is_read_straight_into_the_memory_up_to_its_end() {
             if block.len() == 3 {
                 continue;
             }
-            // The first read brought the header, with what else there was.
+            // The first read brings the header and whatever else has arrived.
             let start = memory.as_ptr() as usize;
             let io = transport.get_ref();
             let straight: Vec<_> = io.rooms[reads_before..]
@@ -169,7 +169,7 @@ fn rest_is_read_straight_if_it_is_16_kib_and_no_more_than_64_kib_have_arrived() 
 }
 
 #[test]
-fn block_without_bytes_needs_no_memory() {
+fn empty_block_needs_no_memory() {
     let io = Scripted::default().send(b"\0\0\0\0\0\0\0\0");
     let mut transport = transport(io);
     assert_eq!(ready(transport.recv_into(&mut [])).unwrap(), Some(0));
@@ -181,7 +181,7 @@ fn block_without_bytes_needs_no_memory() {
 }
 
 #[test]
-fn what_is_received_is_counted_as_that_of_next() {
+fn recv_into_counts_blocks_and_bytes_as_next_does() {
     let lens = [3, 0, 40_000, 1, 16 * KIB, 16 * KIB - 1, 200_000, 5, 70_000];
     let blocks = numbered(&lens);
     let bytes = wire(LengthPrefix::u32(), &blocks);
@@ -205,7 +205,7 @@ fn what_is_received_is_counted_as_that_of_next() {
             assert_eq!(stats.reads, transport.get_ref().brought(), "{chunk}");
         }
         if chunk == 5_000 {
-            // Where no read is cut short by its room, the same blocks are fragmented.
+            // Here no read is cut short by its room, so the same blocks are fragmented.
             let fragmented = whole.stats().fragmented_blocks;
             assert_eq!(transport.stats().fragmented_blocks, fragmented, "{chunk}");
         }
@@ -213,7 +213,7 @@ fn what_is_received_is_counted_as_that_of_next() {
 }
 
 #[test]
-fn limit_for_whole_blocks_holds_whatever_the_memory() {
+fn block_over_the_limit_is_refused_even_if_the_memory_has_room() {
     let bytes = wire(LengthPrefix::u32(), &numbered(&[20, 21]));
     let mut codec = BlockCodec::length_prefixed();
     codec.set_max_decode_len(20).unwrap();
@@ -256,11 +256,11 @@ fn assert_no_room(error: &BlockError, expected: [u64; 4]) {
 }
 
 #[test]
-fn block_for_which_there_is_no_room_stays_for_every_form() {
+fn block_without_room_stays_for_every_form() {
     let blocks = numbered(&[9, 90_000, 4]);
     let bytes = wire(LengthPrefix::u32(), &blocks);
-    // The header of the second begins at byte 13. After that comes nothing, a byte of the block, more
-    // than a batch, all, and all with the next.
+    // The second header begins at byte 13. After it has arrived: nothing, a byte of the block, more than a
+    // batch, the whole block, or the next block, too.
     for arrived in [17, 18, 90_000, 90_017, bytes.len()] {
         for (room, form) in FORMS
             .into_iter()
@@ -293,7 +293,7 @@ fn block_for_which_there_is_no_room_stays_for_every_form() {
 }
 
 #[test]
-fn block_that_has_arrived_whole_and_finds_no_room_stays_whole() {
+fn whole_block_without_room_stays_whole() {
     let blocks = numbered(&[900, 5]);
     let bytes = wire(LengthPrefix::u32(), &blocks);
     for (batched, form) in FORMS
@@ -313,7 +313,7 @@ fn block_that_has_arrived_whole_and_finds_no_room_stays_whole() {
 }
 
 #[test]
-fn limit_that_is_lowered_afterwards_refuses_no_block_that_found_no_room_or_was_given_up() {
+fn lower_limit_does_not_refuse_a_block_that_recv_into_has_begun() {
     let blocks = numbered(&[30_000, 5]);
     let bytes = wire(LengthPrefix::u32(), &blocks);
     for (arrived, room) in [(4, 0), (9, 0), (30_009, 0), (4, 30_000), (9, 30_000)] {
@@ -340,7 +340,7 @@ fn limit_that_is_lowered_afterwards_refuses_no_block_that_found_no_room_or_was_g
 }
 
 #[test]
-fn block_without_a_header_finds_no_room_once_it_has_begun() {
+fn exact_block_finds_no_room_only_once_it_has_begun() {
     let codec = || BlockCodec::exact(5).unwrap();
     let mut ended = BlockTransport::new(Scripted::default(), codec());
     assert_eq!(ready(ended.recv_into(&mut [0; 4])).unwrap(), None);
@@ -357,7 +357,7 @@ fn block_without_a_header_finds_no_room_once_it_has_begun() {
 // A future that is given up.
 
 #[test]
-fn block_that_is_given_up_at_any_wait_stays_for_every_form() {
+fn block_stays_for_every_form_if_its_future_is_dropped_at_any_wait() {
     let blocks = numbered(&[9, 100_000, 4, 30_000, 0]);
     let bytes = wire(LengthPrefix::u32(), &blocks);
     let mut waits = 0;
@@ -387,7 +387,7 @@ fn block_that_is_given_up_at_any_wait_stays_for_every_form() {
 }
 
 #[test]
-fn block_that_is_given_up_at_every_wait_is_received_in_the_end() {
+fn block_is_received_although_its_future_is_dropped_at_every_wait() {
     for len in [20_000, 40_000, 65_536, 100_000, 300_000] {
         let blocks = numbered(&[9, len, 4]);
         let bytes = wire(LengthPrefix::u32(), &blocks);
@@ -415,7 +415,7 @@ fn block_that_is_given_up_at_every_wait_is_received_in_the_end() {
 }
 
 #[test]
-fn block_of_a_leaked_future_is_lost_and_nothing_of_it_is_taken_for_a_block() {
+fn leaked_future_loses_its_block_and_no_other() {
     let decoy = wire(
         LengthPrefix::u32(),
         &vec![Bytes::from_static(b"decoy"); 9_000],
@@ -445,7 +445,7 @@ fn block_of_a_leaked_future_is_lost_and_nothing_of_it_is_taken_for_a_block() {
 }
 
 #[test]
-fn end_of_the_stream_after_a_leaked_future_that_had_received_nothing_is_clean() {
+fn stream_ends_cleanly_after_a_leaked_future_that_received_nothing() {
     let io = Scripted::default().pause();
     let mut transport = BlockTransport::new(io, BlockCodec::exact(30_000).unwrap());
     let mut memory = vec![0; 30_000];
@@ -459,7 +459,7 @@ fn end_of_the_stream_after_a_leaked_future_that_had_received_nothing_is_clean() 
 }
 
 #[test]
-fn rest_of_a_block_that_was_given_up_is_read_up_to_its_end_and_no_further() {
+fn rest_of_an_abandoned_block_is_read_up_to_its_end() {
     let bytes = wire(LengthPrefix::u32(), &numbered(&[3 * MIB, 3 * MIB]));
     let (first, rest) = bytes.split_at(2 * MIB);
     let io = Scripted::default().send(first).pause().send(rest);
@@ -475,7 +475,7 @@ fn rest_of_a_block_that_was_given_up_is_read_up_to_its_end_and_no_further() {
 // Errors.
 
 #[test]
-fn error_of_the_transport_in_the_middle_loses_nothing() {
+fn io_error_inside_a_block_loses_nothing() {
     let blocks = numbered(&[9, 50_000, 4]);
     let bytes = wire(LengthPrefix::u32(), &blocks);
     for (at, form) in [13, 15, 17, 18, 20_000, 30_001, 40_000, 50_016]
@@ -501,7 +501,7 @@ fn error_of_the_transport_in_the_middle_loses_nothing() {
 }
 
 #[test]
-fn end_in_the_middle_is_the_same_error_as_that_of_next() {
+fn end_inside_a_block_is_the_same_error_as_for_next() {
     let bytes = wire(LengthPrefix::u32(), &numbered(&[9, 50_000]));
     for (cut, chunk) in [14, 17, 18, 20_000, 40_000, bytes.len() - 1]
         .into_iter()
@@ -520,7 +520,7 @@ fn end_in_the_middle_is_the_same_error_as_that_of_next() {
                 let error = ready(transport.recv_into(&mut vec![0; 50_000])).unwrap_err();
                 assert_eq!(format!("{error:?}"), expected, "{place}");
             }
-            // All that has come is there, so another framing could read it.
+            // Everything that arrived is still buffered, so another framing could read it.
             assert_eq!(transport.read_buffer(), &bytes[13..cut], "{place}");
             if form != Form::WithFraming {
                 let (error, _) = form.receive(transport);
@@ -531,7 +531,7 @@ fn end_in_the_middle_is_the_same_error_as_that_of_next() {
 }
 
 #[test]
-fn end_between_blocks_without_a_header_is_clean_and_one_inside_is_not() {
+fn stream_of_exact_blocks_ends_cleanly_only_between_blocks() {
     let blocks = numbered(&[20_000, 20_000]);
     let bytes = blocks.concat();
     for (cut, chunk) in [0, 20_000, 40_000, 1, 20_001, 39_999]
@@ -570,7 +570,7 @@ fn end_between_blocks_without_a_header_is_clean_and_one_inside_is_not() {
 // Timeouts.
 
 #[tokio::test(start_paused = true)]
-async fn timeouts_in_the_middle_lose_nothing() {
+async fn timeouts_inside_a_block_lose_nothing() {
     let blocks = numbered(&[50_000, 4]);
     let bytes = wire(LengthPrefix::u32(), &blocks);
     let (mut near, far) = duplex(MIB);
@@ -598,7 +598,7 @@ async fn timeouts_in_the_middle_lose_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn block_that_trickles_in_is_late_and_then_received() {
+async fn trickling_block_is_late_and_then_received() {
     let (mut near, far) = duplex(64);
     near.write_all(b"\0\0\x40\x04").await.unwrap(); // 4 bytes more than 16 KiB
     let mut transport = transport(far)
@@ -619,8 +619,8 @@ async fn block_that_trickles_in_is_late_and_then_received() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn waits_that_are_given_up_add_up() {
-    // Between blocks, inside of a header, and inside of a block.
+async fn dropped_waits_add_up() {
+    // Between blocks, inside a header, and inside a block.
     for begun in [&b""[..], b"\0\0", b"\0\0\xc3\x50", b"\0\0\xc3\x50begun"] {
         let (mut near, far) = duplex(64);
         let mut transport = transport(far).stall_timeout(30 * SECOND);
@@ -631,12 +631,12 @@ async fn waits_that_are_given_up_add_up() {
                 .await
                 .is_err()
         );
-        sleep(100 * SECOND).await; // of which a second counts
+        sleep(100 * SECOND).await; // a second of it counts
         let begun = Instant::now();
         assert_stalled(&transport.recv_into(&mut memory).await.unwrap_err());
         assert_eq!(begun.elapsed(), 28 * SECOND);
 
-        // A new wait, wherever the time went since.
+        // A new wait begins, whatever time has passed since.
         sleep(100 * SECOND).await;
         let mut waiting = Box::pin(transport.recv_into(&mut memory));
         assert!((&mut waiting).now_or_never().is_none());
@@ -648,7 +648,7 @@ async fn waits_that_are_given_up_add_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn wait_ends_with_an_error_though_its_future_is_kept() {
+async fn wait_ends_with_its_error_even_if_the_future_is_kept() {
     let (mut near, far) = duplex(64);
     let mut transport = transport(far)
         .stall_timeout(30 * SECOND)
@@ -657,7 +657,7 @@ async fn wait_ends_with_an_error_though_its_future_is_kept() {
     let mut memory = vec![0; 50_000];
     let mut receiving = Box::pin(transport.recv_into(&mut memory));
     assert_late(&(&mut receiving).await.unwrap_err(), 10 * SECOND, 0, 0);
-    sleep(100 * SECOND).await; // of which a second counts
+    sleep(100 * SECOND).await; // a second of it counts
     drop(receiving);
     let begun = Instant::now();
     assert_late(&transport.recv().await.unwrap_err(), 10 * SECOND, 0, 0);
@@ -666,7 +666,7 @@ async fn wait_ends_with_an_error_though_its_future_is_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_comes_as_the_timeout_ends_is_received() {
+async fn block_that_arrives_as_the_timeout_ends_is_received() {
     let (mut near, far) = duplex(64 * KIB);
     let mut transport = transport(far).stall_timeout(30 * SECOND);
     near.write_all(b"\0\0\x4e\x20").await.unwrap(); // 20,000
@@ -680,7 +680,7 @@ async fn what_comes_as_the_timeout_ends_is_received() {
 }
 
 #[tokio::test]
-async fn block_that_always_has_bytes_ready_is_late() {
+async fn block_with_bytes_always_ready_is_late() {
     let head = b"\0\0\0\0\0\x10\0\0"; // 1 MiB
     for io in [flood(head, 1).spending(), flood(head, 1)] {
         let begun = WallInstant::now();
@@ -690,9 +690,12 @@ async fn block_that_always_has_bytes_ready_is_late() {
         for waits in 1..3 {
             let error = transport.recv_into(&mut memory).await.unwrap_err();
             assert_late(&error, TIMEOUT / 4, 0, 0);
-            assert!(begun.elapsed() >= waits * TIMEOUT / 4, "as long once more");
+            assert!(
+                begun.elapsed() >= waits * TIMEOUT / 4,
+                "the whole deadline once more"
+            );
         }
-        // Without a budget too, of which tokio's tasks can be freed.
+        // Also in a task without a budget.
         let error = unconstrained(transport.recv_into(&mut memory)).await;
         assert_late(&error.unwrap_err(), TIMEOUT / 4, 0, 0);
         assert!(begun.elapsed() < 10 * SECOND, "{:?}", begun.elapsed());
@@ -715,12 +718,12 @@ async fn busy_thread_delays_the_timeouts_and_does_not_prevent_them() {
 }
 
 #[tokio::test]
-async fn loop_that_is_busy_elsewhere_stalls_all_the_same() {
+async fn busy_select_loop_still_stalls() {
     let (mut near, far) = duplex(64);
     near.write_all(b"\0\x10\0\0some").await.unwrap();
     let mut transport = transport(far).stall_timeout(TIMEOUT / 4);
     let mut memory = vec![0; MIB];
-    // Always ready, as each turn takes longer.
+    // Always ready, because each turn takes longer.
     let mut ticks = interval(TIMEOUT / 10);
     for blocking in [false, true].into_iter().cycle().take(40) {
         tokio::select! {
@@ -737,7 +740,7 @@ async fn loop_that_is_busy_elsewhere_stalls_all_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn block_that_is_whole_is_received_however_late() {
+async fn block_that_has_arrived_is_received_however_late() {
     let (mut near, far) = duplex(64 * KIB);
     let mut transport = transport(far).block_deadline(10 * SECOND);
     let blocks = numbered(&[30_000]);
@@ -753,7 +756,7 @@ async fn block_that_is_whole_is_received_however_late() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn deadline_of_a_block_without_a_header_begins_with_its_first_byte() {
+async fn deadline_of_an_exact_block_begins_with_its_first_byte() {
     let (mut near, far) = duplex(64 * KIB);
     let codec = BlockCodec::exact(30_000).unwrap();
     let mut transport = BlockTransport::new(far, codec).block_deadline(10 * SECOND);

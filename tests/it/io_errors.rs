@@ -1,5 +1,5 @@
-//! A codec and a transport that fail with `io::Error`, for whatever expects that: tokio-serde, RPC
-//! crates, a user's own error type.
+//! A codec and a transport that fail with `io::Error`, for code that expects it: tokio-serde, RPC crates, a
+//! user's own error type.
 
 use std::{fmt, io, time::Duration};
 
@@ -27,7 +27,7 @@ fn transport<T>(io: T) -> IoTransport<T> {
     BlockTransport::new(io, codec())
 }
 
-/// Runs `$test` with `$new` as what makes a `Framed`, and again as what makes a transport.
+/// Runs `$test` twice: once `$new` makes a `Framed`, once a transport.
 macro_rules! with_both {
     (|$new:ident| $test:expr) => {
         let $new = framed;
@@ -37,7 +37,7 @@ macro_rules! with_both {
     };
 }
 
-/// The `BlockError` in `error`, after a look at its kind.
+/// Returns the `BlockError` inside `error`, and asserts its kind.
 #[track_caller]
 fn inner(error: &io::Error, kind: io::ErrorKind) -> &BlockError {
     assert_eq!(error.kind(), kind);
@@ -49,7 +49,7 @@ fn inner(error: &io::Error, kind: io::ErrorKind) -> &BlockError {
 }
 
 #[test]
-fn a_codec_with_io_errors_makes_what_code_for_io_errors_expects() {
+fn codec_with_io_errors_makes_a_stream_and_sink_of_io_errors() {
     fn is_expected<T>(_: &T)
     where
         T: Stream<Item = io::Result<BytesMut>> + Sink<Bytes, Error = io::Error>,
@@ -63,7 +63,7 @@ fn a_codec_with_io_errors_makes_what_code_for_io_errors_expects() {
 }
 
 #[test]
-fn a_truncated_block_is_an_io_error_with_its_numbers_inside() {
+fn truncated_block_is_an_io_error_that_holds_its_numbers() {
     let bytes = wire(LengthPrefix::u32(), &numbered(&[5, 7]));
     let io = || Scripted::default().send(&bytes[..15]);
     let check = |error: io::Error| {
@@ -92,7 +92,7 @@ fn a_truncated_block_is_an_io_error_with_its_numbers_inside() {
 }
 
 #[test]
-fn every_error_of_a_receiver_is_an_io_error_with_its_numbers_inside() {
+fn receivers_errors_are_io_errors_that_hold_their_numbers() {
     with_both!(|new| {
         let mut it = new(Scripted::default().send(&[0xff; 4]));
         let error = ready(it.next()).unwrap().unwrap_err();
@@ -129,7 +129,7 @@ fn every_error_of_a_receiver_is_an_io_error_with_its_numbers_inside() {
 }
 
 #[test]
-fn every_error_of_a_sender_is_an_io_error_with_its_numbers_inside() {
+fn senders_errors_are_io_errors_that_hold_their_numbers() {
     const TOO_LONG: u64 = 8 * 1024 * 1024 + 1;
     let check = |error: io::Error, at: u64| {
         let inner = inner(&error, io::ErrorKind::InvalidInput);
@@ -168,7 +168,7 @@ fn every_error_of_a_sender_is_an_io_error_with_its_numbers_inside() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stall_is_an_io_error_with_its_numbers_inside() {
+async fn stall_is_an_io_error_that_holds_its_numbers() {
     let (near, _far) = tokio::io::duplex(6);
     let mut transport = transport(near);
     let timeout = Duration::from_secs(3);
@@ -192,7 +192,7 @@ async fn a_stall_is_an_io_error_with_its_numbers_inside() {
 }
 
 #[test]
-fn a_transfer_that_failed_fails_again_with_io_errors_too() {
+fn failed_transfer_with_io_errors_fails_again() {
     let mut transport = transport(Scripted::default().fail_writes(io::ErrorKind::BrokenPipe));
     let mut sending = send_blocks(&mut transport, stream::iter(["x"]));
     for _ in 0..3 {
@@ -201,7 +201,7 @@ fn a_transfer_that_failed_fails_again_with_io_errors_too() {
 }
 
 #[test]
-fn a_change_of_the_error_changes_nothing_else() {
+fn err_into_keeps_limits_and_progress() {
     let mut codec = BlockCodec::length_prefixed();
     codec.set_max_encode_len(10).unwrap();
     codec.set_max_decode_len(20).unwrap();
@@ -209,7 +209,7 @@ fn a_change_of_the_error_changes_nothing_else() {
     assert_eq!((codec.max_encode_len(), codec.max_decode_len()), (10, 20));
     assert_eq!(codec.clone().max_decode_len(), 20);
 
-    // Nor does it, in the middle of a block: see where the next error is.
+    // In the middle of a block, too: the position of the next error shows it.
     use tokio_util::codec::{Decoder, Encoder};
     let mut codec = BlockCodec::length_prefixed();
     codec.encode(Bytes::new(), &mut BytesMut::new()).unwrap();
@@ -267,7 +267,7 @@ impl fmt::Display for AppError {
 }
 
 #[test]
-fn a_users_own_error_takes_both_kinds() {
+fn users_own_error_takes_block_errors_and_io_errors() {
     fn codec<E: CodecError>() -> BlockCodec<LengthPrefix, E> {
         BlockCodec::length_prefixed().err_into()
     }

@@ -1,4 +1,4 @@
-//! Headers with content: kept, a header is the front of its block, received and sent.
+//! Kept headers: a header that is the front of its block, received and sent.
 
 use std::{cell::Cell, ops::RangeInclusive, rc::Rc};
 
@@ -17,7 +17,7 @@ fn tagged() -> LengthField {
     config.keep_header().build().unwrap()
 }
 
-/// HTTP/2's frames without their length: of 9 bytes of header, the type, flags and stream are kept.
+/// HTTP/2's frames without their length: the header's type, flags and stream are kept, 6 of its 9 bytes.
 fn typed() -> LengthField {
     let config = LengthField::config().width(3).adjustment(6).header_len(9);
     config.strip(3).build().unwrap()
@@ -31,14 +31,14 @@ fn message(tag: u8, len: usize) -> Bytes {
     message.into()
 }
 
-/// A frame of `len` bytes after what is kept of its header.
+/// A frame of `len` bytes after the kept part of its header.
 fn frame(kind: u8, len: usize) -> Bytes {
     let mut frame = vec![kind, 0xf1, 0, 0, 0, 5];
     frame.extend((0..len).map(|at| (at * 11) as u8));
     frame.into()
 }
 
-/// Short ones, empty ones, and some that leave without a copy.
+/// Lengths of short blocks, an empty one, and some that leave without a copy.
 const LENS: [usize; 7] = [5, 0, 300, 5 * KIB, 1, 70 * KIB, MIB];
 
 fn check(framing: LengthField, blocks: &[Bytes], wire: &[u8]) {
@@ -71,7 +71,7 @@ fn a_kept_header_is_received_and_sent_as_the_front_of_its_block() {
 }
 
 #[test]
-fn of_a_header_kept_in_part_the_rest_is_written_from_the_blocks_length() {
+fn sender_writes_the_part_of_a_header_that_is_not_kept() {
     let frames: Vec<_> = LENS.iter().map(|&len| frame(1, len)).collect();
     let on_wire = |frame: &Bytes| {
         let len = (frame.len() as u32 - 6).to_be_bytes();
@@ -81,9 +81,9 @@ fn of_a_header_kept_in_part_the_rest_is_written_from_the_blocks_length() {
     check(typed(), &frames, &wire);
 }
 
-/// Blocks behind 80 bytes of which nothing is known, the length after these, all of it kept.
+/// The header is 80 bytes of content and then the length.
 #[test]
-fn a_kept_header_longer_than_is_read_back_at_first_is_sent_and_received() {
+fn long_kept_header_is_received_and_checked_before_it_is_sent() {
     let config = LengthField::config().offset(80).keep_header();
     let framing = config.build().unwrap();
     let blocks = [0, 1, 300, 70 * KIB].map(|len: usize| {
@@ -104,7 +104,7 @@ fn a_kept_header_longer_than_is_read_back_at_first_is_sent_and_received() {
     );
 }
 
-/// Finds no end of a header, and records how far it has looked.
+/// Never finds the end of a header, and records how far it has looked.
 #[derive(Clone)]
 struct Endless {
     most: usize,
@@ -130,7 +130,7 @@ impl Framing for Endless {
 }
 
 #[test]
-fn no_more_of_a_block_is_read_back_than_a_header_can_be_long() {
+fn sender_reads_back_no_more_than_the_longest_header() {
     let lens = [1, 64, 65, 300, 301, 64 * KIB, 64 * KIB + 1, 1_000_000];
     let cases = lens.map(|len| [(len, 300), (len, usize::MAX)]);
     for (len, most) in cases.into_iter().flatten() {
@@ -156,7 +156,7 @@ fn no_more_of_a_block_is_read_back_than_a_header_can_be_long() {
 }
 
 #[test]
-fn a_block_that_contradicts_its_header_is_refused_before_a_byte_of_it_leaves() {
+fn block_that_contradicts_its_kept_header_is_not_sent() {
     for len in [5, 70 * KIB] {
         let mut lie = message(b'Q', len).to_vec();
         lie[4] ^= 1;
@@ -190,7 +190,7 @@ fn a_block_that_contradicts_its_header_is_refused_before_a_byte_of_it_leaves() {
 }
 
 #[test]
-fn a_framing_chosen_at_run_time_refuses_what_it_refuses_alone() {
+fn any_framing_refuses_a_block_that_contradicts_its_header() {
     let framing = AnyFraming::from(tagged());
     let mut transport = BlockTransport::new(Scripted::default(), BlockCodec::new(framing));
     let error = ready(transport.feed("Q\0\0\0\x05")).unwrap_err();
@@ -201,7 +201,7 @@ fn a_framing_chosen_at_run_time_refuses_what_it_refuses_alone() {
 }
 
 #[test]
-fn a_block_too_short_for_the_header_that_it_should_bring_is_refused() {
+fn block_shorter_than_its_kept_header_is_refused() {
     let mut transport = BlockTransport::new(Scripted::default(), BlockCodec::new(tagged()));
     let error = ready(transport.send(Bytes::from("Q\0\0\0"))).unwrap_err();
     assert!(
@@ -215,7 +215,7 @@ fn a_block_too_short_for_the_header_that_it_should_bring_is_refused() {
         ),
         "{error:?}"
     );
-    // A peer's length that leaves no room for its own header.
+    // The peer's length leaves no room for its own header.
     for way in WAYS {
         let io = Scripted::default().send(b"Q\0\0\0\x03");
         let (blocks, error) = way.receive(io, BlockCodec::new(tagged()));

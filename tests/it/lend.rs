@@ -1,4 +1,4 @@
-//! `recv` and `recv_batch` of a transport: lending, and mixing it with all else that uses the buffer.
+//! `recv` and `recv_batch`: lending blocks, mixed with everything else that uses the buffer.
 
 use std::{io, mem, time::Duration};
 
@@ -49,7 +49,7 @@ fn mixing_next_and_recv_on_a_quiet_peer_never_hangs_loses_or_repeats() {
 }
 
 #[test]
-fn batch_that_is_left_in_the_middle_leaves_the_rest() {
+fn batch_dropped_in_the_middle_leaves_the_rest() {
     let blocks = numbered(&[7; 6]);
     let io = Scripted::default().send(&wire(LengthPrefix::u32(), &blocks));
     let mut transport = transport(io.then_silent());
@@ -67,7 +67,7 @@ fn batch_that_is_left_in_the_middle_leaves_the_rest() {
 }
 
 #[test]
-fn whatever_uses_the_buffer_begins_after_the_blocks_that_were_lent() {
+fn every_use_of_the_buffer_begins_after_the_lent_blocks() {
     let blocks = numbered(&[7; 4]);
     let bytes = wire(LengthPrefix::u32(), &blocks);
     let lent = || {
@@ -102,7 +102,7 @@ fn whatever_uses_the_buffer_begins_after_the_blocks_that_were_lent() {
 }
 
 #[test]
-fn framing_that_is_set_after_a_block_was_lent_reads_what_follows() {
+fn framing_set_after_a_lent_block_reads_what_follows() {
     let mut transport = BlockTransport::new(
         &b"hello\0\x02me"[..],
         BlockCodec::new(AnyFraming::from(Exact::new(5).unwrap())),
@@ -113,7 +113,7 @@ fn framing_that_is_set_after_a_block_was_lent_reads_what_follows() {
 }
 
 #[test]
-fn error_about_the_blocks_comes_again_and_one_of_the_transport_does_not() {
+fn block_error_is_returned_again_and_an_io_error_is_not() {
     let mut cut = transport(Scripted::default().send(b"\0\0\0\x02ab\0\0"));
     assert_eq!(ready(cut.recv()).unwrap(), Some(&b"ab"[..]));
     let error = ready(cut.recv()).unwrap_err().to_string();
@@ -142,7 +142,7 @@ fn error_about_the_blocks_comes_again_and_one_of_the_transport_does_not() {
 }
 
 #[test]
-fn error_that_the_stream_has_returned_is_followed_by_no_end_for_a_lender() {
+fn recv_returns_no_false_end_after_an_error_of_the_stream() {
     let bytes = wire(LengthPrefix::u32(), &numbered(&[5]));
     for at in 0..bytes.len() {
         let io = Scripted::chunked(&bytes[..at], usize::MAX, false)
@@ -155,7 +155,7 @@ fn error_that_the_stream_has_returned_is_followed_by_no_end_for_a_lender() {
 }
 
 #[test]
-fn lent_block_costs_no_allocation_of_its_own_and_a_large_one_leaves_none() {
+fn large_lent_block_leaves_at_most_64_kib_of_buffer() {
     let blocks = [vec![1; 3_000_000].into(), Bytes::from_static(b"small")];
     let bytes = wire(LengthPrefix::u32(), &blocks);
     let mut transport = transport(Scripted::default().send(&bytes).then_silent());
@@ -167,7 +167,7 @@ fn lent_block_costs_no_allocation_of_its_own_and_a_large_one_leaves_none() {
 }
 
 #[test]
-fn future_that_is_leaked_leaves_the_block() {
+fn leaked_future_or_batch_leaves_its_block() {
     let blocks = numbered(&[7; 2]);
     let io = Scripted::default()
         .pause()
@@ -183,7 +183,7 @@ fn future_that_is_leaked_leaves_the_block() {
 }
 
 #[test]
-fn stats_count_what_a_batch_has_lent_and_no_more() {
+fn stats_count_only_the_blocks_taken_from_a_batch() {
     let bytes = wire(LengthPrefix::u32(), &numbered(&[5, 7, 11, 13]));
     let mut transport = transport(Scripted::default().send(&bytes));
     for (taken, blocks, wire_bytes) in [(2, 2, 20), (1, 3, 35), (9, 4, 52)] {
@@ -217,7 +217,7 @@ async fn dropped_waits_add_up_with_at_most_a_second_of_each_gap() {
         };
         assert!(matches!(error, BlockError::Stalled { waited, .. } if waited == 30 * second));
         assert_eq!(begun.elapsed(), 24 * second);
-        // A new wait, wherever the time went since.
+        // A new wait begins, whatever time has passed since.
         sleep(60 * second).await;
         let begun = Instant::now();
         match batched {
@@ -230,7 +230,7 @@ async fn dropped_waits_add_up_with_at_most_a_second_of_each_gap() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn block_that_is_late_does_not_end_the_silence() {
+async fn late_block_does_not_restart_the_stall_timeout() {
     let second = Duration::from_secs(1);
     for batched in [false, true] {
         let (mut near, far) = tokio::io::duplex(64);
@@ -251,7 +251,7 @@ async fn block_that_is_late_does_not_end_the_silence() {
 }
 
 #[test]
-fn block_that_was_found_is_looked_for_again_in_a_buffer_that_somebody_has_emptied() {
+fn codec_looks_for_the_block_again_after_the_buffer_was_emptied() {
     let bytes = wire(LengthPrefix::u32(), &numbered(&[7, 5]));
     let mut transport = transport(Scripted::default().send(&bytes[..11]).send(&bytes[11..]));
     drop(ready(transport.recv_batch()).unwrap().unwrap()); // found, and not taken
@@ -260,7 +260,7 @@ fn block_that_was_found_is_looked_for_again_in_a_buffer_that_somebody_has_emptie
     let next = ready(futures::StreamExt::next(&mut framed));
     assert_eq!(next.unwrap().unwrap(), &bytes[15..]);
 
-    // The same where a part of it was there, and less than that comes.
+    // The same if only a part of a block was there, and fewer bytes than that arrive.
     let io = Scripted::default().send(&bytes[..9]).pause();
     let mut framed = prefixed(io.send(b"\0\0\0\x01a"));
     assert!(

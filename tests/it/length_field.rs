@@ -1,5 +1,5 @@
-//! `LengthField`: what it does as `LengthDelimitedCodec` does, and what it refuses that this one
-//! accepts. Any configuration, against the reference, is what `fuzz/` tries.
+//! `LengthField`: where it agrees with `LengthDelimitedCodec`, and what it refuses that the other accepts.
+//! `fuzz/` compares every configuration with the reference.
 
 use bytes::{Bytes, BytesMut};
 use testing::{Scripted, ready};
@@ -64,8 +64,8 @@ fn every_short_configuration_decodes_as_length_delimited_codec_does() {
 }
 
 #[test]
-fn a_configuration_that_tokio_util_encodes_and_cannot_decode_is_refused() {
-    // A length of one byte that counts 4 bytes more than follow it: of 255, 251 may follow.
+fn length_that_tokio_util_encodes_and_cannot_decode_is_refused() {
+    // The length has one byte and counts 4 bytes more than follow it, so at most 251 can follow.
     let config = LengthField::config().width(1).adjustment(-4);
     let framing = config.build().unwrap();
     let mut wire = BytesMut::new();
@@ -87,7 +87,7 @@ fn a_configuration_that_tokio_util_encodes_and_cannot_decode_is_refused() {
 }
 
 #[test]
-fn what_is_stripped_around_the_length_is_written_as_zeros() {
+fn stripped_bytes_around_the_length_are_written_as_zeros() {
     let config = LengthField::config().offset(5).header_len(20);
     let mut codec = BlockCodec::new(config.build().unwrap());
     let mut wire = BytesMut::new();
@@ -111,7 +111,7 @@ fn settings_can_be_changed_in_place_and_read() {
 }
 
 #[test]
-fn length_in_units_carries_what_its_field_has_room_for() {
+fn units_multiply_the_lengths_that_a_field_carries() {
     let lens = |config: LengthFieldConfig| config.build().map(|framing| framing.block_lens());
     let words = LengthField::config().width(2).unit(4);
     assert_eq!(lens(words), Ok(0..=0xffff * 4));
@@ -136,13 +136,13 @@ fn length_in_units_carries_what_its_field_has_room_for() {
         })
     );
 
-    // More than any length has room for, whatever is added.
+    // The product is more than any length, whatever is added.
     let wide = LengthField::config().width(8);
     assert_eq!(lens(wide.unit(2)), Ok(0..=u64::MAX));
     assert_eq!(lens(wide.unit(2).adjustment(-9)), Ok(1..=u64::MAX - 9));
     assert_eq!(lens(wide.unit(usize::MAX)), Ok(0..=u64::MAX));
     if let Ok(unit) = usize::try_from(u64::MAX) {
-        // A unit less 2^63 bytes is longer than any allocation.
+        // A unit minus 2^63 bytes is still longer than any allocation.
         let adjustment = i64::MIN;
         assert_eq!(
             lens(wide.unit(unit).adjustment(adjustment)),
@@ -155,7 +155,7 @@ fn length_in_units_carries_what_its_field_has_room_for() {
         "a unit of a length has at least 1 byte"
     );
 
-    // A value of 255 is too little for what the length counts.
+    // Even a value of 255 is less than what the length counts.
     let few = LengthField::config().width(1).unit(2);
     assert_eq!(lens(few.adjustment(-510)), Ok(0..=0));
     assert_eq!(
@@ -165,7 +165,7 @@ fn length_in_units_carries_what_its_field_has_room_for() {
 }
 
 #[test]
-fn each_unit_reads_what_it_writes_and_refuses_what_is_no_whole_number_of_it() {
+fn each_unit_reads_what_it_writes_and_refuses_fractions() {
     let mut sent = 0;
     for (unit, width, adjustment) in
         (1..6).flat_map(|unit| (1..5).flat_map(move |w| (-7..4).map(move |a| (unit, w, a))))
@@ -203,7 +203,7 @@ fn each_unit_reads_what_it_writes_and_refuses_what_is_no_whole_number_of_it() {
 }
 
 #[test]
-fn block_that_is_no_whole_number_of_units_is_refused_before_a_byte_leaves() {
+fn block_with_a_fraction_of_a_unit_is_not_sent() {
     let words = LengthField::config().unit(4).build().unwrap();
     let mut transport = BlockTransport::new(Scripted::default(), BlockCodec::new(words));
     ready(transport.send("four")).unwrap();
@@ -217,7 +217,7 @@ fn block_that_is_no_whole_number_of_units_is_refused_before_a_byte_leaves() {
 }
 
 #[test]
-fn lengths_in_units_that_overflow_everything_are_told_as_far_as_they_can_be() {
+fn overflowing_lengths_in_units_saturate() {
     let wide = LengthField::config().width(8).unit(4);
     let read = |config: LengthFieldConfig, value: u64| {
         let read = config.build().unwrap().decode_header(&value.to_be_bytes());

@@ -1,4 +1,4 @@
-//! A codec that is kept: cloned for the next stream, and given other limits while it runs.
+//! Reuse of a codec: clones for further streams, and limits that change while it runs.
 
 use bytes::{Bytes, BytesMut};
 use futures::{FutureExt, StreamExt};
@@ -16,7 +16,7 @@ fn a_clone_is_a_fresh_codec() {
         let blocks = blocks_for(&framing);
         let bytes = wire(framing, &blocks);
         let mut used = BlockCodec::new(framing);
-        // In the middle of a block, and after a block that was encoded.
+        // The codec has decoded a part of a block, and encoded one.
         let mut buffer = BytesMut::from(&bytes[..bytes.len() - 1]);
         while used.decode(&mut buffer).unwrap().is_some() {}
         used.encode(blocks[0].clone(), &mut BytesMut::new())
@@ -74,7 +74,7 @@ fn a_clone_counts_blocks_and_bytes_from_0() {
 }
 
 #[test]
-fn a_clone_of_a_codec_that_failed_works() {
+fn clone_of_a_failed_codec_works() {
     let mut failed = Codec::length_prefixed();
     failed
         .decode(&mut BytesMut::from(&[0xff; 4][..]))
@@ -85,7 +85,7 @@ fn a_clone_of_a_codec_that_failed_works() {
 }
 
 #[test]
-fn a_clone_has_the_same_limits_even_one_that_waits_for_the_next_block() {
+fn clone_has_the_same_limits_even_one_set_inside_a_block() {
     let mut codec = Codec::length_prefixed();
     codec.set_max_encode_len(20).unwrap();
     codec.set_max_decode_len(30).unwrap();
@@ -103,7 +103,7 @@ fn a_clone_has_the_same_limits_even_one_that_waits_for_the_next_block() {
 }
 
 #[test]
-fn a_clone_retains_as_much() {
+fn clone_retains_as_much_as_its_original() {
     for (limit, most) in [(0, 8 * KIB), (20 * KIB, 20 * KIB)] {
         let bytes = wire(LengthPrefix::u32(), &vec![vec![1; 100].into(); 10_000]);
         let codec = Codec::length_prefixed().with_max_retained(limit).clone();
@@ -170,7 +170,7 @@ fn each_direction_has_a_limit_of_its_own() {
 }
 
 #[test]
-fn a_limit_that_the_framing_does_not_carry_is_refused_and_changes_nothing() {
+fn limit_beyond_the_framing_is_refused_and_changes_nothing() {
     type Set = fn(&mut Codec, usize) -> Result<(), ConfigError>;
     let setters: [Set; 3] = [
         Codec::set_max_block_len,
@@ -206,11 +206,11 @@ fn a_limit_that_the_framing_does_not_carry_is_refused_and_changes_nothing() {
     assert_eq!((exact.max_encode_len(), exact.max_decode_len()), (5, 5));
 }
 
-/// Anything with a codec in it, to change its limit.
+/// A receiver whose limit can change.
 trait Limited {
     fn set_max(&mut self, max: usize);
     fn more(&mut self, io: Scripted);
-    /// The next block, or all that come in a batch; `None` if it has to wait.
+    /// Returns the lengths of the next block or batch, or `None` if it must wait.
     fn receive(&mut self, take: Take) -> Option<Result<Vec<usize>, BlockError>>;
 }
 
@@ -297,7 +297,7 @@ fn is_too_large(taken: Option<Result<Vec<usize>, BlockError>>, limit: u64, index
 }
 
 #[test]
-fn a_lower_limit_does_not_refuse_a_block_half_received_but_the_next_one() {
+fn lower_limit_spares_a_half_received_block_and_refuses_the_next() {
     fn check(mut from: impl Limited, take: Take, half: usize, split: usize) {
         let bytes = wire(LengthPrefix::u32(), &numbered(&[100, 100]));
         from.more(Scripted::default().send(&bytes[..half]).then_silent());
@@ -313,9 +313,9 @@ fn a_lower_limit_does_not_refuse_a_block_half_received_but_the_next_one() {
         let second = from.receive(take);
         assert!(is_too_large(second, 10, 1), "{take:?}, {half}, {split}");
     }
-    // Lowered right after the header, and inside the payload.
+    // The limit is lowered right after the header, or inside the payload.
     for half in [4, 50, 103] {
-        // The rest comes with nothing more, with a part of the next header or payload, or with all.
+        // The rest arrives alone, or with a part or all of the next block.
         for split in [104, 106, 150, 208] {
             with_each!(|from, take| check(from, take, half, split));
         }
@@ -323,7 +323,7 @@ fn a_lower_limit_does_not_refuse_a_block_half_received_but_the_next_one() {
 }
 
 #[test]
-fn end_inside_a_block_over_a_limit_that_was_lowered_since_is_truncated() {
+fn stream_that_ends_in_a_block_over_a_lowered_limit_is_truncated() {
     fn check(mut from: impl Limited, take: Take) {
         let bytes = wire(LengthPrefix::u32(), &numbered(&[100]));
         from.more(Scripted::default().send(&bytes[..50]).then_silent());
@@ -347,7 +347,7 @@ fn end_inside_a_block_over_a_limit_that_was_lowered_since_is_truncated() {
 }
 
 #[test]
-fn lower_limit_refuses_a_block_whose_header_is_not_all_there() {
+fn lower_limit_refuses_a_block_whose_header_is_incomplete() {
     fn check(mut from: impl Limited, take: Take, half: usize) {
         let bytes = wire(LengthPrefix::u32(), &numbered(&[100]));
         from.more(Scripted::default().send(&bytes[..half]).then_silent());
@@ -363,7 +363,7 @@ fn lower_limit_refuses_a_block_whose_header_is_not_all_there() {
 }
 
 #[test]
-fn a_limit_may_be_lowered_again_and_raised_again_while_a_block_is_half_received() {
+fn last_limit_set_inside_a_block_applies_to_the_next_block() {
     fn check(mut from: impl Limited, take: Take, limits: &[usize], second_passes: bool) {
         let bytes = wire(LengthPrefix::u32(), &numbered(&[100, 50]));
         from.more(Scripted::default().send(&bytes[..20]).then_silent());
@@ -390,7 +390,7 @@ fn a_limit_may_be_lowered_again_and_raised_again_while_a_block_is_half_received(
 }
 
 #[test]
-fn a_lower_limit_does_not_refuse_a_block_that_was_lent_and_not_taken_but_the_next_one() {
+fn lower_limit_spares_a_lent_block_not_taken_and_refuses_the_next() {
     fn check(take: Take, first_read: usize, limits: &[usize]) {
         let bytes = wire(LengthPrefix::u32(), &numbered(&[100, 100]));
         let mut from = silent();
@@ -420,14 +420,14 @@ fn a_lower_limit_does_not_refuse_a_block_that_was_lent_and_not_taken_but_the_nex
     }
 }
 
-/// True if there is a block to lend, of which none is then taken.
+/// Returns true if a block can be lent, and takes none.
 fn is_lent(from: &mut BlockTransport<Scripted, LengthPrefix>) -> bool {
     let batch = from.recv_batch().now_or_never();
     batch.is_some_and(|batch| batch.unwrap().is_some())
 }
 
 #[test]
-fn once_a_block_that_was_lent_and_not_taken_is_taken_a_lower_limit_holds_at_once() {
+fn lower_limit_holds_as_soon_as_a_lent_block_is_taken() {
     for take in TAKES {
         let bytes = wire(LengthPrefix::u32(), &numbered(&[100, 100]));
         let mut from = silent();
@@ -448,7 +448,7 @@ fn a_lower_limit_holds_at_once_between_two_blocks() {
         assert_eq!(from.receive(take).unwrap().unwrap(), [10]);
         assert!(from.receive(take).is_none());
         from.set_max(99);
-        // Before any of the payload has come.
+        // Nothing of the payload has arrived.
         from.more(Scripted::default().send(&bytes[14..18]).then_silent());
         assert!(is_too_large(from.receive(take), 99, 1), "{take:?}");
     }
@@ -456,7 +456,7 @@ fn a_lower_limit_holds_at_once_between_two_blocks() {
 }
 
 #[test]
-fn a_lower_limit_holds_for_blocks_that_have_arrived_and_were_not_looked_at() {
+fn lower_limit_holds_for_buffered_blocks_not_yet_parsed() {
     fn check(mut from: impl Limited, take: Take) {
         let bytes = wire(LengthPrefix::u32(), &numbered(&[10, 100]));
         from.more(Scripted::default().send(&bytes).then_silent());
@@ -488,7 +488,7 @@ fn a_higher_limit_holds_at_once() {
 }
 
 #[test]
-fn after_a_block_was_lent_the_new_limit_holds_for_those_that_follow() {
+fn lower_limit_holds_for_the_blocks_after_a_half_received_one() {
     let bytes = wire(LengthPrefix::u32(), &numbered(&[100, 5, 5, 100]));
     let io = Scripted::default().send(&bytes[..50]).then_silent();
     let mut transport = BlockTransport::new(io, Codec::length_prefixed());
@@ -514,7 +514,7 @@ fn after_a_block_was_lent_the_new_limit_holds_for_those_that_follow() {
 }
 
 #[test]
-fn a_limit_set_on_a_transport_holds_for_the_sink_from_the_next_block_on() {
+fn encode_limit_of_a_transport_holds_from_the_next_block() {
     let mut transport = BlockTransport::new(Scripted::default(), Codec::length_prefixed());
     ready(transport.feed(Bytes::from_static(b"long"))).unwrap();
     transport.codec_mut().set_max_encode_len(2).unwrap();

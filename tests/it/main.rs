@@ -1,5 +1,5 @@
-//! Every test that needs no process of its own, in one binary, so that the code they share is built
-//! once. `cargo test --test it recv::` runs those of one module.
+//! Every test that needs no process of its own, in one binary, so that shared code is built once. `cargo
+//! test --test it recv::` runs one module.
 
 mod contract;
 mod debug;

@@ -8,11 +8,11 @@ use wholeblock::{
     BlockCodec, BlockError, BlockStream, BlockTransport, Exact, LengthPrefix, recv_blocks,
 };
 
-/// Reads that fill a connection's first buffers, of 8, 16, 32 and 64 KiB; the fourth ends sooner if
-/// a block does. From then on the buffer is as large as it will be for such blocks.
+/// Number of reads that fill a connection's first buffers, of 8, 16, 32 and 64 KiB. The fourth read ends
+/// sooner if a block does. After these reads the buffer has its final size for such blocks.
 const WARM_UP_READS: usize = 4;
 
-/// The room each read of `io` was given: after the warm-up, and before the read that met the end.
+/// The room of each read of `io`, without the warm-up and without the read that met the end.
 fn steady_rooms(io: &Scripted) -> Vec<usize> {
     let (&(_, brought), rooms) = io.rooms.split_last().unwrap();
     assert_eq!(brought, 0, "the last read meets the end");
@@ -20,8 +20,8 @@ fn steady_rooms(io: &Scripted) -> Vec<usize> {
     rooms.skip(WARM_UP_READS).collect()
 }
 
-/// Feeds `codec` pieces of at most `piece` bytes, as far as it has made room, and returns the
-/// buffer's capacity at first and after each piece.
+/// Feeds `codec` pieces of at most `piece` bytes, as far as it has made room. Returns the buffer's capacity
+/// at first and after each piece.
 fn capacities(codec: &mut BlockCodec<LengthPrefix>, wire: &[u8], piece: usize) -> Vec<usize> {
     let mut buffer = BytesMut::with_capacity(8 * KIB);
     let mut fed = 0;
@@ -39,7 +39,7 @@ fn capacities(codec: &mut BlockCodec<LengthPrefix>, wire: &[u8], piece: usize) -
 }
 
 #[test]
-fn the_buffer_at_most_doubles_each_time_arriving_bytes_have_filled_it() {
+fn buffer_at_most_doubles_when_arriving_bytes_fill_it() {
     let wire = wire(LengthPrefix::u32(), &[vec![1; MIB].into()]);
     let seen = capacities(&mut BlockCodec::length_prefixed(), &wire, usize::MAX);
     assert_eq!(
@@ -50,7 +50,7 @@ fn the_buffer_at_most_doubles_each_time_arriving_bytes_have_filled_it() {
 }
 
 #[test]
-fn a_block_that_trickles_in_grows_the_buffer_no_faster_than_it_arrives() {
+fn trickling_block_grows_the_buffer_no_faster_than_it_arrives() {
     let wire = wire(LengthPrefix::u32(), &[vec![1; MIB].into()]);
     let mut arrived = 0;
     for capacity in capacities(&mut BlockCodec::length_prefixed(), &wire, 1_000) {
@@ -63,7 +63,7 @@ fn a_block_that_trickles_in_grows_the_buffer_no_faster_than_it_arrives() {
 }
 
 #[test]
-fn a_connection_that_has_completed_a_block_of_n_bytes_is_given_room_for_n_at_once() {
+fn block_gets_its_room_at_once_after_an_equally_long_block() {
     let mut codec = BlockCodec::length_prefixed();
     let wire = wire(LengthPrefix::u32(), &[vec![1; MIB].into()]);
     capacities(&mut codec, &wire, usize::MAX);
@@ -85,7 +85,7 @@ fn a_large_block_is_read_up_to_its_end_and_no_further() {
 }
 
 #[test]
-fn a_smaller_block_after_a_larger_one_is_read_up_to_its_end_too() {
+fn smaller_block_after_a_larger_one_is_read_up_to_its_end() {
     let mut codec = BlockCodec::length_prefixed();
     let first = wire(LengthPrefix::u32(), &[vec![1; 300_000].into()]);
     let second = wire(LengthPrefix::u32(), &[vec![2; 100_000].into()]);
@@ -103,7 +103,7 @@ fn a_smaller_block_after_a_larger_one_is_read_up_to_its_end_too() {
 }
 
 #[test]
-fn short_reads_do_not_leave_ever_less_room_for_the_next() {
+fn short_reads_leave_enough_room_for_the_next_read() {
     for len in [64, 1_000, 7_000, 20_000] {
         let wire = wire(LengthPrefix::u32(), &vec![vec![1; len].into(); MIB / len]);
         let io = Scripted::chunked(&wire, 30_000, false);
@@ -142,7 +142,7 @@ fn waiting(wire: &[u8]) -> BlockTransport<Scripted, LengthPrefix> {
 }
 
 #[test]
-fn a_connection_that_waits_for_a_lent_block_holds_no_more_than_when_it_began() {
+fn waiting_connection_has_returned_its_large_buffer() {
     for len in [64, 1_000, 7_000, 20_000, 51_200] {
         let wire = wire(LengthPrefix::u32(), &vec![vec![1; len].into(); MIB / len]);
         for cut in [0, 3, 60] {
@@ -163,7 +163,7 @@ fn a_connection_that_waits_for_a_lent_block_holds_no_more_than_when_it_began() {
 }
 
 #[test]
-fn after_a_wait_a_connection_reads_in_batches_again() {
+fn connection_reads_in_batches_again_after_a_wait() {
     let wire = wire(LengthPrefix::u32(), &vec![vec![1; 64].into(); MIB / 64]);
     let mut io = Scripted::default();
     for piece in wire.chunks(200_000) {
@@ -176,7 +176,7 @@ fn after_a_wait_a_connection_reads_in_batches_again() {
 }
 
 #[test]
-fn a_connection_is_not_given_room_that_only_others_have_earned() {
+fn new_connection_starts_small_beside_a_waiting_one() {
     let wire = wire(LengthPrefix::u32(), &vec![vec![1; 64].into(); MIB / 64]);
     let _has_left_its_buffer = waiting(&wire);
     let io = Scripted::default().pause().send(&wire[..20_000]);
@@ -189,8 +189,8 @@ fn a_connection_is_not_given_room_that_only_others_have_earned() {
     );
 }
 
-/// The room that each read of `io` was given, where during each wait another connection on the
-/// thread receives `other`, and begins to wait too.
+/// Returns the room of each read of `io`. During each wait, another connection on the thread receives
+/// `other` and begins to wait, too.
 fn rooms_beside(other: &[u8], io: Scripted, codec: BlockCodec<LengthPrefix>) -> Vec<usize> {
     let mut framed = BlockTransport::new(io, codec);
     loop {
@@ -206,7 +206,7 @@ fn rooms_beside(other: &[u8], io: Scripted, codec: BlockCodec<LengthPrefix>) -> 
 }
 
 #[test]
-fn after_a_wait_too_a_connection_is_not_given_room_that_only_others_have_earned() {
+fn quiet_connection_stays_small_beside_a_busy_one() {
     let small = wire(LengthPrefix::u32(), &vec![vec![1; 64].into(); MIB / 64]);
     let io = Scripted::default().send(&small[..68 * 294]).pause();
     let rooms = rooms_beside(&small, io, BlockCodec::length_prefixed());
@@ -214,7 +214,7 @@ fn after_a_wait_too_a_connection_is_not_given_room_that_only_others_have_earned(
 }
 
 #[test]
-fn what_a_connection_leaves_to_others_is_a_batch_at_most() {
+fn connection_leaves_at_most_a_batch_of_buffer_to_others() {
     let small = wire(LengthPrefix::u32(), &vec![vec![1; 64].into(); MIB / 64]);
     let large = wire(LengthPrefix::u32(), &vec![vec![1; 500_000].into(); 9]);
     let io = Scripted::default().send(&small).pause().send(&small);
@@ -223,7 +223,7 @@ fn what_a_connection_leaves_to_others_is_a_batch_at_most() {
 }
 
 #[test]
-fn a_connection_that_may_keep_less_does_not_take_what_others_leave() {
+fn connection_with_a_lower_max_retained_takes_no_batch_buffer() {
     let small = wire(LengthPrefix::u32(), &vec![vec![1; 64].into(); MIB / 64]);
     let io = Scripted::default().send(&small).pause().send(&small);
     let codec = BlockCodec::length_prefixed().with_max_retained(32 * KIB);
@@ -232,7 +232,7 @@ fn a_connection_that_may_keep_less_does_not_take_what_others_leave() {
 }
 
 #[test]
-fn after_a_wait_too_a_large_block_is_read_up_to_its_end_and_no_further() {
+fn large_block_after_a_wait_is_read_up_to_its_end() {
     let small = wire(LengthPrefix::u32(), &vec![vec![1; 64].into(); MIB / 64]);
     let large = wire(LengthPrefix::u32(), &[vec![1; 40_000].into()]);
     let mut io = Scripted::default().send(&large.repeat(9));
@@ -245,7 +245,7 @@ fn after_a_wait_too_a_large_block_is_read_up_to_its_end_and_no_further() {
 }
 
 #[test]
-fn a_small_buffer_that_is_filled_after_a_wait_earns_no_more_than_it_held() {
+fn small_buffer_filled_after_a_wait_only_doubles() {
     let blocks = [vec![1; 6_000].into(), vec![2; 100_000].into()];
     let bytes = wire(LengthPrefix::u32(), &blocks);
     let io = Scripted::default().send(&bytes[..8 * KIB]);
@@ -298,7 +298,7 @@ fn connections_that_take_turns_on_a_thread_do_not_mix_their_blocks() {
 }
 
 #[test]
-fn reads_stay_large_however_long_the_stream_and_whoever_keeps_the_blocks() {
+fn reads_stay_large_even_if_the_caller_keeps_blocks() {
     for len in [64, 1_000, 7_000, 20_000, 51_200] {
         for keep in [0, 1, 100] {
             let count = 4 * MIB / len;
@@ -320,8 +320,8 @@ fn reads_stay_large_however_long_the_stream_and_whoever_keeps_the_blocks() {
 }
 
 #[test]
-fn blocks_that_are_kept_cost_little_more_than_their_own_bytes() {
-    // Short reads and kept blocks: every read could otherwise begin a new buffer.
+fn kept_blocks_cost_less_than_twice_their_bytes() {
+    // Short reads and kept blocks could make every read begin a new buffer.
     let wire = wire(LengthPrefix::u32(), &vec![vec![1; 1_000].into(); 2_000]);
     let mut framed = FramedRead::new(
         Scripted::chunked(&wire, 1_004, false),
@@ -343,7 +343,7 @@ fn blocks_that_are_kept_cost_little_more_than_their_own_bytes() {
 }
 
 #[test]
-fn the_largest_retained_buffer_is_configurable() {
+fn with_max_retained_sets_the_largest_retained_buffer() {
     let framing = Exact::new(4 * MIB).unwrap();
     for (limit, kept) in [(MIB, false), (4 * MIB, true)] {
         let wire = wire(framing, &vec![vec![1; 4 * MIB].into(); 3]);
@@ -355,7 +355,7 @@ fn the_largest_retained_buffer_is_configurable() {
 }
 
 #[test]
-fn a_lower_limit_bounds_the_batches_of_small_blocks_too() {
+fn max_retained_bounds_the_batches_of_small_blocks() {
     for (limit, most) in [(0, 8 * KIB), (20 * KIB, 20 * KIB), (MIB, 64 * KIB)] {
         let wire = wire(LengthPrefix::u32(), &vec![vec![1; 100].into(); 10_000]);
         let codec = BlockCodec::length_prefixed().with_max_retained(limit);
@@ -367,7 +367,7 @@ fn a_lower_limit_bounds_the_batches_of_small_blocks_too() {
     }
 }
 
-/// The capacity that is left to a connection which has received `wire` by `next`, or by lending.
+/// Receives everything, by `next` or by lending, and returns the capacity that remains.
 fn left_by<R: BlockStream<Error = BlockError>>(
     mut framed: R,
     lent: bool,
@@ -392,7 +392,7 @@ fn left_by<R: BlockStream<Error = BlockError>>(
 }
 
 #[test]
-fn a_small_block_after_a_large_one_leaves_no_more_than_may_be_retained() {
+fn small_block_after_a_large_one_leaves_at_most_max_retained() {
     let large = wire(LengthPrefix::u32(), &[vec![1; 8 * MIB].into()]);
     let small = wire(LengthPrefix::u32(), &[Bytes::from_static(b"small")]);
     for header in 1..=4 {
@@ -414,8 +414,8 @@ fn a_small_block_after_a_large_one_leaves_no_more_than_may_be_retained() {
     }
 }
 
-/// A `Framed` whose parts came with a buffer of 4 MiB, more than may be kept, with `bytes` in it.
-/// Nothing follows these.
+/// A `Framed` made of parts whose buffer of 4 MiB, more than may be retained, holds `bytes`. The peer sends
+/// nothing more.
 fn oversized(bytes: &[u8]) -> Framed<Scripted, BlockCodec<LengthPrefix>> {
     let io = Scripted::default().then_silent();
     let mut parts = FramedParts::new::<Bytes>(io, BlockCodec::length_prefixed());
@@ -425,7 +425,7 @@ fn oversized(bytes: &[u8]) -> Framed<Scripted, BlockCodec<LengthPrefix>> {
 }
 
 #[test]
-fn a_buffer_that_came_with_parts_is_given_up_once_a_block_of_it_was_lent() {
+fn oversized_buffer_from_parts_is_dropped_after_lending_a_block() {
     let bytes = wire(LengthPrefix::u32(), &vec![vec![1; 1_000].into(); 3]);
     for wait in [false, true] {
         let mut transport = BlockTransport::from(oversized(&bytes[..2_500]));
@@ -453,7 +453,7 @@ fn a_large_block_is_not_moved_while_it_arrives() {
 }
 
 #[test]
-fn a_large_block_takes_its_allocation_along_whatever_came_with_it() {
+fn large_block_takes_its_allocation_along() {
     let bytes = wire(LengthPrefix::u32(), &vec![vec![1; 100 * KIB].into(); 3]);
     let mut codec = BlockCodec::length_prefixed().with_max_retained(64 * KIB);
     let mut buffer = BytesMut::from(&bytes[..]);
@@ -467,13 +467,13 @@ fn a_large_block_takes_its_allocation_along_whatever_came_with_it() {
         let more = 100 * KIB;
         assert!(
             !buffer.try_reclaim(more),
-            "{left}: it has an allocation of its own"
+            "{left}: the block has the allocation"
         );
     }
 }
 
 #[test]
-fn a_write_buffer_that_has_grown_is_given_up_at_the_next_small_block() {
+fn grown_write_buffer_is_dropped_at_the_next_small_block() {
     let mut codec = BlockCodec::length_prefixed();
     for (len, kept) in [(100, MIB), (100 * KIB, MIB), (3 * MIB, 4 * MIB)] {
         let mut buffer = BytesMut::with_capacity(4 * MIB);
@@ -486,7 +486,7 @@ fn a_write_buffer_that_has_grown_is_given_up_at_the_next_small_block() {
 }
 
 #[test]
-fn a_write_buffer_begins_with_8_kib_and_takes_no_more_while_these_do() {
+fn write_buffer_stays_at_8_kib_while_that_is_enough() {
     let mut codec = BlockCodec::length_prefixed();
     let mut buffer = BytesMut::new();
     for _ in 0..3 {
@@ -498,7 +498,7 @@ fn a_write_buffer_begins_with_8_kib_and_takes_no_more_while_these_do() {
 }
 
 #[test]
-fn what_is_gathered_for_a_write_is_not_moved() {
+fn blocks_gathered_for_a_write_are_not_moved() {
     let mut codec = BlockCodec::length_prefixed();
     let mut buffer = BytesMut::with_capacity(8 * KIB);
     for write in 0..10 {
@@ -515,7 +515,7 @@ fn what_is_gathered_for_a_write_is_not_moved() {
 }
 
 #[test]
-fn a_receiver_that_is_given_up_inside_of_a_large_block_leaves_the_room_made_for_it() {
+fn receiver_dropped_inside_a_large_block_leaves_its_buffer() {
     let wire = wire(LengthPrefix::u32(), &[vec![1; 2 * MIB].into()]);
     let io = Scripted::default().send(&wire[..MIB]).then_silent();
     let codec = BlockCodec::length_prefixed().with_max_retained(64 * KIB);
@@ -527,7 +527,7 @@ fn a_receiver_that_is_given_up_inside_of_a_large_block_leaves_the_room_made_for_
 }
 
 #[test]
-fn the_buffer_at_most_doubles_where_whole_blocks_do_not_fill_it() {
+fn buffer_at_most_doubles_even_if_whole_blocks_do_not_fill_it() {
     for len in [8_193, 10_922, 21_846] {
         // Byte by byte, so that the buffer is looked at after each read.
         let io = Scripted::chunked(&[1; 100_000], 1, true).then_silent();
@@ -543,14 +543,14 @@ fn the_buffer_at_most_doubles_where_whole_blocks_do_not_fill_it() {
 }
 
 #[test]
-fn framed_that_is_polled_on_after_a_framing_error_doubles_its_buffer_at_most_once() {
+fn framed_polled_after_a_framing_error_at_most_doubles_its_buffer() {
     for good in 0..40 {
         let mut bytes = wire(Magic, &vec![vec![1; 1_000].into(); good]);
         bytes.extend_from_slice(&vec![b'X'; 200_000]);
         let io = Scripted::default().send(&bytes).then_silent();
         let mut framed = Framed::new(io, BlockCodec::new(Magic));
         while !matches!(ready(framed.next()), Some(Err(_))) {}
-        // With the room of the blocks that were taken from its front, at most a batch.
+        // Adds the room of the blocks taken from its front, up to a batch.
         let capacity = framed.read_buffer().capacity();
         let allocation = (capacity + good * 1_006).min(64 * KIB).max(capacity);
         for _ in 0..40 {
@@ -599,7 +599,7 @@ fn header_is_parsed_once_for_each_read() {
 }
 
 #[test]
-fn parts_with_a_small_buffer_are_read_into_whoever_reads_next() {
+fn small_buffer_from_parts_serves_a_transport_and_then_a_framed() {
     let bytes = wire(LengthPrefix::u32(), &vec![vec![1; 20_000].into(); 3]);
     for capacity in [1, 100, 4_000, 4 * KIB, 8 * KIB] {
         for begun in [0, 1, 3, 4, 90] {

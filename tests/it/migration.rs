@@ -1,5 +1,5 @@
-//! What `docs/migration.md` says: settings of other libraries and fields of protocols, the framing
-//! that is the same on the wire, and their own documentation's examples through it.
+//! What `docs/migration.md` says: for the settings of other libraries and the headers of protocols, the
+//! framing that is the same on the wire, tested with the examples of their own documentation.
 
 mod erlang;
 mod ldc;
@@ -14,13 +14,13 @@ use wholeblock::{
     AnyFraming, BlockCodec, BlockTransport, Framing, LengthFieldConfig, check_framing,
 };
 
-/// An example: what a peer sends, and the blocks that it is.
+/// An example: the bytes that a peer sends, and their blocks.
 struct Row {
     name: &'static str,
     framing: AnyFraming,
     wire: &'static [u8],
     blocks: &'static [&'static [u8]],
-    /// What the blocks are on the wire when they are sent.
+    /// The bytes on the wire if the blocks are sent.
     sent: &'static [u8],
 }
 
@@ -51,7 +51,7 @@ impl Row {
         Self::new(name, framing, wire, blocks)
     }
 
-    /// Where content is stripped of a header, which is zeros when it is sent.
+    /// Sets other bytes for sending, because stripped content of a header is sent as zeros.
     fn sent_as(mut self, sent: &'static [u8]) -> Self {
         self.sent = sent;
         self

@@ -1,5 +1,5 @@
-//! Several forms in turn on one connection, futures dropped or leaked: nothing is lost, repeated or
-//! torn. Any mixture of them is what `fuzz/` tries.
+//! Several forms in turn on one connection, futures dropped or leaked: nothing is lost, repeated or torn.
+//! `fuzz/` tries any mixture.
 
 use std::{cell::Cell, mem, pin::pin};
 
@@ -10,7 +10,7 @@ use wholeblock::internals::FULL_WRITE;
 use wholeblock::{LengthPrefix, send_blocks};
 
 #[test]
-fn after_a_leaked_transfer_the_next_flush_completes_what_was_taken_from_the_source() {
+fn flush_after_a_leaked_transfer_sends_every_block_it_took() {
     let blocks = numbered(&[10, 20_000, 0, 140_000, 30]);
     let expected = wire(LengthPrefix::u32(), &blocks);
     for taken in [1, 13, 14, 20_000, FULL_WRITE - 1] {
@@ -36,7 +36,7 @@ fn after_a_leaked_transfer_the_next_flush_completes_what_was_taken_from_the_sour
 }
 
 #[test]
-fn what_a_dropped_transfer_has_queued_goes_before_the_next_transfer_and_what_is_fed() {
+fn blocks_queued_by_a_dropped_transfer_leave_before_later_blocks() {
     let io = Scripted::default().take(1).pause_writes().pause_writes();
     let mut transport = transport(io);
     {

@@ -14,7 +14,7 @@ use wholeblock::{
 /// The limit in these tests.
 const LIMIT: usize = 20;
 
-/// A codec that skips what is over the limit.
+/// A codec that skips blocks over the limit.
 fn skipping<F: Framing>(framing: F) -> BlockCodec<F> {
     let mut codec = BlockCodec::new(framing).skip_too_large(true);
     codec.set_max_decode_len(LIMIT).unwrap();
@@ -22,10 +22,10 @@ fn skipping<F: Framing>(framing: F) -> BlockCodec<F> {
 }
 
 #[test]
-fn blocks_over_the_limit_are_skipped_and_all_others_arrive_whatever_the_chunking() {
+fn only_blocks_over_the_limit_are_skipped_whatever_the_chunking() {
     fn check<F: Framing + Copy>(Case { name, framing, .. }: Case<F>) {
         if *framing.block_lens().start() == *framing.block_lens().end() {
-            return; // no block of its is over the limit
+            return; // its blocks have one length
         }
         let blocks = numbered(&[3, 200, 0, 21, 255, LIMIT, 22, 5, 130]);
         let fitting: Vec<_> = blocks.iter().filter(|b| b.len() <= LIMIT).collect();
@@ -49,7 +49,7 @@ fn blocks_over_the_limit_are_skipped_and_all_others_arrive_whatever_the_chunking
 }
 
 #[test]
-fn without_being_asked_to_skip_the_first_block_over_the_limit_is_an_error() {
+fn block_over_the_limit_is_an_error_unless_skipping_is_on() {
     let bytes = wire(LengthPrefix::u16(), &numbered(&[3, 21, 4]));
     for way in WAYS {
         let mut codec = BlockCodec::new(LengthPrefix::u16());
@@ -73,7 +73,7 @@ fn without_being_asked_to_skip_the_first_block_over_the_limit_is_an_error() {
 }
 
 #[test]
-fn an_end_inside_a_skipped_block_is_truncated_at_every_byte() {
+fn stream_that_ends_inside_a_skipped_block_is_truncated() {
     let blocks = numbered(&[3, 40, 21]);
     let bytes = wire(LengthPrefix::u16(), &blocks);
     for len in 5..bytes.len() {
@@ -116,7 +116,7 @@ fn an_end_inside_a_skipped_block_is_truncated_at_every_byte() {
 }
 
 #[test]
-fn what_is_skipped_is_counted_and_the_blocks_after_it_know_where_they_are() {
+fn skipped_blocks_count_in_stats_and_in_later_positions() {
     let bytes = wire(LengthPrefix::u16(), &numbered(&[3, 40, 21, 4, 30, 6]));
     let cut = &bytes[..bytes.len() - 1];
     let mut framed = Framed::new(
@@ -136,17 +136,21 @@ fn what_is_skipped_is_counted_and_the_blocks_after_it_know_where_they_are() {
     let stats = receiving.stats();
     assert_eq!((stats.blocks, stats.payload_bytes), (2, 7));
     assert_eq!(stats.skipped_blocks, 3);
-    assert_eq!(stats.wire_bytes, at, "what was skipped has come, too");
+    assert_eq!(stats.wire_bytes, at, "skipped bytes count, too");
     assert_eq!(stats.reads, cut.len().div_ceil(10) as u64);
     drop(receiving);
     assert_eq!(framed.codec().skipped_blocks(), 3);
     assert_eq!(framed.codec().clone().skipped_blocks(), 0);
     let later = recv_blocks(&mut framed);
-    assert_eq!(later.stats().skipped_blocks, 0, "three were before");
+    assert_eq!(
+        later.stats().skipped_blocks,
+        0,
+        "the three were skipped before it"
+    );
 }
 
 #[test]
-fn a_block_of_any_length_is_skipped_in_a_batch_of_memory() {
+fn long_block_is_skipped_with_at_most_64_kib_of_buffer() {
     let framing = LengthField::config().width(8).build().unwrap();
     let long = 16 * MIB;
     let header = (long as u64).to_be_bytes();
@@ -175,7 +179,7 @@ fn a_block_of_any_length_is_skipped_in_a_batch_of_memory() {
 }
 
 #[test]
-fn the_longest_announcement_there_is_can_be_skipped_for_ever() {
+fn block_of_u64_max_bytes_is_skipped_until_the_stream_ends() {
     let framing = LengthPrefix::u64();
     let bytes = [&[0xff; 8][..], &[0; 100_000]].concat();
     for way in WAYS {
@@ -198,7 +202,7 @@ fn the_longest_announcement_there_is_can_be_skipped_for_ever() {
 }
 
 #[test]
-fn a_limit_lowered_in_mid_stream_skips_from_the_next_block_on() {
+fn limit_lowered_in_mid_stream_skips_from_the_next_block() {
     let bytes = wire(LengthPrefix::u16(), &numbered(&[30, 30, 5]));
     let io = Scripted::default()
         .send(&bytes[..10])
@@ -214,8 +218,8 @@ fn a_limit_lowered_in_mid_stream_skips_from_the_next_block_on() {
 }
 
 #[tokio::test]
-async fn a_block_that_fits_no_memory_is_skipped() {
-    let long = 1 << 32; // 4 GiB, of which no more than the first 64 MiB are sent
+async fn block_of_4_gib_is_skipped_until_the_stream_ends() {
+    let long = 1 << 32; // 4 GiB; the peer sends only the first 64 MiB
     let header = std::io::Cursor::new(u64::to_be_bytes(long));
     let io = header.chain(tokio::io::repeat(7).take(64 * MIB as u64));
     let mut transport = BlockTransport::new(io, skipping(LengthPrefix::u64()));
@@ -229,7 +233,7 @@ async fn a_block_that_fits_no_memory_is_skipped() {
 }
 
 #[test]
-fn a_limit_lowered_inside_a_header_holds_after_a_block_that_is_skipped_too() {
+fn limit_lowered_inside_a_header_holds_after_a_skipped_block() {
     let bytes = wire(LengthPrefix::u32(), &numbered(&[100, LIMIT, 5]));
     let io = Scripted::default().send(&bytes[..2]).pause();
     let io = io.send(&bytes[2..]);
@@ -242,7 +246,7 @@ fn a_limit_lowered_inside_a_header_holds_after_a_block_that_is_skipped_too() {
 
 #[test]
 fn blocks_among_skipped_ones_arrive_wherever_a_turn_ends() {
-    // One to be received for so many to be skipped, so that every place in a turn of 256 is met.
+    // One block to receive for `skipped` blocks to skip, so that a turn of 256 ends at every place.
     for skipped in [1, 2, 3, 5, 255, 256, 257] {
         let group = [b"\x01a".to_vec(), b"\x02no".repeat(skipped)].concat();
         let wire = group.repeat(3_000 / skipped + 3);
@@ -269,7 +273,7 @@ fn blocks_among_skipped_ones_arrive_wherever_a_turn_ends() {
     }
 }
 
-/// Blocks, and the errors between them, up to the end.
+/// Returns the blocks up to the end, and the errors between them.
 fn outcomes(
     mut receive: impl FnMut() -> Result<Option<Vec<u8>>, BlockError>,
 ) -> Vec<Result<Vec<u8>, (u64, u64, u64)>> {
@@ -362,7 +366,7 @@ fn skipped_block_is_reported_in_its_place_to_every_form() {
 }
 
 #[test]
-fn skipped_block_is_reported_before_its_bytes_have_come() {
+fn skipped_block_is_reported_before_its_bytes_arrive() {
     let io = Scripted::default().send(b"\x05he").then_silent();
     let framing = LengthPrefix::u8().max_block_len(3).unwrap();
     let codec = BlockCodec::new(framing)
@@ -378,14 +382,14 @@ fn skipped_block_is_reported_before_its_bytes_have_come() {
          (header: 05)",
     );
     assert_eq!(io::Error::from(error).kind(), io::ErrorKind::InvalidData);
-    assert!(blocks.next().now_or_never().is_none(), "once");
+    assert!(blocks.next().now_or_never().is_none(), "reported once");
     assert!(!blocks.is_terminated());
 
     let mut other = BlockTransport::new(&b"\x05"[..], fresh);
     let error = ready(other.next()).unwrap().unwrap_err();
     assert!(
         matches!(error, BlockError::Skipped { .. }),
-        "a clone does as well"
+        "a clone reports it, too"
     );
     let cut = ready(other.next()).unwrap().unwrap_err();
     assert!(

@@ -1,4 +1,4 @@
-//! `Payload`: what the blocks of `send_blocks` may be made of, and which of it is copied.
+//! `Payload`: the types that may be blocks of `send_blocks`, and which of them are copied.
 
 use std::{future::poll_fn, iter::once};
 
@@ -11,13 +11,13 @@ use wholeblock::{
     try_send_blocks,
 };
 
-/// What `io` wrote of one block, and whether it wrote it from `address`.
+/// What `io` has written, and whether it wrote from `address`.
 fn sent(io: &Scripted, address: usize) -> (&[u8], bool) {
     (&io.written, io.addresses.contains(&address))
 }
 
-/// Sends `payload` through a transport and through a `Framed`: the bytes must be those of `block`,
-/// and come from where the payload lies only if `by_reference`.
+/// Sends `payload` through a transport and through a `Framed`. Asserts that it is `block` on the wire, and
+/// that it leaves without a copy if and only if `by_reference`.
 #[track_caller]
 fn check<P: Payload + AsRef<[u8]>>(payload: impl Fn() -> P, block: &[u8], by_reference: bool) {
     let expected = wire(LengthPrefix::u32(), &[Bytes::copy_from_slice(block)]);
@@ -40,7 +40,7 @@ fn check<P: Payload + AsRef<[u8]>>(payload: impl Fn() -> P, block: &[u8], by_ref
         (&expected[..], by_reference)
     );
 
-    // Where the transport takes one slice a write, all of it is joined.
+    // A transport that takes one slice a write gets everything joined.
     let io = Scripted::default().not_vectored();
     let mut joined = testing::transport(io);
     ready(send_blocks(&mut joined, source(payload()))).unwrap();
@@ -71,7 +71,7 @@ fn check_all<const N: usize>(text: &str) {
 }
 
 #[test]
-fn whatever_a_block_is_made_of_its_bytes_go_out_and_large_ones_are_copied_only_if_borrowed() {
+fn every_type_is_sent_and_large_owned_payloads_are_not_copied() {
     check_all::<0>("");
     check_all::<5>("small");
     check_all::<{ CHAIN_FROM - 1 }>(&"s".repeat(CHAIN_FROM - 1));
@@ -80,7 +80,7 @@ fn whatever_a_block_is_made_of_its_bytes_go_out_and_large_ones_are_copied_only_i
 }
 
 #[test]
-fn a_vec_with_room_to_spare_and_a_part_of_a_buffer_leave_without_a_copy_too() {
+fn vec_with_spare_room_and_part_of_a_buffer_leave_without_a_copy() {
     let block = numbered(&[20_000]).remove(0);
     let with_room = || {
         let mut vec = Vec::with_capacity(100_000);
@@ -109,7 +109,7 @@ fn slices_of_a_local_buffer_need_not_be_static() {
     );
 }
 
-/// A user's own, with and without an owner to take over.
+/// A user's own type, which shares its bytes if `OWNED`, and otherwise copies them.
 struct Record<const OWNED: bool>(String);
 
 impl<const OWNED: bool> AsRef<[u8]> for Record<OWNED> {
@@ -132,7 +132,7 @@ impl<const OWNED: bool> Payload for Record<OWNED> {
 }
 
 #[test]
-fn a_users_own_type_is_taken_over_if_it_says_so_and_copied_if_not() {
+fn users_own_type_is_shared_or_copied_as_it_says() {
     for len in [10, CHAIN_FROM, 20_000] {
         let text = "r".repeat(len);
         check(
@@ -145,7 +145,7 @@ fn a_users_own_type_is_taken_over_if_it_says_so_and_copied_if_not() {
 }
 
 #[test]
-fn a_source_that_can_fail_gives_the_same_types() {
+fn try_send_blocks_takes_the_same_types() {
     fn send<W: BlockSink, P: Payload>(framed: &mut W, payload: P) {
         let source = stream::iter([Ok::<_, std::io::Error>(payload)]);
         let sent = ready(try_send_blocks(framed, source));
@@ -164,7 +164,7 @@ fn a_source_that_can_fail_gives_the_same_types() {
 }
 
 #[test]
-fn a_large_payload_that_is_refused_is_neither_taken_over_nor_queued() {
+fn refused_large_payload_is_not_queued() {
     let codec = wholeblock::BlockCodec::new(LengthPrefix::u16());
     let mut transport = wholeblock::BlockTransport::new(Scripted::default(), codec);
     let blocks = [vec![1; 70_000], vec![2; 3]];
@@ -229,7 +229,7 @@ fn payload_whose_drop_panics_is_not_sent_twice() {
 
         let mut by_sink = BlockTransport::new(io(), BlockCodec::length_prefixed());
         for block in ready(source().collect::<Vec<_>>()) {
-            // Not by `feed`, whose block is lost if a write before it panics.
+            // Not by `feed`, which loses its block if a write before it panics.
             let mut room = || ready(poll_fn(|cx| by_sink.poll_ready_unpin(cx))).unwrap();
             while catch_unwind(AssertUnwindSafe(&mut room)).is_err() {}
             by_sink.start_send_unpin(block).unwrap();

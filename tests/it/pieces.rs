@@ -1,4 +1,4 @@
-//! Blocks in several pieces: in which forms, by every way of sending, and what is copied of them.
+//! Blocks in several pieces, in every form and by every way of sending, and which pieces are copied.
 
 use std::{
     cell::Cell,
@@ -24,9 +24,8 @@ fn one(bytes: &[u8]) -> Vec<u8> {
     wire(LengthPrefix::u32(), &[Bytes::copy_from_slice(bytes)])
 }
 
-/// Sends a payload by every way of sending, between two other blocks: it must be one block, of the
-/// bytes of `pieces`. Those that are `shared` must go out from where they lie if the transport is
-/// vectored, and no others.
+/// Sends a payload in every way, between two other blocks. Asserts that it is one block of the bytes of
+/// `pieces`, and that a vectored transport writes the large `shared` pieces, and no others, without a copy.
 #[track_caller]
 fn check<P: Payload>(payload: impl Fn() -> P, pieces: &[&[u8]], shared: &[&[u8]]) {
     let expected = [one(b"before"), one(&pieces.concat()), one(b"after")].concat();
@@ -78,7 +77,7 @@ fn check<P: Payload>(payload: impl Fn() -> P, pieces: &[&[u8]], shared: &[&[u8]]
 }
 
 #[test]
-fn pieces_of_any_form_are_one_block_and_large_ones_are_copied_only_if_borrowed() {
+fn pieces_of_any_form_are_one_block_and_large_owned_ones_are_shared() {
     let header = [9_u8; 9];
     for len in [0, 1, CHAIN_FROM - 1, CHAIN_FROM, 20_000] {
         let [a, b, c] = numbered(&[len, LARGE, len]).try_into().unwrap();
@@ -114,7 +113,7 @@ fn pieces_of_any_form_are_one_block_and_large_ones_are_copied_only_if_borrowed()
 }
 
 #[test]
-fn pieces_that_own_their_bytes_in_other_ways_leave_without_a_copy_too() {
+fn owned_pieces_of_other_types_leave_without_a_copy() {
     let piece = |byte| vec![byte; LARGE];
     let text = || "t".repeat(LARGE);
     let mut blocks = transport(Scripted::default());
@@ -158,7 +157,7 @@ fn no_pieces_and_pieces_of_no_bytes_are_an_empty_block() {
 }
 
 #[test]
-fn block_of_a_thousand_tiny_pieces_is_one_slice_and_one_of_a_thousand_large_ones_many_writes() {
+fn thousand_tiny_pieces_leave_as_one_slice_and_large_ones_in_full_writes() {
     let tiny: Vec<_> = (0..1_000_u32).map(u32::to_le_bytes).collect();
     let mut blocks = transport(Scripted::default());
     ready(blocks.send(tiny.clone())).unwrap();
@@ -217,13 +216,13 @@ fn pieces_stay_in_order_and_count_as_their_block_wherever_a_write_stops() {
         let io = Scripted::default().take(stop).pause_writes();
         let mut blocks_fed = transport(io);
         for block in &blocks {
-            // The queue may be full, and then a write goes before the block.
+            // If the queue is full, a write precedes the block.
             while blocks_fed.feed(block.clone()).now_or_never().is_none() {}
         }
         ready(blocks_fed.flush()).unwrap();
         assert!(blocks_fed.get_ref().written == expected, "{stop}");
 
-        // The first write is of two blocks, which fill it.
+        // The first write has two blocks, which fill it.
         let first = stop.min(ends[1]);
         let steps = [first, stop - first].into_iter().filter(|taken| *taken > 0);
         let io = steps.fold(Scripted::default(), Scripted::take);
@@ -264,7 +263,7 @@ fn pieces_leave_in_order_through_writes_of_few_bytes() {
 }
 
 #[test]
-fn block_whose_pieces_are_too_long_together_is_refused_and_nothing_of_it_is_queued() {
+fn block_whose_pieces_exceed_the_limit_together_is_not_queued() {
     for lens in [[65_535, 1], [1, 65_535], [40_000, 40_000]] {
         let [a, b] = numbered(&lens).try_into().unwrap();
         let codec = BlockCodec::new(LengthPrefix::u16());
@@ -283,7 +282,7 @@ fn block_whose_pieces_are_too_long_together_is_refused_and_nothing_of_it_is_queu
 }
 
 #[test]
-fn block_in_pieces_is_refused_while_one_that_is_sent_part_by_part_is_unfinished() {
+fn block_in_pieces_is_refused_behind_an_unfinished_block() {
     let mut blocks = transport(Scripted::default());
     let silent = Scripted::default().send(b"12").then_silent();
     assert!(blocks.send_from(5, silent).now_or_never().is_none());
@@ -300,7 +299,7 @@ fn block_in_pieces_is_refused_while_one_that_is_sent_part_by_part_is_unfinished(
 }
 
 #[test]
-fn payload_of_several_pieces_comes_back_from_a_send_that_was_given_up() {
+fn into_payload_returns_a_payload_of_several_pieces() {
     let io = Scripted::default().pause_writes();
     let mut blocks = transport(io);
     ready(blocks.feed(vec![0; FULL_WRITE])).unwrap();
@@ -315,14 +314,14 @@ fn tagged() -> LengthField {
     config.keep_header().build().unwrap()
 }
 
-/// A length behind 80 bytes of which nothing is known, and all of it kept.
+/// A header of 80 bytes of content and then a length, all of it kept.
 fn far() -> LengthField {
     let config = LengthField::config().offset(80).keep_header();
     config.build().unwrap()
 }
 
-/// Sends `block`, cut at each place in its first 100 bytes, into two pieces and into one for each byte
-/// before the cut: sent as it is, or refused, as `expected` says.
+/// Sends `block`, cut at each place in its first 100 bytes: in two pieces, and with a piece for each byte
+/// before the cut. Asserts that the block is sent if `is_sent`, and refused otherwise.
 #[track_caller]
 fn check_kept<F: Framing + Copy>(framing: F, block: &Bytes, is_sent: bool) {
     let sent = |transport: &mut BlockTransport<Scripted, F>, result: Result<(), BlockError>| {
@@ -385,7 +384,7 @@ fn kept_header_is_read_back_wherever_it_is_cut_into_pieces() {
     }
 }
 
-/// Announces `announced` bytes, and puts its pieces: as they are if `shared`, and else copies.
+/// Announces `announced` bytes, and puts its pieces, shared or copied.
 struct Liar {
     announced: usize,
     shared: bool,
@@ -408,7 +407,7 @@ impl Payload for Liar {
 }
 
 #[test]
-fn payload_that_puts_another_length_than_it_announces_is_refused_and_nothing_of_it_leaves() {
+fn payload_that_puts_another_length_than_announced_is_not_sent() {
     let all = [
         vec![],
         vec![3],
@@ -481,7 +480,7 @@ fn payload_that_puts_another_length_than_it_announces_is_refused_and_nothing_of_
 }
 
 #[test]
-fn pieces_that_announce_more_together_than_can_be_counted_are_refused() {
+fn pieces_whose_lengths_overflow_together_are_refused() {
     let piece = |announced| Liar {
         announced,
         shared: true,
@@ -503,7 +502,7 @@ fn pieces_that_announce_more_together_than_can_be_counted_are_refused() {
     assert_eq!(blocks.queued(), 0);
 }
 
-/// Says what a kept header of its length is, and puts another one of the same length.
+/// Puts a kept header that announces one byte more than the block has.
 struct TwoFaced;
 
 impl Payload for TwoFaced {
@@ -518,7 +517,7 @@ impl Payload for TwoFaced {
 }
 
 #[test]
-fn what_a_payload_puts_is_what_is_read_back() {
+fn codec_reads_back_the_header_that_a_payload_puts() {
     let mut blocks = BlockTransport::new(Scripted::default(), BlockCodec::new(tagged()));
     let error = ready(blocks.feed(TwoFaced)).unwrap_err();
     assert_eq!(
@@ -528,7 +527,7 @@ fn what_a_payload_puts_is_what_is_read_back() {
     assert_eq!(blocks.queued(), 0);
 }
 
-/// Panics after so many pieces of 3 bytes and of `LARGE` in turn, or when it is dropped.
+/// Panics in `byte_len`, in `put_into` after some pieces, or, if `after` is `None`, when it is dropped.
 struct Bomb {
     len: usize,
     after: Option<usize>,
@@ -558,7 +557,7 @@ impl Drop for Bomb {
 }
 
 #[test]
-fn payload_that_panics_leaves_nothing_of_its_block_in_the_queue() {
+fn panicking_payload_leaves_nothing_in_the_queue() {
     for after in [Some(0), Some(1), Some(2), Some(4), None] {
         let bomb = || Bomb {
             len: 4 * (LARGE + 3),

@@ -1,8 +1,7 @@
-//! `recv_reader`: a block that is received part by part.
+//! `recv_reader`: receives a block part by part.
 //!
-//! That it gives the blocks whole, or says where they are cut, is checked with every other way to
-//! receive, in `exhaustive.rs` and elsewhere. What it allocates is in `allocations.rs`, and its timeouts
-//! are in `reader_timeouts.rs`.
+//! `exhaustive.rs` and others check that it gives whole blocks, or says where they are cut.
+//! `allocations.rs` checks what it allocates, and `reader_timeouts.rs` its timeouts.
 
 use std::{io, mem, sync::atomic::Ordering::Relaxed};
 
@@ -17,8 +16,7 @@ use wholeblock::{
     AnyFraming, BlockCodec, BlockError, BlockReader, BlockTransport, Framing, LengthPrefix, Varint,
 };
 
-/// A peer that sends `first`, and then a block of `len` bytes, all of them [`FILL`], a multiple of
-/// 64 KiB.
+/// A peer that sends `first` and then a block of `len` bytes, a multiple of 64 KiB, all of them [`FILL`].
 fn long(first: &[u8], len: usize) -> Scripted {
     let header = (len as u32).to_be_bytes();
     let batch = [FILL; 64 * KIB];
@@ -29,7 +27,7 @@ fn long(first: &[u8], len: usize) -> Scripted {
 
 const FILL: u8 = 7;
 
-/// Asserts that `part` is of a block of [`FILL`].
+/// Asserts that every byte of `part` is [`FILL`].
 #[track_caller]
 fn assert_filled(part: &[u8]) {
     static BATCH: [u8; 64 * KIB] = [FILL; 64 * KIB];
@@ -43,7 +41,7 @@ fn assert_filled(part: &[u8]) {
 enum Reading {
     /// By `copy_buf`.
     Copied,
-    /// As parts that are lent, of which so many bytes are consumed at most.
+    /// In lent parts, consuming at most so many bytes of each.
     Lent(usize),
     /// Into memory of so many bytes.
     Into(usize),
@@ -85,7 +83,7 @@ type Reader<'a> = BlockReader<'a, Scripted, LengthPrefix>;
 // The length.
 
 #[test]
-fn length_is_known_before_a_byte_of_the_block_has_come() {
+fn reader_knows_the_length_before_any_payload_arrives() {
     fn check<F: Framing + Copy>(Case { name, framing, .. }: Case<F>) {
         let (least, most) = framing.block_lens().into_inner();
         for len in [0, 5 << 30, u64::MAX] {
@@ -98,7 +96,7 @@ fn length_is_known_before_a_byte_of_the_block_has_come() {
             let io = Scripted::chunked(&header, 1, true).then_silent();
             let arrived = io.arrived.clone();
             let mut transport = BlockTransport::new(io, BlockCodec::new(framing));
-            // A future for each wait, of which each loses nothing.
+            // A new future for each wait: a dropped one loses nothing.
             for bytes in 0..header.len() {
                 assert!(transport.recv_reader().now_or_never().is_none(), "{name}");
                 assert_eq!(arrived.load(Relaxed), bytes, "{name}");
@@ -120,7 +118,7 @@ fn length_is_known_before_a_byte_of_the_block_has_come() {
 }
 
 #[test]
-fn longest_block_there_is_has_its_whole_length_remaining() {
+fn reader_counts_the_remaining_bytes_of_a_block_of_u64_max() {
     let io = Scripted::default().send(&[0xff; 8]).send(&[7; 5]);
     let codec = BlockCodec::new(LengthPrefix::u64());
     let mut transport = BlockTransport::new(io.then_silent(), codec);
@@ -159,7 +157,7 @@ fn long_block_is_read_in_batches_whatever_came_before() {
             );
             let rooms = &transport.get_ref().rooms[reads_before..];
             assert!(rooms.iter().all(|&(room, _)| room <= 64 * KIB));
-            // Some fill the first buffers of a connection.
+            // A few more reads fill the first buffers of a connection.
             let most = LONG / (64 * KIB) + 5;
             assert!(
                 rooms.len() <= most,
@@ -171,7 +169,7 @@ fn long_block_is_read_in_batches_whatever_came_before() {
 }
 
 #[test]
-fn read_into_large_memory_is_straight() {
+fn read_into_large_memory_bypasses_the_buffer() {
     const LONG: usize = 16 * MIB;
     for before in [vec![], vec![MIB; 2], vec![8 * MIB]] {
         let first = wire(LengthPrefix::u32(), &numbered(&before));
@@ -184,7 +182,7 @@ fn read_into_large_memory_is_straight() {
         read_filled(&mut reader, LONG, Reading::Into(MIB));
         drop(reader);
         assert!(transport.read_capacity() <= 64 * KIB, "{before:?}");
-        // The first read brought the header and what was with it.
+        // The first read brings the header and whatever comes with it.
         let mut rooms = transport.get_ref().rooms[reads_before..].iter();
         let (_, brought) = *rooms.next().unwrap();
         let mut left = LONG + 4 - brought;
@@ -252,7 +250,7 @@ fn read_is_straight_if_nothing_is_buffered_and_16_kib_are_wanted() {
 }
 
 #[test]
-fn straight_read_fills_a_vector_behind_what_it_holds() {
+fn straight_read_appends_to_a_vector() {
     let blocks = numbered(&[50_000, 5]);
     let bytes = wire(LengthPrefix::u32(), &blocks);
     let io = Scripted::default().send(&bytes[..4]).send(&bytes[4..]);
@@ -277,13 +275,13 @@ fn straight_read_fills_a_vector_behind_what_it_holds() {
 
 // A reader that is dropped early.
 
-/// A block of `blocks` times 9 bytes that looks like so many blocks.
+/// A block of `blocks` times 9 bytes that looks like as many blocks.
 fn decoy(blocks: usize) -> Bytes {
     let blocks = vec![Bytes::from_static(b"decoy"); blocks];
     wire(LengthPrefix::u32(), &blocks).into()
 }
 
-/// Ends a reader, by a drop or by none.
+/// Drops or leaks a reader.
 fn leave<R>(reader: R, leaked: bool) {
     match leaked {
         true => mem::forget(reader),
@@ -292,7 +290,7 @@ fn leave<R>(reader: R, leaked: bool) {
 }
 
 #[test]
-fn rest_of_a_block_is_discarded_before_the_next_and_counts() {
+fn unread_rest_is_discarded_before_the_next_block_and_counts() {
     let texts = ["next", "", "last"].map(|text| Bytes::from_static(text.as_bytes()));
     let blocks = [&[Bytes::from_static(b"first"), decoy(20)], &texts[..]].concat();
     let bytes = wire(LengthPrefix::u32(), &blocks);
@@ -337,7 +335,7 @@ fn rest_of_a_block_is_discarded_before_the_next_and_counts() {
             assert!(end.unwrap().is_none(), "{place}");
             let mut stats = transport.stats();
             if form == Form::Framed {
-                // Not that with which a `Framed` begins.
+                // A `Framed` begins with a read that is not counted.
                 stats.reads = whole.stats().reads;
             }
             assert_eq!(stats, whole.stats(), "{place}");
@@ -346,7 +344,7 @@ fn rest_of_a_block_is_discarded_before_the_next_and_counts() {
 }
 
 #[test]
-fn rest_of_a_long_block_is_discarded_as_it_comes() {
+fn unread_rest_of_a_long_block_is_discarded_in_batches() {
     let blocks = [decoy(30_000), Bytes::from_static(b"next"), decoy(2)];
     let len = blocks[0].len();
     let bytes = wire(LengthPrefix::u32(), &blocks);
@@ -380,7 +378,7 @@ fn rest_of_a_long_block_is_discarded_as_it_comes() {
 }
 
 #[test]
-fn every_other_block_of_each_framing_is_discarded() {
+fn unread_rest_is_discarded_with_each_framing() {
     fn check<F: Framing + Copy>(case: Case<F>) {
         let blocks = blocks_for(&case.framing);
         let bytes = case.wire(&blocks);
@@ -418,7 +416,7 @@ fn every_other_block_of_each_framing_is_discarded() {
 }
 
 #[test]
-fn rest_of_a_block_is_discarded_though_the_framing_changes() {
+fn unread_rest_is_discarded_even_if_the_framing_changes() {
     let first = [&wire(LengthPrefix::u32(), &[decoy(20)])[..], b"\x04next"].concat();
     for chunk in [1, 50, usize::MAX] {
         let io = || Scripted::chunked(&first, chunk, true);
@@ -437,7 +435,7 @@ fn rest_of_a_block_is_discarded_though_the_framing_changes() {
 }
 
 #[test]
-fn reader_that_is_given_up_before_it_is_made_loses_nothing() {
+fn recv_reader_that_is_dropped_or_leaked_loses_nothing() {
     let blocks = numbered(&[7, 3]);
     let bytes = wire(LengthPrefix::u32(), &blocks);
     for polls in 0..=4 {
@@ -465,7 +463,7 @@ fn reader_that_is_given_up_before_it_is_made_loses_nothing() {
 }
 
 #[test]
-fn buffer_that_somebody_has_emptied_of_a_block_that_was_left_does_no_harm() {
+fn unread_rest_is_truncated_if_the_buffer_was_emptied() {
     let bytes = wire(LengthPrefix::u32(), &numbered(&[30, 5]));
     for kept in [0, 1] {
         let io = Scripted::default().send(&bytes[..20]).send(&bytes[20..]);
@@ -473,14 +471,14 @@ fn buffer_that_somebody_has_emptied_of_a_block_that_was_left_does_no_harm() {
         drop(ready(transport.recv_reader()).unwrap().unwrap());
         let mut framed = transport.into_framed();
         framed.read_buffer_mut().truncate(kept);
-        // As much is waited for as if it had not come.
+        // The codec waits for the removed bytes as if they had not arrived.
         let error = ready(framed.next()).unwrap().unwrap_err();
         assert!(matches!(error, BlockError::Truncated { .. }), "{error:?}");
     }
 }
 
 #[test]
-fn read_of_a_framed_after_a_part_was_taken_counts() {
+fn framed_counts_the_read_that_completes_a_partly_read_block() {
     let mut transport = transport(Scripted::chunked(b"\0\0\0\x03abc", 5, false));
     let mut reader = ready(transport.recv_reader()).unwrap().unwrap();
     ready(reader.read_exact(&mut [0])).unwrap();
@@ -495,7 +493,7 @@ fn read_of_a_framed_after_a_part_was_taken_counts() {
 }
 
 #[test]
-fn block_that_came_in_one_read_after_a_skipped_one_is_not_fragmented() {
+fn block_in_one_read_after_a_skipped_block_is_not_fragmented() {
     let bytes = wire(LengthPrefix::u32(), &numbered(&[30, 5]));
     let io = || {
         let io = Scripted::default().send(&bytes[..2]);
@@ -516,7 +514,7 @@ fn block_that_came_in_one_read_after_a_skipped_one_is_not_fragmented() {
 
 // Errors.
 
-/// The error in `error`, after a look at its kind.
+/// Returns the `BlockError` inside `error`, and asserts its kind.
 #[track_caller]
 fn inner(error: &io::Error) -> String {
     let inner = error.get_ref().expect("something inside");
@@ -526,7 +524,7 @@ fn inner(error: &io::Error) -> String {
 }
 
 #[test]
-fn end_inside_of_a_block_is_the_same_error_as_that_of_next() {
+fn end_inside_a_block_is_the_same_error_as_for_next() {
     const LEN: usize = 40_000;
     let bytes = wire(LengthPrefix::u32(), &numbered(&[3, LEN]));
     for (cut, chunk) in [9, 11, 12, 11 + 16 * KIB, bytes.len() - 1]
@@ -568,8 +566,8 @@ fn end_inside_of_a_block_is_the_same_error_as_that_of_next() {
     }
 }
 
-/// Reads until there is an error, into so much memory, or lent parts if there is none. Returns the error
-/// and how many bytes were read before.
+/// Reads until an error, into `memory_len` bytes of memory, or in lent parts if that is 0. Returns the
+/// error and the number of bytes before it.
 fn read_to_error(reader: &mut Reader<'_>, memory_len: usize) -> (io::Error, usize) {
     let mut memory = vec![0; memory_len];
     let mut all = 0;
@@ -579,7 +577,7 @@ fn read_to_error(reader: &mut Reader<'_>, memory_len: usize) -> (io::Error, usiz
             _ => ready(reader.read(&mut memory)),
         };
         match read {
-            Ok(0) => panic!("an end before the end"),
+            Ok(0) => panic!("a false end"),
             Ok(bytes) => all += bytes,
             Err(error) => return (error, all),
         }
@@ -591,7 +589,7 @@ fn read_to_error(reader: &mut Reader<'_>, memory_len: usize) -> (io::Error, usiz
 }
 
 #[test]
-fn end_inside_of_the_rest_is_the_same_error_as_that_of_next() {
+fn end_inside_an_unread_rest_is_the_same_error_as_for_next() {
     const LEN: usize = 40_000;
     let bytes = wire(LengthPrefix::u32(), &numbered(&[3, LEN]));
     for cut in [11, 12, 11 + 16 * KIB, bytes.len() - 1] {
@@ -632,7 +630,7 @@ fn end_inside_of_the_rest_is_the_same_error_as_that_of_next() {
 }
 
 #[test]
-fn block_that_was_cut_short_is_read_by_no_other_framing_once_a_part_is_taken() {
+fn no_framing_reads_a_cut_block_after_a_part_was_taken() {
     let mut transport = transport(Scripted::default().send(b"\0\0\0\x09\0\0\0\0"));
     let mut reader = ready(transport.recv_reader()).unwrap().unwrap();
     ready(reader.read_exact(&mut [0; 9])).unwrap_err();
@@ -646,7 +644,7 @@ fn block_that_was_cut_short_is_read_by_no_other_framing_once_a_part_is_taken() {
 }
 
 #[test]
-fn error_of_the_transport_is_returned_as_it_is_and_the_reader_goes_on() {
+fn io_error_is_not_wrapped_and_the_reader_goes_on_after_it() {
     const LEN: usize = 40_000;
     let blocks = numbered(&[LEN, 3]);
     let bytes = wire(LengthPrefix::u32(), &blocks);
@@ -677,7 +675,7 @@ fn error_of_the_transport_is_returned_as_it_is_and_the_reader_goes_on() {
 }
 
 #[test]
-fn error_of_the_transport_in_the_rest_is_returned_once() {
+fn io_error_inside_an_unread_rest_is_returned_once() {
     let blocks = [decoy(20), Bytes::from_static(b"next")];
     let bytes = wire(LengthPrefix::u32(), &blocks);
     for (at, form) in FORMS
@@ -703,7 +701,7 @@ fn error_of_the_transport_in_the_rest_is_returned_once() {
 }
 
 #[test]
-fn reader_of_a_transport_with_io_errors_fails_with_the_same() {
+fn reader_fails_with_the_same_io_error_as_its_transport() {
     let codec = BlockCodec::length_prefixed().err_into::<io::Error>();
     let io = Scripted::default().send(b"\0\0\0\x05he");
     let mut transport = BlockTransport::new(io, codec);
@@ -719,10 +717,10 @@ fn reader_of_a_transport_with_io_errors_fails_with_the_same() {
 }
 
 #[test]
-fn error_about_the_block_comes_again_from_its_reader() {
+fn reader_returns_a_block_error_again_and_again() {
     let truncated = "stream ended inside block 0, which begins at byte 0: \
                      5 of 65536 payload bytes arrived";
-    // Read by way of the buffer, and straight.
+    // Through the buffer, and straight.
     for mut memory in [vec![0; 10], vec![0; 20_000]] {
         let mut transport = transport(Scripted::default().send(b"\0\x01\0\0hello"));
         let mut reader = ready(transport.recv_reader()).unwrap().unwrap();
@@ -740,7 +738,7 @@ fn error_about_the_block_comes_again_from_its_reader() {
 // The limit.
 
 #[test]
-fn longest_block_of_a_reader_is_the_longest_of_the_framing_unless_it_is_set() {
+fn reader_limit_is_the_longest_block_of_the_framing_unless_set() {
     fn check<F: Framing + Copy>(Case { name, framing, .. }: Case<F>) {
         let mut codec = BlockCodec::new(framing);
         let most = *framing.block_lens().end();
@@ -769,7 +767,7 @@ fn read_next<F: Framing>(transport: &mut BlockTransport<Scripted, F>) -> Vec<u8>
 }
 
 #[test]
-fn limit_of_readers_and_that_of_whole_blocks_are_apart() {
+fn reader_limit_and_whole_block_limit_are_independent() {
     let blocks = numbered(&[20, 20, 20, 21]);
     let bytes = wire(LengthPrefix::u16(), &blocks);
     for chunk in [1, usize::MAX] {
@@ -799,7 +797,7 @@ fn limit_of_readers_and_that_of_whole_blocks_are_apart() {
 }
 
 #[test]
-fn error_about_a_block_is_the_same_for_a_reader_and_for_all_others() {
+fn reader_and_other_forms_return_the_same_block_error() {
     let bytes = wire(LengthPrefix::u16(), &numbered(&[5, 21]));
     for (first, then) in FORMS
         .into_iter()
@@ -820,7 +818,7 @@ fn error_about_a_block_is_the_same_for_a_reader_and_for_all_others() {
         let (again, transport) = then.receive(transport);
         let again = format!("{:?}", again.unwrap_err());
         assert_eq!(again, error, "{first:?}, {then:?}");
-        // The block is there, to be read by another framing.
+        // The block is still there for another framing.
         let mut transport = transport.map_codec(|codec| codec.with_framing(LengthPrefix::u8()));
         assert_eq!(ready(transport.recv()).unwrap().map(<[u8]>::len), Some(0));
         assert_eq!(ready(transport.recv()).unwrap().map(<[u8]>::len), Some(21));
@@ -828,7 +826,7 @@ fn error_about_a_block_is_the_same_for_a_reader_and_for_all_others() {
 }
 
 #[test]
-fn block_over_the_limit_of_readers_is_skipped_and_one_under_it_is_not() {
+fn reader_skips_only_blocks_over_the_reader_limit() {
     let blocks = numbered(&[30, 15, 200, 20, 15, 21, 5]);
     let bytes = wire(LengthPrefix::u16(), &blocks);
     for (chunk, pausing) in [
@@ -865,7 +863,7 @@ fn block_over_the_limit_of_readers_is_skipped_and_one_under_it_is_not() {
 }
 
 #[test]
-fn block_that_was_accepted_whole_is_read_whatever_the_limit_is_then() {
+fn accepted_block_is_read_even_if_the_reader_limit_is_lowered() {
     let blocks = numbered(&[30, 5]);
     let bytes = wire(LengthPrefix::u16(), &blocks);
     let codec = || BlockCodec::new(LengthPrefix::u16());
@@ -914,7 +912,7 @@ fn block_that_was_accepted_whole_is_read_whatever_the_limit_is_then() {
 // The traits of tokio.
 
 #[test]
-fn block_without_bytes_is_at_its_end_and_counts_at_once() {
+fn empty_block_is_at_its_end_and_counts_at_once() {
     let bytes = wire(LengthPrefix::u32(), &numbered(&[0, 5, 0]));
     for chunk in [1, usize::MAX] {
         let mut transport = transport(Scripted::chunked(&bytes, chunk, true));
@@ -983,8 +981,8 @@ fn read_into_no_memory_reads_nothing() {
     assert!(reader.read(&mut [0]).now_or_never().is_none());
 }
 
-/// A reader of a block of 5 bytes, of which `arrived` have come, with another block after it if that is
-/// more.
+/// Consumes `bytes` bytes of a block of 5 after `arrived` has come, and returns how many remain. `arrived`
+/// may hold a further block, too.
 fn consume_after(arrived: &[u8], bytes: usize) -> u64 {
     let io = Scripted::default().send(b"\0\0\0\x05").send(arrived);
     let mut transport = transport(io.then_silent());
@@ -995,7 +993,7 @@ fn consume_after(arrived: &[u8], bytes: usize) -> u64 {
 }
 
 #[test]
-fn consume_takes_as_much_as_was_lent() {
+fn consume_takes_up_to_what_was_lent() {
     for (bytes, remaining) in [(0, 5), (1, 4), (4, 1), (5, 0)] {
         assert_eq!(consume_after(b"hello\0\0\0\x01x", bytes), remaining);
     }
@@ -1032,7 +1030,7 @@ fn next_reader(transport: &mut BlockTransport<Scripted, LengthPrefix>) -> Reader
 }
 
 #[test]
-fn what_tokio_has_for_readers_ends_with_the_block() {
+fn tokios_reader_methods_stop_at_the_end_of_the_block() {
     let texts = [
         "one\ntwo\nthree",
         "\0\0\0\x2aab",
@@ -1089,7 +1087,7 @@ fn what_tokio_has_for_readers_ends_with_the_block() {
 }
 
 #[test]
-fn reader_is_what_code_for_any_reader_expects() {
+fn reader_implements_tokios_read_traits() {
     fn is_expected<T: AsyncRead + AsyncBufRead + Unpin + Send>(_: T) {}
     let mut transport = transport(Scripted::default().send(b"\0\0\0\0"));
     is_expected(ready(transport.recv_reader()).unwrap().unwrap());

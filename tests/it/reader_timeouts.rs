@@ -1,5 +1,5 @@
-//! The timeouts of a block that is received part by part: while it is read, between two reads, and
-//! while what a reader has left is discarded.
+//! Timeouts of a block that is received part by part: while it is read, between two reads, and while the
+//! rest that a reader has left is discarded.
 
 use std::{thread, time::Instant as WallInstant};
 
@@ -21,7 +21,7 @@ use crate::timeouts::{
 #[derive(Clone, Copy, Debug)]
 enum Asking {
     FillBuf,
-    /// `read`, by way of the buffer.
+    /// `read` through the buffer.
     Read,
     /// `read` straight into the memory of the caller.
     Straight,
@@ -29,7 +29,7 @@ enum Asking {
 
 const ASKINGS: [Asking; 3] = [Asking::FillBuf, Asking::Read, Asking::Straight];
 
-/// Reads what there is, and returns how many bytes that are.
+/// Reads what is there, and returns its length.
 async fn ask<R: AsyncBufRead + Unpin>(reader: &mut R, asking: Asking) -> Result<usize, BlockError> {
     match asking {
         Asking::FillBuf => {
@@ -46,7 +46,7 @@ async fn ask<R: AsyncBufRead + Unpin>(reader: &mut R, asking: Asking) -> Result<
 const MIB_HEADER: &[u8] = b"\0\x10\0\0";
 
 #[tokio::test(start_paused = true)]
-async fn silence_inside_of_a_block_is_a_stall_after_which_the_reader_goes_on() {
+async fn reader_goes_on_after_a_stall_inside_a_block() {
     for asking in ASKINGS {
         let (mut near, far) = duplex(64);
         let mut transport = transport(far).stall_timeout(30 * SECOND);
@@ -67,7 +67,7 @@ async fn silence_inside_of_a_block_is_a_stall_after_which_the_reader_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_comes_as_the_timeout_ends_is_read() {
+async fn bytes_that_arrive_as_the_timeout_ends_are_read() {
     for asking in ASKINGS {
         let (mut near, far) = duplex(64);
         let mut transport = transport(far).stall_timeout(30 * SECOND);
@@ -85,7 +85,7 @@ async fn what_comes_as_the_timeout_ends_is_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn time_between_two_reads_is_no_wait_unless_one_was_given_up() {
+async fn time_between_two_reads_does_not_stall_a_reader() {
     for asking in ASKINGS {
         let (mut near, far) = duplex(64);
         let mut transport = transport(far).stall_timeout(30 * SECOND);
@@ -96,7 +96,7 @@ async fn time_between_two_reads_is_no_wait_unless_one_was_given_up() {
             near.write_all(b"more").await.unwrap();
             assert_eq!(ask(&mut reader, asking).await.unwrap(), 4, "{asking:?}");
         }
-        // As a stream's: the first timeout that is found over late is forgiven.
+        // As for a stream, the first timeout that is found too late is forgiven.
         assert!(timeout(SECOND, ask(&mut reader, asking)).await.is_err());
         sleep(100 * SECOND).await;
         let begun = Instant::now();
@@ -106,7 +106,7 @@ async fn time_between_two_reads_is_no_wait_unless_one_was_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn wait_of_a_reader_is_none_of_the_next_future() {
+async fn wait_of_a_reader_does_not_count_for_the_next_future() {
     let (mut near, far) = duplex(64);
     let mut transport = transport(far).stall_timeout(30 * SECOND);
     near.write_all(MIB_HEADER).await.unwrap();
@@ -119,14 +119,14 @@ async fn wait_of_a_reader_is_none_of_the_next_future() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn wait_of_a_reader_ends_with_it_and_counts_for_the_stream() {
+async fn wait_of_a_dropped_reader_counts_for_the_stream() {
     let (mut near, far) = duplex(64);
     let mut transport = transport(far).stall_timeout(30 * SECOND);
     near.write_all(MIB_HEADER).await.unwrap();
     let mut reader = transport.recv_reader().await.unwrap().unwrap();
     assert!(timeout(20 * SECOND, reader.read_u8()).await.is_err());
     drop(reader);
-    sleep(100 * SECOND).await; // of which a second counts
+    sleep(100 * SECOND).await; // a second of it counts
     let begun = Instant::now();
     let error = StreamExt::next(&mut transport).await.unwrap().unwrap_err();
     assert_stalled(&error);
@@ -134,15 +134,15 @@ async fn wait_of_a_reader_ends_with_it_and_counts_for_the_stream() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn waits_for_a_reader_that_are_given_up_add_up() {
+async fn dropped_waits_for_a_reader_add_up() {
     let (_near, far) = duplex(64);
     let mut transport = transport(far).stall_timeout(30 * SECOND);
     assert!(timeout(SECOND, transport.recv_reader()).await.is_err());
-    sleep(100 * SECOND).await; // of which a second counts
+    sleep(100 * SECOND).await; // a second of it counts
     let begun = Instant::now();
     assert_stalled(&transport.recv_reader().await.unwrap_err());
     assert_eq!(begun.elapsed(), 28 * SECOND);
-    // A new wait, wherever the time went since.
+    // A new wait begins, whatever time has passed since.
     sleep(100 * SECOND).await;
     let begun = Instant::now();
     assert_stalled(&transport.recv_reader().await.unwrap_err());
@@ -150,7 +150,7 @@ async fn waits_for_a_reader_that_are_given_up_add_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn block_that_trickles_in_is_late_to_its_reader_again_and_again() {
+async fn trickling_block_is_late_to_its_reader_again_and_again() {
     for asking in ASKINGS {
         let (mut near, far) = duplex(64);
         let mut transport = transport(far)
@@ -196,7 +196,7 @@ async fn deadline_runs_while_nobody_reads() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn rest_that_is_discarded_stalls_and_is_late_and_then_is_gone() {
+async fn unread_rest_stalls_and_is_late_before_it_is_discarded() {
     for form in [
         Form::Next,
         Form::Recv,
@@ -226,7 +226,7 @@ async fn rest_that_is_discarded_stalls_and_is_late_and_then_is_gone() {
     }
 }
 
-/// The error of the next block, received in this form.
+/// Returns the error of the next block, received in `form`.
 async fn wait_for_error(
     transport: &mut BlockTransport<DuplexStream, LengthPrefix>,
     form: Form,
@@ -242,7 +242,7 @@ async fn wait_for_error(
 }
 
 #[tokio::test]
-async fn block_that_always_has_bytes_ready_is_late_to_its_reader() {
+async fn block_with_bytes_always_ready_is_late_to_its_reader() {
     for (asking, piece) in ASKINGS.into_iter().flat_map(|a| [(a, 64 * KIB), (a, 8)]) {
         let head = b"@\0\0\0\0\0\0\0"; // 2^62 bytes
         for io in [flood(head, piece).spending(), flood(head, piece)] {
@@ -259,7 +259,7 @@ async fn block_that_always_has_bytes_ready_is_late_to_its_reader() {
             assert!(begun.elapsed() >= TIMEOUT / 4);
             ask(&mut reader, asking).await.unwrap();
             drop(reader);
-            // As long once more, for what is discarded.
+            // The whole deadline once more, while the rest is discarded.
             let error = transport.recv().await.unwrap_err();
             assert_late(&error, TIMEOUT / 4, 0, 0);
             assert!(begun.elapsed() >= TIMEOUT / 2);
@@ -287,12 +287,12 @@ async fn busy_thread_delays_the_timeouts_of_a_reader_and_does_not_prevent_them()
 }
 
 #[tokio::test]
-async fn loop_that_is_busy_elsewhere_stalls_inside_of_a_block_all_the_same() {
+async fn busy_select_loop_still_stalls_inside_a_block() {
     let (mut near, far) = duplex(64);
     near.write_all(MIB_HEADER).await.unwrap();
     let mut transport = transport(far).stall_timeout(TIMEOUT / 4);
     let mut reader = transport.recv_reader().await.unwrap().unwrap();
-    // Always ready, as each turn takes longer.
+    // Always ready, because each turn takes longer.
     let mut ticks = interval(TIMEOUT / 10);
     for blocking in [false, true].into_iter().cycle().take(40) {
         tokio::select! {
@@ -310,7 +310,7 @@ async fn loop_that_is_busy_elsewhere_stalls_inside_of_a_block_all_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn reader_for_which_all_the_rest_has_arrived_is_never_late() {
+async fn reader_whose_rest_has_arrived_is_never_late() {
     let (mut near, far) = duplex(64);
     let mut transport = transport(far).block_deadline(10 * SECOND);
     near.write_all(b"\0\0\0\x08some").await.unwrap();
@@ -342,7 +342,7 @@ async fn reader_at_the_end_of_its_block_is_never_late() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_has_arrived_of_a_block_is_read_however_late_if_it_is_all() {
+async fn last_bytes_that_have_arrived_are_read_however_late() {
     let (mut near, far) = duplex(64);
     let mut transport = transport(far).block_deadline(10 * SECOND);
     near.write_all(b"\0\0\0\x05hel").await.unwrap();

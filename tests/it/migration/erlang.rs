@@ -44,7 +44,7 @@ fn each_packet_type_with_a_length_reads_and_writes_the_same() {
 }
 
 #[test]
-fn the_examples_of_decode_packet_give_the_same() {
+fn examples_of_decode_packet_give_the_same_packets() {
     // erlang:decode_packet(1, <<3, "abcd">>, []) -> {ok, <<"abc">>, <<"d">>}
     let mut arrived = BytesMut::from(&b"\x03abcd"[..]);
     let mut codec = BlockCodec::new(LengthPrefix::u8());
@@ -76,7 +76,7 @@ fn packet_size_is_the_limit() {
         }
     }
 
-    // [{packet, 4}] alone has no limit but that of its length: 2 GiB.
+    // [{packet, 4}] alone has only the limit of its length: 2 GiB.
     if cfg!(target_pointer_width = "64") {
         let framing = LengthPrefix::u32()
             .max_block_len(i32::MAX as usize)

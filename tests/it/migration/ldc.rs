@@ -1,4 +1,4 @@
-//! tokio-util's `LengthDelimitedCodec`, which is run on the same bytes.
+//! tokio-util's `LengthDelimitedCodec`, run on the same bytes.
 
 use std::io::{self, ErrorKind};
 
@@ -167,7 +167,7 @@ fn each_example_of_length_delimited_reads_and_writes_the_same() {
 }
 
 #[test]
-fn length_delimited_itself_makes_the_same_blocks_of_each_example() {
+fn length_delimited_codec_reads_the_same_blocks_from_each_example() {
     for (row, builder) in rows() {
         let mut arrived = BytesMut::from(row.wire);
         let mut codec = builder.new_codec();
@@ -200,8 +200,8 @@ fn config(
 }
 
 #[test]
-fn any_settings_of_length_delimited_read_the_same_by_the_rule_of_the_page() {
-    // Blocks, lengths too small for the adjustment, and blocks too short for what is kept.
+fn rule_of_the_page_translates_all_settings_of_length_delimited() {
+    // Counts blocks, lengths too small for the adjustment, and blocks shorter than their kept header.
     let mut seen = [0; 3];
     for (offset, width) in (0..3_usize).flat_map(|o| [1, 2, 3].map(|w| (o, w))) {
         for (skip, adjustment) in (0..6).flat_map(|s| (-4..7).map(move |a| (s, a))) {
@@ -248,11 +248,11 @@ fn any_settings_of_length_delimited_read_the_same_by_the_rule_of_the_page() {
             }
         }
     }
-    assert!(seen.iter().all(|&n| n > 100), "each case came by: {seen:?}");
+    assert!(seen.iter().all(|&n| n > 100), "each case occurs: {seen:?}");
 }
 
 #[test]
-fn the_limit_of_length_delimited_holds_for_the_value_and_ours_for_the_block() {
+fn length_delimited_limits_the_value_and_this_crate_the_block() {
     // A length that counts itself, and a kept head: at a value of 16, blocks of 14 and 22 bytes.
     for (adjustment, skip) in [(-2, 2), (6, 0)] {
         let max_frame_length = 16;
@@ -315,7 +315,7 @@ fn native_endian_is_a_field_of_the_configuration() {
 }
 
 #[test]
-fn the_encoder_of_length_delimited_leaves_out_what_is_before_the_length() {
+fn length_delimited_encoder_omits_the_bytes_before_the_length() {
     let mut theirs = LengthDelimitedCodec::builder()
         .length_field_offset(1)
         .length_field_type::<u16>()
@@ -342,7 +342,7 @@ fn an_end_after_a_header_is_clean_for_length_delimited_and_an_error_here() {
     assert_eq!(error.unwrap().unwrap_err().kind(), ErrorKind::UnexpectedEof);
 }
 
-/// A reader that forgives an end without a goodbye, as h2's server does, with the lines of the page.
+/// Forgives an end without a goodbye, as h2's server does, in the lines of the page.
 fn forgive(error: io::Error) -> io::Result<()> {
     let cut = error
         .get_ref()

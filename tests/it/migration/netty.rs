@@ -107,7 +107,7 @@ fn each_example_of_length_field_prepender_writes_and_reads_the_same() {
 }
 
 #[test]
-fn a_frame_over_the_maximum_is_skipped_as_by_netty_if_asked_for() {
+fn frame_over_the_maximum_can_be_skipped_as_netty_does() {
     // new LengthFieldBasedFrameDecoder(14, 0, 2, 0, 2): 14 bytes with what is stripped.
     let framing = LengthField::config()
         .width(2)

@@ -38,7 +38,7 @@ fn every_line_of_code_in_the_page_is_in_a_test() {
             lines.for_each(&mut is_tested);
             continue;
         }
-        // What is in backticks and builds something; the rest are names.
+        // Code in backticks that builds something; the rest are names.
         let spans = part.split('`').skip(1).step_by(2);
         let code = spans.filter(|span| span.contains("::") || span.starts_with("codec."));
         code.for_each(&mut is_tested);

@@ -23,19 +23,19 @@ use wholeblock::{
 use super::{Row, check};
 use testing::Scripted;
 
-/// Checks a framing that keeps its headers: the blocks alone are what is on the wire.
+/// Checks a framing that keeps its headers, so that the wire is the blocks alone.
 fn assert_blocks<F: Framing + Copy>(framing: F, blocks: &[&[u8]]) {
     let wire = blocks.concat();
     check(&format!("{blocks:.60?}"), framing, &wire, blocks, &wire);
 }
 
-/// Each front is refused at its last byte, and not before.
+/// Asserts that each front is refused at its last byte, and not before.
 fn assert_invalid<F: Framing>(framing: F, fronts: &[&[u8]]) {
     for front in fronts {
         let read = framing.decode_header(front);
         assert!(read.is_err(), "{front:02x?}: {read:?}");
         let read = framing.decode_header(&front[..front.len() - 1]);
-        assert!(read.is_ok(), "{front:02x?}, but for a byte: {read:?}");
+        assert!(read.is_ok(), "{front:02x?} without its last byte: {read:?}");
     }
 }
 
@@ -425,7 +425,7 @@ fn the_limit_of_http2_is_raised_and_lowered_between_frames_as_in_h2() -> Result<
 }
 
 #[test]
-fn no_limit_of_the_codec_goes_beyond_that_of_the_framing() -> Result<(), Box<dyn Error>> {
+fn codec_limit_cannot_exceed_the_limit_of_its_framing() -> Result<(), Box<dyn Error>> {
     let (mut codec, _) = http2()?;
     codec.set_max_decode_len(0xff_ffff + 9)?;
     let error = codec.set_max_decode_len(0xff_ffff + 10).unwrap_err();
@@ -503,7 +503,7 @@ async fn a_postgres_client_reads_a_byte_and_then_messages() -> Result<(), Box<dy
 }
 
 #[test]
-fn the_msize_that_9p_agrees_on_is_the_limit_as_it_is() -> Result<(), Box<dyn Error>> {
+fn agreed_msize_of_9p_is_the_limit() -> Result<(), Box<dyn Error>> {
     let config = LengthField::config()
         .little_endian()
         .adjustment(-4)

@@ -1,5 +1,5 @@
-//! Programs that have a `Framed<T, LengthDelimitedCodec>`, moved: the types that they name, and the
-//! calls that they make. tarpc's and tokio-serde's shapes are in the package `typed`.
+//! Programs moved from a `Framed<T, LengthDelimitedCodec>`: the types that they name, and the calls that
+//! they make. The package `typed` has the shapes of tarpc and tokio-serde.
 
 use std::{
     io::{self, ErrorKind},
@@ -23,7 +23,7 @@ fn blocks<T>(io: T) -> Blocks<T> {
     BlockTransport::new(io, BlockCodec::length_prefixed().err_into())
 }
 
-/// What another crate may ask for.
+/// The type that another crate may ask for.
 type Half<T> = FramedRead<T, BlockCodec<LengthPrefix, io::Error>>;
 
 #[tokio::test]
@@ -57,7 +57,7 @@ async fn halves_of_a_split_transport_keep_their_types() {
     assert_eq!(halves.stream.try_next().await.unwrap().unwrap(), "two");
 }
 
-/// A server's connection, as many are: it owns the transport, and answers one request after another.
+/// A typical connection of a server: it owns the transport, and answers one request after another.
 struct Connection<T> {
     blocks: Blocks<T>,
 }
@@ -153,7 +153,7 @@ impl<T: AsyncRead + Unpin> Stream for Frames<T> {
 }
 
 #[tokio::test]
-async fn stream_of_frames_as_h2_has_it_changes_its_limit_and_its_errors() {
+async fn frame_stream_like_h2s_sets_its_limit_and_maps_its_errors() {
     let settings = [&[0, 0, 6, 4, 0, 0, 0, 0, 0][..], b"\0\x05\0\0\x40\0"].concat();
     let io = || Scripted::default().send(&settings).send(&settings[..12]);
     let mut frames = Frames {

@@ -8,8 +8,8 @@ use wholeblock::{Framing, Header, InvalidHeader};
 
 use super::{assert_blocks, assert_invalid};
 
-/// The byte order, 3 bytes, the body's length, a serial number and the length of fields; the fields,
-/// padded to a multiple of 8 bytes, and the body. All of it is kept.
+/// The byte order, 3 bytes, the body's length, a serial number and the length of the fields; then the
+/// fields, padded to a multiple of 8 bytes, and the body. All of it is kept.
 #[derive(Clone, Copy)]
 struct DBus;
 

@@ -7,7 +7,7 @@ use wholeblock::{Framing, Header, InvalidHeader};
 
 use super::{assert_blocks, assert_invalid};
 
-/// A length of 4 hexadecimal digits, which counts them, then a line; or 4 digits that are a mark. All of
+/// A length of 4 hexadecimal digits, which counts itself, and a line; or 4 digits that are a mark. All of
 /// it is kept.
 #[derive(Clone, Copy)]
 struct PktLine;

@@ -7,8 +7,8 @@ use wholeblock::{Framing, Header, InvalidHeader};
 
 use super::{assert_blocks, assert_invalid};
 
-/// A SEQUENCE in BER: its tag, its length in 1 byte, or in 2 to 5 of which the first says how many
-/// follow, and its content. All of it is kept.
+/// A SEQUENCE in BER: its tag, its length and its content. The length has 1 byte, or 2 to 5 bytes, the
+/// first of which says how many follow. All of it is kept.
 #[derive(Clone, Copy)]
 struct LdapMessage;
 

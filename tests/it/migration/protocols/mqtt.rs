@@ -72,7 +72,7 @@ fn each_size_of_the_remaining_length_reads_as_the_standard_says() {
 }
 
 #[test]
-fn an_mqtt_packet_whose_header_does_not_fit_it_is_not_sent() {
+fn mqtt_packet_that_contradicts_its_header_is_not_sent() {
     let mut wire = BytesMut::new();
     let error = BlockCodec::new(Mqtt)
         .encode(Bytes::from_static(b"\x30\x07\0\x03a/bh"), &mut wire)

@@ -8,7 +8,7 @@ use wholeblock::{Framing, Header, InvalidHeader};
 
 use super::{assert_blocks, assert_invalid};
 
-/// A header of 28 bytes; after that of a write, as many bytes as it says. All of it is kept.
+/// A header of 28 bytes and, in a write, as many bytes of data as the header says. All of it is kept.
 #[derive(Clone, Copy)]
 struct Requests;
 
@@ -38,8 +38,8 @@ impl Framing for Requests {
     fn encode_header(&self, _: u64, _: &mut impl BufMut) {} // the block brings it along
 }
 
-/// A simple reply of 16 bytes, without data; or a structured one: 20 bytes, and as many as they say. All
-/// of it is kept.
+/// A simple reply of 16 bytes, without data; or a structured reply of 20 bytes, which say how many follow.
+/// All of it is kept.
 #[derive(Clone, Copy)]
 struct Replies;
 

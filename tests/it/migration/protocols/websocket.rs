@@ -7,8 +7,8 @@ use wholeblock::{Framing, Header, InvalidHeader};
 
 use super::{assert_blocks, assert_invalid};
 
-/// 2 bytes, of which 7 bits are the length, or say that it follows in 2 or 8 bytes; then the masking
-/// key, if there is one, and the payload. All of it is kept.
+/// 2 bytes, whose last 7 bits are the length, or say that it follows in 2 or 8 bytes; then an optional
+/// masking key, and the payload. All of it is kept.
 #[derive(Clone, Copy)]
 struct WebSocket;
 

@@ -8,8 +8,8 @@ use wholeblock::{Framing, Header, InvalidHeader};
 
 use super::assert_blocks;
 
-/// What a server sends: 32 bytes, and after those of a reply or a generic event as many words of 4 bytes
-/// as they say. All of it is kept.
+/// A message of a server: 32 bytes, which in a reply or a generic event say how many words of 4 bytes
+/// follow. All of it is kept.
 #[derive(Clone, Copy)]
 struct FromServer {
     little_endian: bool,

@@ -1,4 +1,4 @@
-//! `recv_blocks`: stopping, requiring, waiting, and sharing a `Framed` with `next()`.
+//! `recv_blocks`: `stop_after`, `at_least`, waits, and sharing a `Framed` with `next`.
 
 use std::{io, time::Duration};
 
@@ -78,7 +78,7 @@ fn a_leaked_receiver_leaves_the_framed_usable() {
 }
 
 #[test]
-fn it_stops_after_the_number_it_was_told_and_leaves_what_follows() {
+fn stop_after_ends_the_receiver_after_that_many_blocks() {
     let blocks = numbered(&[7; 5]);
     let mut bytes = wire(LengthPrefix::u32(), &blocks);
     bytes.extend_from_slice(b"\0\0");
@@ -106,7 +106,7 @@ fn stopping_after_the_last_block_does_not_wait_for_more() {
 }
 
 #[test]
-fn a_receiver_that_has_stopped_goes_on_if_the_number_is_raised() {
+fn stopped_receiver_goes_on_if_stop_after_is_raised() {
     let blocks = numbered(&[7; 5]);
     let bytes = wire(LengthPrefix::u32(), &blocks);
     for chunk in [1, 7, usize::MAX] {
@@ -115,7 +115,11 @@ fn a_receiver_that_has_stopped_goes_on_if_the_number_is_raised() {
         for (index, block) in blocks.iter().enumerate() {
             assert!(ready(receiving.next()).unwrap().is_none());
             let stats = receiving.stats();
-            assert_eq!(receiving.stats(), stats, "it stands still while stopped");
+            assert_eq!(
+                receiving.stats(),
+                stats,
+                "the clock stops while it is stopped"
+            );
             receiving = receiving.stop_after(index as u64 + 1);
             assert_eq!(ready(receiving.next()).unwrap().unwrap(), block);
         }
@@ -126,7 +130,7 @@ fn a_receiver_that_has_stopped_goes_on_if_the_number_is_raised() {
 }
 
 #[test]
-fn a_number_to_stop_after_that_is_lowered_holds_at_once() {
+fn lower_stop_after_holds_at_once() {
     let bytes = wire(LengthPrefix::u32(), &numbered(&[7; 5]));
     let mut framed = prefixed(Scripted::default().send(&bytes));
     let mut receiving = recv_blocks(&mut framed).stop_after(5);
@@ -140,7 +144,7 @@ fn a_number_to_stop_after_that_is_lowered_holds_at_once() {
 }
 
 #[test]
-fn a_receiver_that_stops_does_not_say_that_the_stream_has_ended() {
+fn stop_before_at_least_is_not_taken_for_the_end_of_the_stream() {
     let bytes = wire(LengthPrefix::u32(), &numbered(&[7; 2]));
     let mut framed = prefixed(Scripted::default().send(&bytes));
     let mut receiving = recv_blocks(&mut framed).stop_after(1).at_least(3);
@@ -194,15 +198,15 @@ fn the_stats_count_blocks_bytes_reads_and_fragmented_blocks() {
     let stats = receiving.stats();
     assert_eq!(stats.blocks, 3, "the first was taken before");
     assert_eq!((stats.payload_bytes, stats.wire_bytes), (21, 33));
-    assert_eq!(stats.reads, 2, "two were before");
+    assert_eq!(stats.reads, 2, "two reads were before");
     assert_eq!(stats.fragmented_blocks, 1, "block 2; block 0 was before");
     assert_eq!(stats.writes, 0);
     assert!(stats.elapsed > Duration::ZERO);
-    assert_eq!(receiving.stats(), stats, "it stands still at the end");
+    assert_eq!(receiving.stats(), stats, "the clock stops at the end");
 }
 
 #[test]
-fn an_error_of_the_transport_comes_through_as_it_is() {
+fn io_error_comes_through_unchanged() {
     let io = Scripted::default()
         .send(b"\0\0\0\x02ab\0\0")
         .fail(io::ErrorKind::ConnectionReset);
@@ -215,7 +219,7 @@ fn an_error_of_the_transport_comes_through_as_it_is() {
 }
 
 #[test]
-fn after_an_error_of_the_transport_a_new_receiver_gives_no_false_end() {
+fn new_receiver_gives_no_false_end_after_an_io_error() {
     let bytes = wire(LengthPrefix::u32(), &numbered(&[5, 7]));
     for cut in 1..9 {
         let io = Scripted::default()
@@ -226,13 +230,13 @@ fn after_an_error_of_the_transport_a_new_receiver_gives_no_false_end() {
         ready(recv_blocks(&mut framed).next()).unwrap_err();
         let mut receiving = recv_blocks(&mut framed);
         let next = ready(receiving.next());
-        // The block, or the error again; but no end, for the stream has not ended.
+        // The block, or the error again. An end would be wrong, because the stream has not ended.
         assert!(!matches!(next, Ok(None)), "cut at {cut}");
     }
 }
 
 #[test]
-fn after_an_error_that_the_stream_has_given_a_receiver_gives_no_false_end() {
+fn receiver_gives_no_false_end_after_an_error_of_the_stream() {
     let blocks = numbered(&[5, 7]);
     let bytes = wire(LengthPrefix::u32(), &blocks);
     for cut in 0..bytes.len() {
@@ -257,7 +261,7 @@ fn after_an_error_that_the_stream_has_given_a_receiver_gives_no_false_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_says_nothing_is_a_stall_and_asking_again_waits_again() {
+async fn silent_peer_is_a_stall_and_the_next_call_waits_again() {
     let (near, far) = tokio::io::duplex(64);
     let mut framed = FramedRead::new(far, BlockCodec::length_prefixed());
     let mut near = near;
@@ -296,7 +300,10 @@ async fn a_slow_peer_is_not_a_stall_as_long_as_bytes_trickle_in() {
     let mut receiving = recv_blocks(&mut framed).stall_timeout(Duration::from_secs(30));
     assert_eq!(receiving.next().await.unwrap().unwrap(), b"hello");
     let _open = slow.await.unwrap();
-    assert!(receiving.next().await.is_err(), "and now it is one");
+    assert!(
+        receiving.next().await.is_err(),
+        "and now the silence is a stall"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -329,7 +336,7 @@ async fn dropped_waits_add_up_with_at_most_a_second_of_each_gap() {
     let error = receiving.next().await.unwrap_err();
     assert!(matches!(error, BlockError::Stalled { waited, .. } if waited == 30 * second));
     assert_eq!(begun.elapsed(), 24 * second);
-    // A new wait, wherever the time went since.
+    // A new wait begins, whatever time has passed since.
     tokio::time::sleep(60 * second).await;
     let begun = Instant::now();
     receiving.next().await.unwrap_err();
@@ -368,7 +375,7 @@ async fn kept_future_waits_whether_or_not_it_is_polled() {
         } else {
             next.await.unwrap_err();
         }
-        assert_eq!(begun.elapsed(), Duration::ZERO, "it was over");
+        assert_eq!(begun.elapsed(), Duration::ZERO, "the timeout was over");
 
         // What has arrived is read first.
         let mut next = Box::pin(receiving.next());
@@ -395,7 +402,7 @@ async fn gap_counts_at_most_half_the_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_select_loop_that_makes_a_new_wait_each_turn_stalls_all_the_same() {
+async fn select_loop_with_a_new_wait_each_turn_still_stalls() {
     let (_near, far) = tokio::io::duplex(64);
     let mut framed = Framed::new(far, BlockCodec::length_prefixed());
     let mut receiving = recv_blocks(&mut framed).stall_timeout(Duration::from_secs(30));
@@ -412,7 +419,7 @@ async fn a_select_loop_that_makes_a_new_wait_each_turn_stalls_all_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_timeout_that_is_lowered_holds_for_the_wait_that_has_begun() {
+async fn lower_timeout_holds_for_a_wait_that_has_begun() {
     let second = Duration::from_secs(1);
     let (_near, far) = tokio::io::duplex(64);
     let mut framed = Framed::new(far, BlockCodec::length_prefixed());
@@ -442,7 +449,7 @@ async fn first_read_of_a_framed_made_of_parts_ends_the_silence() {
 }
 
 #[tokio::test]
-async fn refusal_comes_again_though_the_peer_is_silent() {
+async fn refusal_is_returned_again_while_the_peer_is_silent() {
     let (mut peer, far) = tokio::io::duplex(64);
     let codec = BlockCodec::new(LengthPrefix::u8().max_block_len(4).unwrap());
     let mut framed = Framed::new(far, codec);

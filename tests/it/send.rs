@@ -39,7 +39,7 @@ fn mixed(count: usize) -> Vec<Bytes> {
 }
 
 #[test]
-fn what_is_sent_is_what_the_sink_would_have_sent() {
+fn send_blocks_writes_the_bytes_of_each_framing_in_one_write() {
     fn check<F: Framing + Copy>(Case { name, framing, .. }: Case<F>) {
         let blocks = blocks_for(&framing);
         let expected = wire(framing, &blocks);
@@ -60,7 +60,7 @@ fn what_is_sent_is_what_the_sink_would_have_sent() {
 }
 
 #[test]
-fn large_payloads_leave_without_a_copy_many_in_one_vectored_write() {
+fn vectored_write_takes_many_large_payloads_without_a_copy() {
     let blocks = vec![Bytes::from(vec![7; 10_000]); 200];
     let mut framed = prefixed(Scripted::default());
     let sent = ready(send_blocks(&mut framed, stream::iter(blocks.clone()))).unwrap();
@@ -79,7 +79,7 @@ fn large_payloads_leave_without_a_copy_many_in_one_vectored_write() {
 }
 
 #[test]
-fn every_write_is_a_full_one_while_there_is_more() {
+fn every_write_is_full_while_more_blocks_follow() {
     for len in [
         0,
         64,
@@ -106,7 +106,7 @@ fn every_write_is_a_full_one_while_there_is_more() {
 }
 
 #[test]
-fn a_transfer_makes_writes_of_the_length_that_was_set() {
+fn write_len_sets_the_length_of_a_transfers_writes() {
     async fn check<W: BlockSink<Error = BlockError>>(mut sink: W) -> W {
         let blocks = vec![Bytes::from(vec![7; 1_020]); 400];
         let sending = send_blocks(&mut sink, stream::iter(blocks));
@@ -131,13 +131,13 @@ fn a_transfer_makes_writes_of_the_length_that_was_set() {
     let codec = BlockCodec::length_prefixed();
     let mut transport = ready(check(BlockTransport::new(Scripted::default(), codec)));
     assert_eq!(lens(transport.get_ref()), lens_framed);
-    // It keeps it.
+    // The transport keeps the length.
     ready(transport.send(vec![7; 40_000])).unwrap();
     assert!(lens(transport.get_ref()).ends_with(&[20_000, 20_000, 4]));
 }
 
 #[test]
-fn a_write_taken_in_part_is_filled_up_again() {
+fn partial_writes_lose_nothing() {
     let blocks = mixed(60);
     let expected = wire(LengthPrefix::u32(), &blocks);
     for vectored in [true, false] {
@@ -167,12 +167,12 @@ fn a_transport_that_is_not_vectored_gets_header_and_payload_joined() {
 }
 
 #[test]
-fn what_was_in_the_write_buffer_goes_first() {
+fn blocks_fed_before_a_transfer_leave_first() {
     let mut framed = prefixed(Scripted::default());
     ready(framed.feed(Bytes::from_static(b"fed before"))).unwrap();
     let large = Bytes::from(vec![1; 30_000]);
     let sent = ready(send_blocks(&mut framed, stream::iter([large.clone()]))).unwrap();
-    assert_eq!(sent.blocks, 1, "the one fed before is not of this transfer");
+    assert_eq!(sent.blocks, 1, "the block fed before does not count");
     assert_eq!(sent.wire_bytes, 30_004);
     let expected = wire(
         LengthPrefix::u32(),
@@ -182,7 +182,7 @@ fn what_was_in_the_write_buffer_goes_first() {
 }
 
 #[test]
-fn whatever_becomes_bytes_without_a_copy_can_be_sent() {
+fn types_that_become_bytes_without_a_copy_can_be_sent() {
     let mut framed = prefixed(Scripted::default());
     ready(send_blocks(&mut framed, stream::iter([vec![1u8]]))).unwrap();
     ready(send_blocks(&mut framed, stream::iter(["text"]))).unwrap();
@@ -195,7 +195,7 @@ fn whatever_becomes_bytes_without_a_copy_can_be_sent() {
 }
 
 #[test]
-fn it_flushes_what_it_holds_whenever_its_source_has_nothing_ready() {
+fn transfer_flushes_when_its_source_has_nothing_ready() {
     let (tx, rx) = mpsc::unbounded_channel();
     let mut framed = prefixed(Scripted::default());
     {
@@ -209,7 +209,7 @@ fn it_flushes_what_it_holds_whenever_its_source_has_nothing_ready() {
 }
 
 #[test]
-fn a_block_of_the_wrong_size_is_refused_after_all_before_it_were_sent() {
+fn blocks_before_one_of_the_wrong_size_are_sent() {
     let blocks = [&b"right"[..], b"right", b"wrong!", b"never"];
     let codec = BlockCodec::exact(5).unwrap();
     let mut framed = Framed::new(Scripted::default(), codec);
@@ -227,7 +227,7 @@ fn a_block_of_the_wrong_size_is_refused_after_all_before_it_were_sent() {
 }
 
 #[test]
-fn a_transfer_that_failed_does_not_succeed_when_it_is_awaited_again() {
+fn failed_transfer_says_so_when_awaited_again() {
     let mut framed = Framed::new(Scripted::default(), BlockCodec::exact(5).unwrap());
     let mut sending = send_blocks(&mut framed, stream::iter(["right", "wrong!"]));
     assert!(matches!(
@@ -242,7 +242,7 @@ fn a_transfer_that_failed_does_not_succeed_when_it_is_awaited_again() {
 }
 
 #[test]
-fn a_source_that_fails_is_reported_after_all_before_it_were_sent() {
+fn blocks_before_an_error_of_the_source_are_sent() {
     let blocks = [Ok(&b"one"[..]), Err(io::Error::other("disk on fire"))];
     let mut framed = prefixed(Scripted::default());
     let error = ready(try_send_blocks(&mut framed, stream::iter(blocks))).unwrap_err();
@@ -254,7 +254,7 @@ fn a_source_that_fails_is_reported_after_all_before_it_were_sent() {
 }
 
 #[test]
-fn after_a_failed_write_the_transfer_says_how_many_blocks_were_wholly_handed_over() {
+fn failed_transfer_counts_the_blocks_wholly_written() {
     // Three blocks of 7 bytes, joined in one slice.
     let blocks = [&b"abc"[..], b"def", b"ghi"];
     for (taken, whole) in [(0, 0), (6, 0), (7, 1), (13, 1), (14, 2), (17, 2), (20, 2)] {
@@ -270,7 +270,7 @@ fn after_a_failed_write_the_transfer_says_how_many_blocks_were_wholly_handed_ove
         assert_eq!(sending.stats().payload_bytes, whole * 3);
         assert_eq!(sending.stats().wire_bytes, whole * 7);
     }
-    // The same where payloads are slices of their own: 4 + 10,000 bytes each.
+    // The same with payloads in slices of their own: 4 + 10,000 bytes each.
     for (taken, whole) in [(10_003_usize, 0), (10_004, 1), (20_007, 1), (20_008, 2)] {
         // The first block fills a first write.
         let writes = [taken.min(10_004), taken.saturating_sub(10_004)];
@@ -284,7 +284,7 @@ fn after_a_failed_write_the_transfer_says_how_many_blocks_were_wholly_handed_ove
     }
 }
 
-/// Awaits `sending`, which fails, and awaits it again, which must not succeed.
+/// Awaits `sending` three times, and asserts that it fails each time.
 #[track_caller]
 fn fails_for_good(mut sending: impl Future<Output = Result<TransferStats, BlockError>> + Unpin) {
     ready(&mut sending).unwrap_err();
@@ -294,14 +294,14 @@ fn fails_for_good(mut sending: impl Future<Output = Result<TransferStats, BlockE
 }
 
 #[test]
-fn after_a_failed_write_awaiting_again_does_not_succeed() {
-    // The transport would take everything from then on.
+fn transfer_with_a_failed_write_fails_again() {
+    // The transport takes everything after the failure.
     let mut framed = prefixed(Scripted::default().fail_writes(io::ErrorKind::BrokenPipe));
     fails_for_good(send_blocks(&mut framed, stream::iter(["abc"])));
 }
 
 #[test]
-fn after_a_refused_block_awaiting_again_does_not_succeed() {
+fn transfer_with_a_refused_block_fails_again() {
     let mut framed = Framed::new(Scripted::default(), BlockCodec::exact(5).unwrap());
     let blocks = stream::iter(["right", "wrong!", "never"]);
     fails_for_good(send_blocks(&mut framed, blocks));
@@ -309,21 +309,21 @@ fn after_a_refused_block_awaiting_again_does_not_succeed() {
 }
 
 #[test]
-fn after_a_failed_source_awaiting_again_does_not_succeed() {
+fn transfer_with_a_failed_source_fails_again() {
     let mut framed = prefixed(Scripted::default());
     let blocks = [Ok("one"), Err(io::Error::other("disk on fire"))];
     fails_for_good(try_send_blocks(&mut framed, stream::iter(blocks)));
 }
 
 #[test]
-fn a_transport_that_takes_nothing_is_an_error_and_not_a_loop() {
+fn transport_that_takes_nothing_is_a_write_zero_error() {
     let mut framed = prefixed(Scripted::default().take(0));
     let error = ready(send_blocks(&mut framed, stream::iter(["x"]))).unwrap_err();
     assert!(matches!(error, BlockError::Io(e) if e.kind() == io::ErrorKind::WriteZero));
 }
 
 #[test]
-fn what_is_taken_from_the_source_ahead_of_the_transport_is_bounded() {
+fn transfer_takes_at_most_a_full_write_and_a_block_ahead() {
     for len in [1, 100, CHAIN_FROM - 1, CHAIN_FROM, 100_000] {
         let taken = std::cell::Cell::new(0);
         let endless = stream::repeat_with(|| {
@@ -343,7 +343,7 @@ fn what_is_taken_from_the_source_ahead_of_the_transport_is_bounded() {
 }
 
 #[tokio::test]
-async fn what_a_dropped_transfer_had_taken_leaves_with_the_next_flush() {
+async fn blocks_of_a_dropped_transfer_leave_with_the_next_flush() {
     async fn check<W>(mut framed: W, far: DuplexStream)
     where
         W: BlockSink<Error = BlockError> + Sink<Bytes, Error = BlockError> + Unpin,
@@ -360,7 +360,7 @@ async fn what_a_dropped_transfer_had_taken_leaves_with_the_next_flush() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_takes_nothing_is_a_stall_and_awaiting_again_goes_on() {
+async fn transfer_goes_on_when_awaited_again_after_a_stall() {
     let (near, far) = tokio::io::duplex(8);
     let mut framed = Framed::new(near, BlockCodec::length_prefixed());
     let blocks = stream::iter([&b"abc"[..], b"def"]);
@@ -380,7 +380,7 @@ async fn a_peer_that_takes_nothing_is_a_stall_and_awaiting_again_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn transfer_that_nobody_polls_stalls_and_tries_the_transport_first() {
+async fn unpolled_transfer_tries_the_transport_before_it_stalls() {
     let second = Duration::from_secs(1);
     let (near, far) = tokio::io::duplex(8);
     let mut framed = Framed::new(near, BlockCodec::length_prefixed());
@@ -391,9 +391,9 @@ async fn transfer_that_nobody_polls_stalls_and_tries_the_transport_first() {
     let begun = Instant::now();
     let error = (&mut sending).await.unwrap_err();
     assert!(matches!(error, BlockError::Stalled { .. }), "{error:?}");
-    assert_eq!(begun.elapsed(), Duration::ZERO, "it was over");
+    assert_eq!(begun.elapsed(), Duration::ZERO, "the timeout was over");
 
-    // What the peer took in the meantime counts before any time does.
+    // The transport is tried first, so what the peer has taken in the meantime counts.
     assert!((&mut sending).now_or_never().is_none());
     tokio::time::sleep(30 * second).await;
     let mut peer = Framed::new(far, BlockCodec::length_prefixed());
@@ -402,7 +402,7 @@ async fn transfer_that_nobody_polls_stalls_and_tries_the_transport_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_timeout_that_is_lowered_holds_for_the_transfer_that_has_begun() {
+async fn lower_timeout_holds_for_a_transfer_that_has_begun() {
     let second = Duration::from_secs(1);
     let (near, _far) = tokio::io::duplex(8);
     let mut framed = Framed::new(near, BlockCodec::length_prefixed());
@@ -417,7 +417,7 @@ async fn a_timeout_that_is_lowered_holds_for_the_transfer_that_has_begun() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_takes_the_write_buffer_slowly_is_not_a_stall() {
+async fn slowly_taken_write_buffer_is_not_a_stall() {
     async fn check(mut framed: impl BlockSink<Error = BlockError>, far: DuplexStream) {
         framed
             .feed(Bytes::from_static(b"from before"))
@@ -444,7 +444,7 @@ async fn a_peer_that_takes_the_write_buffer_slowly_is_not_a_stall() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_takes_nothing_of_the_write_buffer_is_a_stall() {
+async fn untaken_write_buffer_is_a_stall() {
     async fn check(mut framed: impl BlockSink<Error = BlockError>, _far: DuplexStream) {
         framed.feed("from before".into()).await.unwrap();
         let second = Duration::from_secs(1);
@@ -454,7 +454,7 @@ async fn a_peer_that_takes_nothing_of_the_write_buffer_is_a_stall() {
         assert_eq!(
             error.to_string(),
             "nothing moved for 5s at block 1, which begins at byte 15",
-            "the first of the transfer, which waits behind block 0"
+            "the transfer's first block, which waits behind block 0"
         );
     }
     with_each_sender!(4, check);
@@ -486,7 +486,7 @@ async fn trickle_out(far: &mut DuplexStream, bytes: usize) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn block_that_leaves_a_byte_at_a_time_never_stalls_and_is_late_at_the_deadline() {
+async fn block_written_byte_by_byte_is_late_and_never_stalls() {
     async fn check(mut framed: impl BlockSink<Error = BlockError>, mut far: DuplexStream) {
         let second = Duration::from_secs(1);
         let begun = Instant::now();
@@ -497,8 +497,8 @@ async fn block_that_leaves_a_byte_at_a_time_never_stalls_and_is_late_at_the_dead
         let mut sending = send_blocks(&mut framed, stream::iter(["tardy", "slow!"]))
             .stall_timeout(5 * second)
             .block_deadline(10 * second);
-        // 9 bytes: the pipe holds 4, and takes the fifth at once and the last after 16 s. Each block
-        // has 10 s since it is the first, or since it was last reported.
+        // Of the first 9 bytes, the pipe takes 5 at once and the last after 16 s. A block has 10 s since it
+        // became the first, or since it was last reported.
         for (seconds, late) in [
             (10, "block 0, which begins at byte 0, took longer than 10s"),
             (26, "block 1, which begins at byte 9, took longer than 10s"),
@@ -509,7 +509,7 @@ async fn block_that_leaves_a_byte_at_a_time_never_stalls_and_is_late_at_the_dead
             assert!(matches!(error, BlockError::Late { .. }));
             assert_eq!(begun.elapsed(), seconds * second);
         }
-        // It remains usable.
+        // The transfer remains usable.
         let mut far = slow.await.unwrap();
         let mut rest = [0; 8];
         let reading = tokio::io::AsyncReadExt::read_exact(&mut far, &mut rest);
@@ -522,7 +522,7 @@ async fn block_that_leaves_a_byte_at_a_time_never_stalls_and_is_late_at_the_dead
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_queued_before_a_transfer_has_a_deadline_of_its_own() {
+async fn blocks_queued_before_a_transfer_have_their_own_deadline() {
     async fn check(mut framed: impl BlockSink<Error = BlockError>, mut far: DuplexStream) {
         framed.feed("old".into()).await.unwrap();
         let second = Duration::from_secs(1);
@@ -530,10 +530,10 @@ async fn what_was_queued_before_a_transfer_has_a_deadline_of_its_own() {
         let slow = tokio::spawn(async move { trickle_out(&mut far, 20).await });
         let mut sending =
             send_blocks(&mut framed, stream::iter(["new"])).block_deadline(7 * second);
-        // Of the 7 bytes before, the pipe takes the last after 8 s.
+        // The pipe takes the last of the 7 bytes queued before after 8 s.
         for seconds in [7, 8 + 7] {
             let error = (&mut sending).await.unwrap_err();
-            // The codec does not know where the blocks before end.
+            // The codec does not know where the earlier blocks end.
             let late = "block 1, which begins at byte 7, took longer than 7s";
             assert_eq!(error.to_string(), late);
             assert_eq!(begun.elapsed(), seconds * second);
@@ -543,7 +543,7 @@ async fn what_was_queued_before_a_transfer_has_a_deadline_of_its_own() {
     with_each_sender!(4, check);
 }
 
-/// Takes a byte a write, and some time for it, and never has one wait.
+/// Takes one byte a write, spends some time on it, and is never pending.
 fn dribble() -> Scripted {
     let writes = (0..20_000).map(|_| {
         std::thread::sleep(Duration::from_micros(50));

@@ -1,4 +1,4 @@
-//! `send_from` and `send_rest_from`: a block sent part by part, given up, and taken up again.
+//! `send_from` and `send_rest_from`: a block that is sent part by part, dropped, and resumed.
 
 use std::{
     error::Error,
@@ -34,7 +34,7 @@ fn message(len: usize) -> Bytes {
     message.into()
 }
 
-/// A source of `bytes`, in pieces, with a pause before each if told to.
+/// A source of `bytes` in pieces, with a pause before each if `pausing`.
 fn source(bytes: &[u8], piece: usize, pausing: bool) -> Scripted {
     Scripted::chunked(bytes, piece, pausing).unrecorded()
 }
@@ -45,7 +45,7 @@ fn slow(step: usize) -> Scripted {
 }
 
 #[test]
-fn block_from_a_source_is_on_the_wire_as_any_other() {
+fn send_from_writes_the_bytes_of_each_framing() {
     fn check<F: Framing + Copy>(Case { name, framing, .. }: Case<F>) {
         for len in [0, 1, 2, 255, 5_000, 200_000] {
             let block = &numbered_for(&framing, &[len])[0];
@@ -76,7 +76,7 @@ fn block_from_a_source_is_on_the_wire_as_any_other() {
 }
 
 #[test]
-fn kept_header_comes_from_the_source_in_any_pieces() {
+fn kept_header_may_come_from_the_source_in_any_pieces() {
     for len in [0, 1, 300, 70 * KIB] {
         let message = message(len);
         for piece in 1..=8 {
@@ -92,7 +92,7 @@ fn kept_header_comes_from_the_source_in_any_pieces() {
 }
 
 #[test]
-fn of_a_kept_header_that_lies_nothing_is_sent() {
+fn block_with_a_wrong_kept_header_is_not_sent() {
     for len in [0, 1, 300, 70 * KIB] {
         let message = message(len);
         for said in [message.len() as u64 - 1, message.len() as u64 + 1] {
@@ -120,7 +120,7 @@ fn of_a_kept_header_that_lies_nothing_is_sent() {
 }
 
 #[test]
-fn kept_header_that_never_comes_is_given_up_with_nothing_sent() {
+fn transfer_dropped_before_its_kept_header_sends_nothing() {
     let mut blocks = BlockTransport::new(Scripted::default(), BlockCodec::new(tagged()));
     ready(blocks.feed(message(1))).unwrap();
     let silent = Scripted::default().send(b"Q\0\0").then_silent();
@@ -156,7 +156,7 @@ fn source_of_another_length_is_an_error_that_names_both() {
             assert!(short(given)(&error), "{error:?}");
             assert_eq!(error.to_string(), text);
             assert_eq!(io::Error::from(error).kind(), io::ErrorKind::InvalidInput);
-            // None of it was written, so it is taken back.
+            // Nothing of the block was written, so it is taken back.
             assert_eq!((blocks.queued(), blocks.unfinished()), (9, None));
             ready(blocks.send("second")).unwrap();
             assert_eq!(blocks.get_ref().written, b"\0\0\0\x05first\0\0\0\x06second");
@@ -188,7 +188,7 @@ fn empty_block_needs_an_empty_source() {
 }
 
 #[test]
-fn source_that_fails_before_a_byte_was_written_leaves_the_transport_as_it_was() {
+fn early_error_of_the_source_leaves_the_transport_unchanged() {
     let mut blocks = transport(Scripted::default());
     let failing = Scripted::default()
         .send(b"12345")
@@ -202,7 +202,7 @@ fn source_that_fails_before_a_byte_was_written_leaves_the_transport_as_it_was() 
 }
 
 #[test]
-fn transfer_that_failed_in_its_block_leaves_a_transport_that_refuses_all_others() {
+fn transport_refuses_other_blocks_after_a_transfer_failed_midway() {
     let block = numbered(&[200 * KIB]).remove(0);
     let failing: [(&str, Scripted); 3] = [
         (
@@ -244,7 +244,7 @@ fn transfer_that_failed_in_its_block_leaves_a_transport_that_refuses_all_others(
     }
 }
 
-/// Tries every way of sending, and a change of everything that can be changed.
+/// Asserts that every way of sending is refused, even after a change of the framing and the limit.
 fn assert_refuses_all_others(
     blocks: &mut BlockTransport<Scripted, LengthPrefix>,
     queued: u64,
@@ -279,7 +279,7 @@ fn assert_refuses_all_others(
 }
 
 #[test]
-fn rest_whose_source_fails_before_a_byte_was_written_takes_nothing_back() {
+fn failed_rest_takes_nothing_back() {
     let peer = Scripted::default().pause_writes().pause_writes();
     let mut blocks = transport(peer);
     ready(blocks.feed("before")).unwrap();
@@ -314,7 +314,7 @@ fn empty_block_is_refused_behind_an_unfinished_one_whatever_its_source() {
 }
 
 #[test]
-fn codec_that_has_left_its_transport_refuses_other_blocks_as_well() {
+fn codec_with_an_unfinished_block_refuses_others_in_every_form() {
     let mut blocks = transport(Scripted::default());
     let silent = Scripted::default().send(b"hell").then_silent();
     assert!(blocks.send_from(5, silent).now_or_never().is_none());
@@ -348,7 +348,7 @@ fn codec_that_has_left_its_transport_refuses_other_blocks_as_well() {
 }
 
 #[test]
-fn transfer_that_is_dropped_at_each_wait_is_taken_up_again() {
+fn transfer_dropped_at_every_wait_can_be_resumed() {
     for len in [1, 2, 9, 1_000, 150_000] {
         let block = numbered(&[len]).remove(0);
         for (piece, step) in [(1_000, 1_500), (40_000, 30_000), (usize::MAX, 7_000)] {
@@ -387,7 +387,7 @@ fn transfer_that_is_dropped_at_each_wait_is_taken_up_again() {
 }
 
 #[test]
-fn transfer_that_is_leaked_is_taken_up_again_too() {
+fn leaked_transfer_can_be_resumed() {
     let mut blocks = transport(slow(4));
     let mut source = source(b"hello, hello", 3, true);
     let mut sending = Box::pin(blocks.send_from(12, &mut source));
@@ -400,9 +400,9 @@ fn transfer_that_is_leaked_is_taken_up_again_too() {
 }
 
 #[test]
-fn peer_of_a_transport_that_is_closed_in_a_block_sees_truncated_wherever_it_was() {
+fn close_inside_a_block_truncates_it_for_the_peer() {
     let block = numbered(&[3_000]).remove(0);
-    // Up to all of the block, whose source has not ended yet.
+    // Even with all bytes of the block, its source has not ended yet.
     for come in [0, 1, 1_000, 2_999, 3_000] {
         let mut blocks = transport(Scripted::default());
         let silent = Scripted::default().send(&block[..come]).then_silent();
@@ -421,7 +421,7 @@ fn peer_of_a_transport_that_is_closed_in_a_block_sees_truncated_wherever_it_was(
 }
 
 #[test]
-fn what_has_come_of_a_slow_source_is_flushed_but_for_its_last_byte() {
+fn bytes_of_a_slow_source_are_flushed_except_the_last_one() {
     let mut blocks = transport(Scripted::default());
     let pieces = Scripted::default().send(b"he").pause().send(b"llo").pause();
     let mut sending = Box::pin(blocks.send_from(5, pieces));
@@ -439,7 +439,7 @@ fn what_has_come_of_a_slow_source_is_flushed_but_for_its_last_byte() {
 }
 
 #[test]
-fn rest_of_no_block_is_a_flush() {
+fn send_rest_from_without_an_unfinished_block_flushes() {
     let mut blocks = transport(Scripted::default());
     ready(blocks.feed("one")).unwrap();
     ready(blocks.send_rest_from(&b"not read"[..])).unwrap();
@@ -447,7 +447,7 @@ fn rest_of_no_block_is_a_flush() {
 }
 
 #[test]
-fn no_more_than_a_batch_is_queued_whatever_the_length() {
+fn send_from_queues_at_most_a_batch() {
     let len = 16 * MIB as u64;
     let io = Scripted::taking(std::iter::repeat([Step::Pending, Step::Move(20_000)]).flatten());
     let mut blocks = transport(io.unrecorded());
@@ -473,7 +473,7 @@ fn no_more_than_a_batch_is_queued_whatever_the_length() {
 }
 
 #[test]
-fn limit_for_whole_blocks_does_not_count_and_that_of_the_header_does() {
+fn send_from_is_limited_by_the_header_and_not_by_max_encode_len() {
     let mut codec = BlockCodec::new(LengthPrefix::u16().max_block_len(10).unwrap());
     codec.set_max_encode_len(5).unwrap();
     let mut blocks = BlockTransport::new(Scripted::default(), codec);
@@ -516,7 +516,7 @@ fn limit_for_whole_blocks_does_not_count_and_that_of_the_header_does() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn peer_that_takes_nothing_stalls_a_transfer_which_goes_on_when_asked_again() {
+async fn stalled_transfer_goes_on_when_awaited_again() {
     let (near, mut far) = tokio::io::duplex(100);
     let mut blocks = transport(near).write_timeout(Duration::from_secs(30));
     let mut sending = blocks.send_from(200_000, tokio::io::repeat(7).take(200_000));
@@ -534,7 +534,7 @@ async fn peer_that_takes_nothing_stalls_a_transfer_which_goes_on_when_asked_agai
     assert_eq!(blocks.stats().sent_blocks, 1);
 }
 
-/// Never pending, and spends no budget.
+/// A source that is never pending and spends no budget.
 struct Endless;
 
 impl AsyncRead for Endless {
@@ -549,7 +549,7 @@ impl AsyncRead for Endless {
 }
 
 #[tokio::test]
-async fn transfer_that_never_has_to_wait_yields_all_the_same() {
+async fn transfer_that_never_waits_still_yields() {
     let mut blocks = transport(Scripted::default().unrecorded());
     let mut source = Endless.take(100_000);
     let mut polls = 0;
@@ -564,14 +564,14 @@ async fn transfer_that_never_has_to_wait_yields_all_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn bytes_of_a_block_that_was_taken_back_do_not_count() {
+async fn bytes_of_a_block_taken_back_do_not_count() {
     let (near, mut far) = tokio::io::duplex(4);
     let mut blocks = transport(near).write_timeout(Duration::from_secs(1));
     blocks.feed("0123456789").await.unwrap();
     let (mut giver, source) = tokio::io::duplex(64);
     giver.write_all(b"he").await.unwrap();
     let mut sending = blocks.send_from(5, source);
-    // The first block fills the transport, so nothing of the second is written. The error counts it.
+    // The first block fills the transport, so nothing of the second is written, but the error counts it.
     let error = (&mut sending).await.unwrap_err();
     assert!(
         matches!(error, BlockError::Stalled { index: 1, .. }),
@@ -621,7 +621,7 @@ fn framed_goes_on_after_a_block_that_was_sent_part_by_part() {
 }
 
 #[test]
-fn framing_of_the_other_direction_does_not_count() {
+fn send_from_uses_only_the_outgoing_framing() {
     let (bytes, tags) = (LengthPrefix::u8(), tagged());
     let out_long = InOut {
         incoming: bytes,
@@ -665,7 +665,7 @@ fn framing_of_the_other_direction_does_not_count() {
 }
 
 #[test]
-fn header_that_is_kept_in_part_comes_from_the_source_in_any_pieces() {
+fn partly_kept_header_may_come_from_the_source_in_any_pieces() {
     // The tag is stripped, and sent as a zero; the length is kept.
     let config = LengthField::config().offset(1).adjustment(-4).strip(1);
     let framing = config.build().unwrap();
@@ -681,7 +681,7 @@ fn header_that_is_kept_in_part_comes_from_the_source_in_any_pieces() {
     }
 }
 
-/// Reads two bytes in front of three, and writes so many.
+/// Reads a header of two bytes that announces three, and writes a header of so many bytes.
 #[derive(Clone)]
 struct Mistaken(usize);
 
@@ -703,7 +703,7 @@ impl Framing for Mistaken {
 }
 
 #[test]
-fn of_a_header_that_the_peer_would_read_otherwise_nothing_is_sent() {
+fn header_that_the_peer_would_misread_is_not_sent() {
     for (written, len, told) in [(1, 3, None), (3, 3, None), (2, 4, Some(3))] {
         let codec = BlockCodec::new(Mistaken(written));
         let mut blocks = BlockTransport::new(Scripted::default(), codec);
@@ -720,7 +720,7 @@ fn of_a_header_that_the_peer_would_read_otherwise_nothing_is_sent() {
     assert_eq!(blocks.get_ref().written, b"\0\0abc");
 }
 
-/// Finds no end of a header.
+/// Never finds the end of a header.
 #[derive(Clone)]
 struct Unending;
 
@@ -739,7 +739,7 @@ impl Framing for Unending {
 }
 
 #[test]
-fn header_without_an_end_is_refused_with_its_block_or_at_64_kib() {
+fn endless_header_is_refused_with_its_block_or_at_64_kib() {
     for len in [1, 2, 300, BATCH - 1, BATCH, BATCH + 1, 200_000] {
         let mut blocks = BlockTransport::new(Scripted::default(), BlockCodec::new(Unending));
         let source = source(&vec![b'a'; len], 9_000, true);

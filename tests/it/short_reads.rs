@@ -1,10 +1,9 @@
 //! The point of the crate: a completed read is not a block.
 //!
-//! Over sockets with small buffers, to a receiver that is slower than the sender, blocks arrive
-//! fragmented: a program that took each completed read for a block would count too many. On Windows
-//! these are the receives that an I/O completion port completes with less than was asked for. The
-//! tests and what they expect are the same on every platform. That includes a peer that resets the
-//! connection, so that the rest of a block never arrives.
+//! Over sockets with small buffers, blocks reach a slow receiver in fragments. A program that took each
+//! completed read for a block would count too many. On Windows, an I/O completion port completes such
+//! receives with less than was asked for. The tests expect the same on every platform, also if a peer
+//! resets the connection inside a block.
 
 use std::{
     error::Error,
@@ -34,36 +33,36 @@ const BLOCK_LEN: usize = 51_200;
 const SOCKET_BUFFER: u32 = 16 * 1024;
 
 #[tokio::test]
-async fn fragmented_exact_blocks_are_lent_whole_and_in_number() {
+async fn each_fragmented_exact_block_is_lent_whole_and_once() {
     let lens = [BLOCK_LEN; BLOCKS];
     within_limit(lends_whole(exact, &lens)).await;
 }
 
 #[tokio::test]
-async fn fragmented_prefixed_blocks_are_lent_whole_and_in_number() {
+async fn each_fragmented_prefixed_block_is_lent_whole_and_once() {
     within_limit(lends_whole(BlockCodec::length_prefixed, &mixed_lens())).await;
 }
 
 #[tokio::test]
-async fn fragmented_exact_blocks_leave_the_stream_whole_and_in_number() {
+async fn each_fragmented_exact_block_leaves_the_stream_whole_and_once() {
     let lens = [BLOCK_LEN; BLOCKS];
     within_limit(yields_whole(exact, &lens)).await;
 }
 
 #[tokio::test]
-async fn fragmented_prefixed_blocks_leave_the_stream_whole_and_in_number() {
+async fn each_fragmented_prefixed_block_leaves_the_stream_whole_and_once() {
     within_limit(yields_whole(BlockCodec::length_prefixed, &mixed_lens())).await;
 }
 
 #[tokio::test]
-async fn a_reset_is_an_io_error_of_its_kind_wherever_in_an_exact_block_it_comes() {
+async fn reset_at_any_place_in_an_exact_block_is_an_io_error() {
     for (place, of_third_block) in [("between blocks", 0), ("in a payload", 30_000)] {
         within_limit(meets_reset(exact, of_third_block, place)).await;
     }
 }
 
 #[tokio::test]
-async fn a_reset_is_an_io_error_of_its_kind_wherever_in_a_prefixed_block_it_comes() {
+async fn reset_at_any_place_in_a_prefixed_block_is_an_io_error() {
     for (place, of_third_block) in [
         ("between blocks", 0),
         ("in a header", 3),
@@ -80,7 +79,7 @@ async fn a_reset_is_an_io_error_of_its_kind_wherever_in_a_prefixed_block_it_come
 }
 
 #[tokio::test]
-async fn a_reset_while_blocks_are_being_sent_is_an_io_error_of_its_kind() {
+async fn reset_while_sending_is_an_io_error() {
     within_limit(async {
         let (near, far) = connect().await.unwrap();
         let (full, sender_is_stuck) = oneshot::channel();
@@ -94,7 +93,7 @@ async fn a_reset_while_blocks_are_being_sent_is_an_io_error_of_its_kind() {
     .await;
 }
 
-/// Blocks of `lens` bytes through `recv_blocks`, and what it counted.
+/// Receives blocks of `lens` bytes through `recv_blocks`, and checks its statistics.
 async fn lends_whole<F>(codec: fn() -> BlockCodec<F>, lens: &[usize])
 where
     F: Framing + Send + 'static,
@@ -119,7 +118,7 @@ where
     assert_eq!(received.payload_bytes, sent.payload_bytes);
     assert_eq!(received.wire_bytes, sent.wire_bytes);
 
-    // The stats are what the socket did.
+    // The statistics equal what the socket did.
     let watched = framed.get_ref();
     assert_eq!(received.reads, watched.reads);
     assert_eq!(received.wire_bytes, *watched.arrived.borrow());
@@ -130,7 +129,7 @@ where
     );
 }
 
-/// Blocks of `lens` bytes through the plain `Stream`.
+/// Receives blocks of `lens` bytes through the plain `Stream`.
 async fn yields_whole<F>(codec: fn() -> BlockCodec<F>, lens: &[usize])
 where
     F: Framing + Send + Unpin + 'static,
@@ -156,7 +155,7 @@ where
     assert!(watched.reads > sent.blocks, "{} reads", watched.reads);
 }
 
-/// Two blocks and the first `of_third_block` bytes of a third, and then a reset.
+/// Receives two blocks and the first `of_third_block` bytes of a third, and then meets a reset.
 async fn meets_reset<F>(codec: fn() -> BlockCodec<F>, of_third_block: usize, place: &str)
 where
     F: Framing + Send + Unpin + 'static,
@@ -204,7 +203,7 @@ where
     }
 }
 
-/// A reset is the system's error as it came: no block is blamed, nothing is called truncated.
+/// Asserts that `error` is the system's own reset, and not an error about a block.
 #[track_caller]
 fn assert_reset(error: BlockError, place: &str) {
     assert!(matches!(error, BlockError::Io(_)), "{place}: {error:?}");
@@ -249,7 +248,7 @@ where
     (FramedRead::new(Watched::new(far), codec()), sending)
 }
 
-/// Sends `blocks` and closes; says so when the socket takes no more for the first time.
+/// Sends `blocks` and closes. Signals `full` when the socket first takes no more.
 async fn send<F: Framing>(
     socket: TcpStream,
     codec: BlockCodec<F>,
@@ -276,7 +275,7 @@ async fn send<F: Framing>(
 /// Both ends of a connection with small buffers.
 async fn connect() -> io::Result<(TcpStream, TcpStream)> {
     let listener = TcpSocket::new_v4()?;
-    // Before the connection is made: the accepted socket gets its buffer, and its window, from here.
+    // Set before the connection is made, because the accepted socket takes its buffer and window from here.
     listener.set_recv_buffer_size(SOCKET_BUFFER)?;
     listener.bind((Ipv4Addr::LOCALHOST, 0).into())?;
     let listener = listener.listen(1)?;

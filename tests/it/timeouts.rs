@@ -1,6 +1,6 @@
-//! The block deadline, the stall timeout of `BlockTransport`, and timeouts on busy threads and in
-//! several runtimes. The stall timeout of `recv_blocks` and `send_blocks` by itself, and the block
-//! deadline of `send_blocks`, are in `recv.rs` and `send.rs`.
+//! The block deadline, the stall timeout of `BlockTransport`, and timeouts on busy threads and in several
+//! runtimes. `recv.rs` and `send.rs` test the stall timeouts of `recv_blocks` and `send_blocks` by
+//! themselves, and the block deadline of `send_blocks`.
 
 use std::{
     io::{self, Write},
@@ -29,14 +29,14 @@ use wholeblock::{
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test(start_paused = true)]
-async fn yield_between_buffered_blocks_is_no_wait() {
+async fn yield_between_buffered_blocks_does_not_count_as_a_wait() {
     const BLOCKS: usize = 10_000;
     let wire = vec![0; BLOCKS]; // empty ones, each a byte
     for way in 0..3 {
         let codec = BlockCodec::new(LengthPrefix::u8());
         let mut transport = BlockTransport::new(&wire[..], codec).stall_timeout(SECOND);
         let mut yields = 0;
-        // A task that is kept from its next turn for longer than the timeout each time.
+        // Keeps the task from its next turn for longer than the timeout.
         let mut wait = async || {
             yields += 1;
             tokio::time::advance(3 * SECOND).await;
@@ -73,7 +73,7 @@ async fn yield_between_buffered_blocks_is_no_wait() {
     }
 }
 
-/// Whatever can have both timeouts.
+/// A receiver with both timeouts.
 trait Receive {
     async fn receive(&mut self) -> Result<Option<Bytes>, BlockError>;
 }
@@ -90,8 +90,7 @@ impl<R: BlockStream<Error = BlockError>> Receive for RecvBlocks<'_, R> {
     }
 }
 
-/// Runs `$test` for each receiver there is, with its peer, and with the timeouts that `$limits`
-/// sets.
+/// Runs `$test` for each kind of receiver, with its peer, and with the timeouts that `$limits` sets.
 macro_rules! with_each_receiver {
     (|$new:ident| $limits:expr, $test:expr) => {{
         let (near, far) = duplex(64);
@@ -137,7 +136,7 @@ pub(super) fn assert_late(error: &BlockError, allowed: Duration, index: u64, off
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_block_that_trickles_in_never_stalls_and_is_late_at_the_deadline() {
+async fn trickling_block_is_late_at_the_deadline_and_never_stalls() {
     async fn check(mut near: DuplexStream, mut blocks: impl Receive) {
         near.write_all(b"\0\0\0\x01a").await.unwrap();
         assert_eq!(blocks.receive().await.unwrap().unwrap(), "a");
@@ -150,7 +149,7 @@ async fn a_block_that_trickles_in_never_stalls_and_is_late_at_the_deadline() {
         let error = blocks.receive().await.unwrap_err();
         assert_late(&error, 10 * SECOND, 1, 5);
         assert_eq!(begun.elapsed(), 10 * SECOND, "since the first byte");
-        // As long once more, and once more.
+        // The whole deadline once more.
         assert_late(&blocks.receive().await.unwrap_err(), 10 * SECOND, 1, 5);
         assert_eq!(begun.elapsed(), 20 * SECOND);
         assert_eq!(blocks.receive().await.unwrap().unwrap(), "trickling");
@@ -165,7 +164,7 @@ async fn a_block_that_trickles_in_never_stalls_and_is_late_at_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_time_between_blocks_is_not_limited_and_each_block_has_its_own() {
+async fn each_block_has_its_own_deadline_and_time_between_has_none() {
     async fn check(mut near: DuplexStream, mut blocks: impl Receive) {
         for _ in 0..3 {
             assert!(timeout(3_600 * SECOND, blocks.receive()).await.is_err());
@@ -178,7 +177,7 @@ async fn the_time_between_blocks_is_not_limited_and_each_block_has_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deadline_runs_while_nobody_waits_but_a_whole_block_is_given_however_late() {
+async fn deadline_runs_while_nobody_waits_but_spares_a_whole_block() {
     async fn check(mut near: DuplexStream, mut blocks: impl Receive) {
         near.write_all(b"\0\0\0\x05he").await.unwrap();
         for rest in ["", "llo"] {
@@ -195,7 +194,7 @@ async fn a_deadline_runs_while_nobody_waits_but_a_whole_block_is_given_however_l
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stall_inside_of_a_block_leaves_its_deadline_where_it_is() {
+async fn stall_inside_a_block_does_not_move_its_deadline() {
     async fn check(mut near: DuplexStream, mut blocks: impl Receive) {
         near.write_all(b"\0\0").await.unwrap();
         let begun = Instant::now();
@@ -208,7 +207,7 @@ async fn a_stall_inside_of_a_block_leaves_its_deadline_where_it_is() {
         assert_eq!(begun.elapsed(), 10 * SECOND);
         let error = blocks.receive().await.unwrap_err();
         assert!(matches!(error, BlockError::Stalled { .. }), "{error:?}");
-        assert_eq!(begun.elapsed(), 12 * SECOND, "its wait went on");
+        assert_eq!(begun.elapsed(), 12 * SECOND, "the wait went on");
     }
     with_each_receiver!(
         |new| new.stall_timeout(4 * SECOND).block_deadline(10 * SECOND),
@@ -217,7 +216,7 @@ async fn a_stall_inside_of_a_block_leaves_its_deadline_where_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_block_that_is_skipped_has_a_deadline_too() {
+async fn skipped_block_has_a_deadline_too() {
     let (mut near, far) = duplex(64);
     let codec = BlockCodec::new(LengthPrefix::u8().max_block_len(3).unwrap()).skip_too_large(true);
     let mut blocks = BlockTransport::new(far, codec).block_deadline(10 * SECOND);
@@ -236,13 +235,13 @@ async fn a_block_that_is_skipped_has_a_deadline_too() {
         1,
         6,
     );
-    assert_eq!(begun.elapsed(), 10 * SECOND, "a block of its own");
+    assert_eq!(begun.elapsed(), 10 * SECOND, "a deadline of its own");
     near.write_all(b"k").await.unwrap();
     assert_eq!(blocks.next().await.unwrap().unwrap(), "ok");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_nobody_polls_does_not_stall() {
+async fn unpolled_stream_does_not_stall() {
     let (mut near, far) = duplex(64);
     let mut blocks = transport(far).stall_timeout(30 * SECOND);
     for byte in *b"\0\0" {
@@ -262,7 +261,7 @@ async fn a_stream_that_nobody_polls_does_not_stall() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stream_forgives_one_timeout_found_over_late_until_bytes_move() {
+async fn stream_forgives_one_timeout_found_too_late_until_bytes_move() {
     let (mut near, far) = duplex(64);
     let mut blocks = transport(far).stall_timeout(30 * SECOND);
     for byte in *b"\0\0\0" {
@@ -287,9 +286,9 @@ async fn stream_forgives_one_timeout_found_over_late_until_bytes_move() {
     }
 }
 
-/// The timer of the wait fires together with that of the peer, and the wait is polled first.
+/// The timers of the wait and of the peer fire together, and the wait is polled first.
 #[tokio::test(start_paused = true)]
-async fn block_that_comes_as_the_timeout_ends_is_read() {
+async fn block_that_arrives_as_the_timeout_ends_is_read() {
     async fn check(mut near: DuplexStream, mut blocks: impl Receive) {
         for _ in 0..3 {
             let sending = async {
@@ -314,9 +313,9 @@ async fn a_stream_keeps_its_timeouts_when_its_codec_changes() {
     assert!(blocks.next().await.unwrap().is_err());
 }
 
-/// A stream does not know whether anybody waited, so its wait ends where a future takes over.
+/// A stream does not know whether anybody waited, so its wait ends when a future takes over.
 #[tokio::test(start_paused = true)]
-async fn wait_of_a_stream_is_none_of_a_future() {
+async fn wait_of_a_stream_does_not_count_for_a_future() {
     for lent in [true, false] {
         let (_near, far) = duplex(64);
         let mut blocks = transport(far).stall_timeout(30 * SECOND);
@@ -332,7 +331,7 @@ async fn wait_of_a_stream_is_none_of_a_future() {
     }
 }
 
-/// The other tests set the clock. This one has it go on by itself, past the deadline, as it does.
+/// The other tests set the clock. Here it runs by itself, beyond the timeout.
 #[tokio::test]
 async fn a_timer_that_fires_somewhat_late_still_ends_the_wait() {
     let (_near, far) = duplex(64);
@@ -345,7 +344,7 @@ async fn a_timer_that_fires_somewhat_late_still_ends_the_wait() {
 
 pub(super) const TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Takes so much time of the thread at a time, 16 times.
+/// Occupies the thread for `turn`, 16 times.
 pub(super) fn occupy_thread(turn: Duration) {
     tokio::spawn(async move {
         for _ in 0..16 {
@@ -383,10 +382,10 @@ async fn busy_thread_delays_a_deadline_and_does_not_prevent_it() {
 }
 
 #[tokio::test]
-async fn loop_that_is_busy_elsewhere_stalls_all_the_same() {
+async fn busy_select_loop_still_stalls() {
     async fn check(_near: DuplexStream, mut blocks: impl Receive) {
         let begun = Instant::now();
-        // Always ready, as each turn takes longer.
+        // Always ready, because each turn takes longer.
         let mut ticks = interval(Duration::from_millis(10));
         for blocking in [false, true].into_iter().cycle().take(40) {
             tokio::select! {
@@ -409,9 +408,9 @@ async fn loop_that_is_busy_elsewhere_stalls_all_the_same() {
     with_each_receiver!(|new| new.stall_timeout(TIMEOUT), check);
 }
 
-/// The runtime has not looked at the socket since the block came: the timeout is over by the clock.
+/// The runtime has not looked at the socket since the block arrived, and the timeout is over by the clock.
 #[tokio::test]
-async fn block_that_came_to_a_busy_thread_is_read_before_a_stall_is_reported() {
+async fn block_that_reached_a_busy_thread_is_read_before_a_stall() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let socket = TcpStream::connect(listener.local_addr().unwrap()).await;
     let (mut peer, _) = listener.accept().unwrap();
@@ -496,7 +495,7 @@ pub(super) fn flood(head: &[u8], piece: usize) -> Scripted {
 }
 
 #[tokio::test]
-async fn block_that_comes_as_fast_as_it_is_read_is_late_at_the_deadline() {
+async fn block_with_bytes_always_ready_is_late_at_the_deadline() {
     let skipped = BlockCodec::new(LengthPrefix::u64()).skip_too_large(true);
     let tiny_reads = BlockCodec::new(LengthPrefix::u64());
     for (codec, head, piece) in [
@@ -510,13 +509,16 @@ async fn block_that_comes_as_fast_as_it_is_read_is_late_at_the_deadline() {
             for waits in 1..3 {
                 let error = blocks.next().await.unwrap().unwrap_err();
                 assert_late(&error, TIMEOUT, 0, 0);
-                assert!(begun.elapsed() >= waits * TIMEOUT, "as long once more");
+                assert!(
+                    begun.elapsed() >= waits * TIMEOUT,
+                    "the whole time once more"
+                );
             }
             let mut blocks = recv_blocks(&mut blocks).block_deadline(TIMEOUT);
             assert_late(&blocks.next().await.unwrap_err(), TIMEOUT, 0, 0);
             assert!(begun.elapsed() < 10 * SECOND, "{:?}", begun.elapsed());
         }
-        // The loop of reads is that of `FramedRead`, which ends with the task's budget.
+        // `FramedRead` runs the loop of reads, and ends it with the task's budget.
         let begun = Instant::now();
         let mut framed = FramedRead::new(ready().spending(), codec.clone());
         let mut blocks = recv_blocks(&mut framed).block_deadline(TIMEOUT);
@@ -525,13 +527,13 @@ async fn block_that_comes_as_fast_as_it_is_read_is_late_at_the_deadline() {
     }
 }
 
-/// As with `recv_blocks`: the transport's own future is dropped when a wait is given up.
+/// As with `recv_blocks`: dropping the transport's own future gives up a wait.
 #[tokio::test(start_paused = true)]
-async fn waits_of_next_that_are_given_up_add_up() {
+async fn dropped_waits_of_next_add_up() {
     let (_near, far) = duplex(64);
     let mut blocks = transport(far).stall_timeout(30 * SECOND);
     assert!(timeout(SECOND, blocks.next()).await.is_err());
-    sleep(100 * SECOND).await; // of which a second counts
+    sleep(100 * SECOND).await; // a second of it counts
     let begun = Instant::now();
     assert_stalled(&blocks.next().await.unwrap().unwrap_err());
     assert_eq!(begun.elapsed(), 28 * SECOND);
@@ -539,7 +541,7 @@ async fn waits_of_next_that_are_given_up_add_up() {
     for _ in 0..29 {
         assert!(timeout(SECOND, blocks.next()).await.is_err());
     }
-    sleep(100 * SECOND).await; // of which a second counts
+    sleep(100 * SECOND).await; // a second of it counts
     let begun = Instant::now();
     assert_stalled(&blocks.next().await.unwrap().unwrap_err());
     assert_eq!(begun.elapsed(), Duration::ZERO);
@@ -571,8 +573,8 @@ async fn timeouts_of_a_transport_apply_to_recv_blocks_too() {
     assert_stalled(&recv_blocks(&mut blocks).next().await.unwrap_err());
     assert_eq!(begun.elapsed(), 30 * SECOND);
 
-    // A new receiver each time: waits that were given up add up, with the gaps between them, and a block
-    // keeps its deadline.
+    // A new receiver each time: dropped waits add up, with the gaps between them, and a block keeps its
+    // deadline.
     let begun = Instant::now();
     for _ in 0..15 {
         let waiting = timeout(SECOND, async {
@@ -598,7 +600,7 @@ async fn timeouts_of_a_transport_apply_to_recv_blocks_too() {
     assert_eq!(begun.elapsed(), 50 * SECOND);
 }
 
-/// What a transport of 8 bytes, which nobody reads, makes of one of several ways of sending.
+/// Sends in one of several ways through a pipe of 8 bytes that nobody reads, and returns the error.
 async fn stalls(way: usize, blocks: &mut BlockTransport<DuplexStream, LengthPrefix>) -> BlockError {
     let full = vec![0; 64 * KIB];
     let sent = match way {
@@ -630,8 +632,12 @@ async fn write_timeout_applies_to_every_way_of_sending() {
         assert_stalled(&stalls(way, &mut blocks).await);
         assert_eq!(begun.elapsed(), 30 * SECOND, "{way}");
         assert_stalled(&blocks.flush().await.unwrap_err());
-        assert_eq!(begun.elapsed(), 60 * SECOND, "{way}: as long once more");
-        // It has gone on, and a peer that reads now and then is waited for.
+        assert_eq!(
+            begun.elapsed(),
+            60 * SECOND,
+            "{way}: the whole time once more"
+        );
+        // The transport goes on, and waits for a peer that reads now and then.
         let reading = tokio::spawn(async move {
             let mut all = Vec::new();
             while far.read_buf(&mut all).await.unwrap() > 0 {
@@ -654,7 +660,7 @@ async fn write_timeout_applies_to_every_way_of_sending() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stream_goes_on_with_the_wait_of_a_future_and_forgives_nothing_of_it() {
+async fn stream_continues_the_wait_of_a_future_and_forgives_nothing() {
     let (_near, far) = duplex(64);
     let mut blocks = transport(far).stall_timeout(10 * SECOND);
     {

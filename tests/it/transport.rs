@@ -1,7 +1,6 @@
 //! `BlockTransport`: a sink and a stream without `Framed`.
 //!
-//! That it gives the blocks whole, or says where they are cut, is checked in `framing.rs`, with
-//! every other way to receive.
+//! `exhaustive.rs` and `framing.rs` check that it gives whole blocks, or says where they are cut.
 
 use std::io;
 
@@ -35,7 +34,7 @@ const LENS: [usize; 10] = [
 // The stream.
 
 #[test]
-fn after_a_framing_error_the_stream_stays_at_its_end() {
+fn stream_stays_at_its_end_after_a_framing_error() {
     let good = wire(Magic, &[Bytes::from_static(b"good")]);
     let bytes = [&good[..], b"BAD", &good].concat();
     for chunk in [1, 10, usize::MAX] {
@@ -57,7 +56,7 @@ fn after_a_framing_error_the_stream_stays_at_its_end() {
         for _ in 0..20 {
             assert!(ready(transport.next()).is_none());
         }
-        // To a receiver that comes later, it is the same error.
+        // A later receiver gets the same error.
         for _ in 0..3 {
             let error = ready(recv_blocks(&mut transport).next()).unwrap_err();
             assert!(matches!(error, BlockError::InvalidHeader { index: 1, .. }));
@@ -67,7 +66,7 @@ fn after_a_framing_error_the_stream_stays_at_its_end() {
 }
 
 #[test]
-fn after_a_framing_error_that_was_lent_the_stream_gives_it_once_and_ends() {
+fn stream_returns_a_lent_framing_error_once_and_ends() {
     let bytes = [&wire(Magic, &[Bytes::from_static(b"good")])[..], b"BAD"].concat();
     let io = Scripted::default().send(&bytes);
     let mut transport = BlockTransport::new(io, BlockCodec::new(Magic));
@@ -104,7 +103,7 @@ fn a_block_that_was_reported_truncated_is_not_delivered_later() {
 }
 
 #[test]
-fn after_a_clean_end_the_stream_reads_on_if_more_comes() {
+fn stream_reads_on_after_a_clean_end_if_more_arrives() {
     let bytes = wire(LengthPrefix::u32(), &numbered(&[5]));
     let mut transport = transport(Scripted::default().send(&bytes));
     for _ in 0..3 {
@@ -115,7 +114,7 @@ fn after_a_clean_end_the_stream_reads_on_if_more_comes() {
     }
 }
 
-/// A transport that fails once after `cut` bytes of two blocks.
+/// A transport that fails once after `cut` bytes of `blocks`.
 fn failing_after(cut: usize, blocks: &[Bytes]) -> BlockTransport<Scripted, LengthPrefix> {
     let bytes = wire(LengthPrefix::u32(), blocks);
     let mut io = Scripted::default();
@@ -130,7 +129,7 @@ fn failing_after(cut: usize, blocks: &[Bytes]) -> BlockTransport<Scripted, Lengt
 }
 
 #[test]
-fn after_an_error_of_the_transport_the_stream_ends_once_and_reads_on_within_the_block() {
+fn stream_ends_once_after_an_io_error_and_reads_on_in_the_block() {
     let blocks = numbered(&[5, 7]);
     for cut in 0..=20 {
         let mut transport = failing_after(cut, &blocks);
@@ -152,7 +151,7 @@ fn after_an_error_of_the_transport_the_stream_ends_once_and_reads_on_within_the_
 }
 
 #[test]
-fn after_an_error_of_the_transport_lending_goes_on_within_the_block() {
+fn lending_goes_on_inside_the_block_after_an_io_error() {
     let blocks = numbered(&[5, 7]);
     for cut in 0..=20 {
         for batched in [false, true] {
@@ -180,7 +179,7 @@ fn after_an_error_of_the_transport_lending_goes_on_within_the_block() {
 }
 
 #[test]
-fn after_an_error_that_was_lent_the_stream_reads_on_at_once() {
+fn stream_reads_on_at_once_after_a_lent_io_error() {
     let blocks = numbered(&[5, 7]);
     for cut in 0..9 {
         let mut transport = failing_after(cut, &blocks);
@@ -193,12 +192,12 @@ fn after_an_error_that_was_lent_the_stream_reads_on_at_once() {
 }
 
 #[test]
-fn blocks_lent_after_an_error_of_the_transport_are_not_followed_by_a_false_end() {
+fn no_false_end_follows_a_block_lent_after_an_io_error() {
     let blocks = numbered(&[5, 7, 9]);
     for cut in 0..9 {
         let mut transport = failing_after(cut, &blocks);
         ready(transport.next()).unwrap().unwrap_err();
-        // The error is known, and lending goes on.
+        // The stream has returned the error, so lending goes on.
         let lent = ready(recv_blocks(&mut transport).next()).map(|block| block.unwrap().to_vec());
         assert_eq!(lent.unwrap(), blocks[0]);
         let next = ready(transport.next()).expect("there are two more blocks");
@@ -222,7 +221,7 @@ fn blocks_of_all_lengths_come_out_of_the_stream_whatever_the_reads() {
 // The sink.
 
 #[test]
-fn what_is_fed_and_flushed_is_what_the_framing_writes() {
+fn fed_blocks_leave_in_one_write_at_the_flush() {
     fn check<F: Framing + Copy>(Case { name, framing, .. }: Case<F>) {
         let blocks = blocks_for(&framing);
         for vectored in [true, false] {
@@ -248,7 +247,7 @@ fn what_is_fed_and_flushed_is_what_the_framing_writes() {
 }
 
 #[test]
-fn blocks_that_are_fed_leave_in_full_writes() {
+fn fed_blocks_leave_in_full_writes() {
     for len in LENS {
         for vectored in [true, false] {
             let blocks = vec![Bytes::from(vec![7; len]); 2 * MIB / (len + 4) + 3];
@@ -266,7 +265,7 @@ fn blocks_that_are_fed_leave_in_full_writes() {
     }
 }
 
-/// Lengths of writes, those out of range with the length that is taken instead.
+/// Lengths to set, and the lengths that result: those out of range are clamped.
 const WRITE_LEN_SET: [(usize, usize); 7] = [
     (0, 4 * KIB),
     (4 * KIB, 4 * KIB),
@@ -278,7 +277,7 @@ const WRITE_LEN_SET: [(usize, usize); 7] = [
 ];
 
 #[test]
-fn full_writes_are_as_long_as_was_set() {
+fn write_len_sets_the_length_of_full_writes() {
     for (set, len) in WRITE_LEN_SET {
         for vectored in [true, false] {
             let mut transport = transport(Scripted::default().vectored(vectored)).write_len(set);
@@ -293,7 +292,7 @@ fn full_writes_are_as_long_as_was_set() {
 }
 
 #[test]
-fn what_is_queued_before_a_write_grows_up_to_the_length_that_was_set() {
+fn writes_grow_up_to_write_len_until_a_flush() {
     for (set, len) in WRITE_LEN_SET {
         let mut transport = transport(Scripted::default()).write_len(set);
         for _ in 0..6 * len / KIB {
@@ -319,7 +318,7 @@ fn what_is_queued_before_a_write_grows_up_to_the_length_that_was_set() {
 }
 
 #[test]
-fn another_length_of_writes_applies_to_what_is_queued() {
+fn new_write_len_applies_to_queued_blocks() {
     let mut longer = transport(Scripted::default());
     ready(longer.feed(vec![7; 20 * KIB])).unwrap();
     let mut shorter = longer.write_len(5_000);
@@ -329,7 +328,7 @@ fn another_length_of_writes_applies_to_what_is_queued() {
 }
 
 #[test]
-fn what_is_queued_is_at_most_a_full_write_and_one_block_whatever_the_transport_takes() {
+fn queue_holds_at_most_a_full_write_and_one_block() {
     for len in LENS {
         for taken in [1, 1_000, 20_000, FULL_WRITE - 1] {
             let io = (0..50).fold(Scripted::default(), |io, _| io.pause_writes().take(taken));
@@ -360,7 +359,7 @@ fn what_is_queued_is_at_most_a_full_write_and_one_block_whatever_the_transport_t
 }
 
 #[test]
-fn the_sink_waits_before_it_takes_a_block_that_there_is_no_room_for() {
+fn full_sink_waits_before_it_takes_a_block() {
     let io = (0..10).fold(Scripted::default(), |io, _| io.pause_writes());
     let mut transport = transport(io);
     ready(transport.feed(vec![1; FULL_WRITE])).unwrap();
@@ -373,7 +372,7 @@ fn the_sink_waits_before_it_takes_a_block_that_there_is_no_room_for() {
 }
 
 #[test]
-fn large_payloads_that_are_fed_leave_from_where_they_lie() {
+fn large_fed_payloads_leave_without_a_copy() {
     let blocks = numbered(&[CHAIN_FROM, 10, 10_000, 20_000, 30]);
     let mut transport = transport(Scripted::default());
     for block in &blocks {
@@ -385,12 +384,12 @@ fn large_payloads_that_are_fed_leave_from_where_they_lie() {
     let is_its_own = |block: &&Bytes| io.addresses.contains(&(block.as_ptr() as usize));
     let referred: Vec<_> = blocks.iter().filter(is_its_own).map(Bytes::len).collect();
     assert_eq!(referred, [CHAIN_FROM, 10_000, 20_000]);
-    // Header, the first, small and header, the second; header and the third; small.
+    // Header, first large payload, small block and header, second; header and third; small block.
     assert_eq!(io.gathered, [(4, 14_118), (2, 20_004), (1, 34)]);
 }
 
 #[test]
-fn the_rest_of_a_payload_taken_in_part_leaves_from_where_it_lies_too() {
+fn rest_of_a_partly_written_payload_leaves_without_a_copy() {
     let block = numbered(&[20_000]).remove(0);
     let io = Scripted::default().take(2).take(5_002).pause_writes();
     let mut transport = transport(io);
@@ -405,7 +404,7 @@ fn the_rest_of_a_payload_taken_in_part_leaves_from_where_it_lies_too() {
 }
 
 #[test]
-fn a_transport_that_is_not_vectored_gets_what_is_fed_joined() {
+fn transport_that_is_not_vectored_gets_fed_blocks_joined() {
     let blocks = numbered(&[50_000, 3, 5_000, 70_000]);
     let mut transport = transport(Scripted::default().not_vectored());
     for block in &blocks {
@@ -424,7 +423,7 @@ fn a_transport_that_is_not_vectored_gets_what_is_fed_joined() {
 }
 
 #[test]
-fn what_is_fed_is_taken_in_parts_without_loss() {
+fn partial_writes_lose_nothing_of_fed_blocks() {
     let blocks = numbered(&[3, 20_000, 0, 70, 9_000, 4_096, 100_000, 1].repeat(4));
     let expected = wire(LengthPrefix::u32(), &blocks);
     for vectored in [true, false] {
@@ -445,7 +444,7 @@ fn what_is_fed_is_taken_in_parts_without_loss() {
 }
 
 #[test]
-fn a_block_of_the_wrong_size_leaves_the_sink_usable_and_is_named_by_its_index() {
+fn sink_stays_usable_and_names_the_index_of_a_wrong_size() {
     let right = || Bytes::from_static(b"right");
     let codec = BlockCodec::exact(5).unwrap();
     let mut transport = BlockTransport::new(Scripted::default(), codec);
@@ -471,7 +470,7 @@ fn a_block_of_the_wrong_size_leaves_the_sink_usable_and_is_named_by_its_index() 
 }
 
 #[test]
-fn the_first_block_refused_leaves_nothing_behind() {
+fn refused_first_block_leaves_nothing_behind() {
     let codec = BlockCodec::new(LengthPrefix::u8());
     let mut transport = BlockTransport::new(Scripted::default(), codec);
     ready(transport.feed(vec![0; 256])).unwrap_err();
@@ -481,7 +480,7 @@ fn the_first_block_refused_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_flush_of_nothing_is_fine_and_writes_nothing() {
+fn flush_of_nothing_writes_nothing() {
     let mut transport = transport(Scripted::default());
     for _ in 0..3 {
         ready(SinkExt::<Bytes>::flush(&mut transport)).unwrap();
@@ -494,14 +493,14 @@ fn a_flush_of_nothing_is_fine_and_writes_nothing() {
 }
 
 #[test]
-fn every_flush_of_something_flushes_the_transport() {
+fn every_flush_after_a_write_flushes_the_transport_below() {
     let mut transport = transport(Scripted::default());
     for n in 1..5 {
         let before = transport.get_ref().flushes;
         ready(transport.send(Bytes::from_static(b"x"))).unwrap();
         assert_eq!(transport.get_ref().flushes, before + 1, "{n}");
     }
-    // So does one after a write that made room, and left nothing queued.
+    // So does a flush after a write that made room and left nothing queued.
     let before = transport.get_ref().flushes;
     ready(transport.feed(vec![0; FULL_WRITE - 4])).unwrap();
     ready(futures::future::poll_fn(|cx| {
@@ -513,13 +512,13 @@ fn every_flush_of_something_flushes_the_transport() {
     assert_eq!(transport.get_ref().flushes, before + 1);
 }
 
-/// A peer behind a buffer of its own, which it fills while it is read, as TLS or a WebSocket does.
+/// A transport over a layer with a write buffer of its own, as TLS or a WebSocket has.
 fn answering_below() -> BlockTransport<BufWriter<Scripted>, LengthPrefix> {
     transport(BufWriter::new(Scripted::default()))
 }
 
 #[test]
-fn flush_passes_on_what_the_caller_has_written_below() {
+fn flush_passes_on_bytes_that_the_caller_wrote_below() {
     let mut transport = answering_below();
     ready(transport.send(Bytes::from_static(b"one"))).unwrap();
     ready(transport.get_mut().write_all(b"pong")).unwrap();
@@ -538,7 +537,7 @@ fn flush_passes_on_what_the_caller_has_written_below() {
 }
 
 #[test]
-fn transfer_whose_source_waits_passes_on_what_is_written_below() {
+fn transfer_with_a_waiting_source_flushes_the_transport_below() {
     let mut framed = Framed::new(
         BufWriter::new(Scripted::default()),
         BlockCodec::length_prefixed(),
@@ -553,7 +552,7 @@ fn transfer_whose_source_waits_passes_on_what_is_written_below() {
 }
 
 #[test]
-fn closing_writes_what_is_queued_then_flushes_then_shuts_down() {
+fn close_writes_the_queue_then_flushes_then_shuts_down() {
     let io = Scripted::default().pause_writes().take(3).pause_writes();
     let mut transport = transport(io);
     ready(transport.feed(Bytes::from_static(b"last"))).unwrap();
@@ -586,7 +585,7 @@ fn a_transport_that_takes_no_bytes_is_a_write_zero_error() {
 }
 
 #[test]
-fn an_error_of_a_write_loses_nothing_that_is_queued() {
+fn failed_write_loses_nothing_of_the_queue() {
     let blocks = numbered(&[10, 6_000, 10]);
     for taken in [1, 14, 17, 3_000, 6_020] {
         let io = Scripted::default()
@@ -604,7 +603,7 @@ fn an_error_of_a_write_loses_nothing_that_is_queued() {
     }
 }
 
-// To and from `Framed`. That nothing is lost wherever it happens is checked in `mixing.rs`.
+// To and from `Framed`.
 
 #[test]
 fn a_framed_made_of_a_transport_finds_whole_blocks_without_a_read() {
@@ -635,7 +634,7 @@ fn a_framed_made_of_a_transport_finds_whole_blocks_without_a_read() {
 }
 
 #[test]
-fn the_index_and_the_offset_of_a_block_stay_what_they_are_in_a_framed() {
+fn index_and_offset_survive_a_change_to_framed_and_back() {
     let bytes = wire(LengthPrefix::u32(), &numbered(&[5, 6]));
     let mut transport = transport(Scripted::default().send(&bytes[..bytes.len() - 1]));
     ready(transport.next()).unwrap().unwrap();
@@ -657,7 +656,7 @@ fn the_index_and_the_offset_of_a_block_stay_what_they_are_in_a_framed() {
 }
 
 #[test]
-fn a_queue_written_in_part_goes_with_the_transport() {
+fn partly_written_queue_survives_a_change_to_framed_and_back() {
     let blocks = numbered(&[10, 6_000, 30, 5_000]);
     let expected = wire(LengthPrefix::u32(), &blocks);
     for taken in [1, 14, 16, 4_000, 6_018, 6_050, expected.len() - 1] {
@@ -679,7 +678,7 @@ fn a_queue_written_in_part_goes_with_the_transport() {
 }
 
 #[test]
-fn what_framed_had_queued_counts_for_the_bound_and_goes_first() {
+fn write_buffer_of_a_framed_counts_as_queued_and_leaves_first() {
     let held = wire(LengthPrefix::u32(), &numbered(&[200_000]));
     let io = Scripted::default().pause_writes();
     let mut parts = FramedParts::new::<Bytes>(io, BlockCodec::length_prefixed());
@@ -695,7 +694,7 @@ fn what_framed_had_queued_counts_for_the_bound_and_goes_first() {
 }
 
 #[test]
-fn blocks_that_a_framed_had_queued_are_not_of_the_next_transfer() {
+fn transfer_does_not_count_blocks_that_a_framed_had_queued() {
     let mut framed = prefixed(Scripted::default());
     ready(framed.feed(Bytes::from_static(b"before"))).unwrap();
     let mut transport = BlockTransport::from(framed);
@@ -708,7 +707,7 @@ fn blocks_that_a_framed_had_queued_are_not_of_the_next_transfer() {
 }
 
 #[test]
-fn what_was_fed_before_is_not_counted_while_it_is_written_either() {
+fn transfer_does_not_count_blocks_fed_before_it() {
     let mut transport = transport(Scripted::default().take(10).pause_writes());
     ready(transport.feed(Bytes::from_static(b"before"))).unwrap();
     let blocks = futures::stream::iter(["now"]);
@@ -719,7 +718,7 @@ fn what_was_fed_before_is_not_counted_while_it_is_written_either() {
 }
 
 #[test]
-fn the_stream_goes_on_where_a_receiver_has_gone_on_after_its_error() {
+fn stream_goes_on_after_a_receiver_has_passed_its_error() {
     let blocks = numbered(&[5, 7]);
     let io = Scripted::default().fail(io::ErrorKind::ConnectionReset);
     let mut transport = transport(blocks.iter().fold(io, |io, block| {
@@ -733,13 +732,13 @@ fn the_stream_goes_on_where_a_receiver_has_gone_on_after_its_error() {
 }
 
 #[test]
-fn a_transport_never_used_becomes_a_framed_as_new() {
+fn unused_transport_becomes_a_fresh_framed() {
     let bytes = wire(LengthPrefix::u32(), &numbered(&[5]));
     let mut framed = transport(Scripted::default().send(&bytes)).into_framed();
     assert!(framed.write_buffer().is_empty());
     assert_eq!(ready(framed.next()).unwrap().unwrap().len(), 5);
     let room = framed.get_ref().rooms[0].0;
-    assert!(room >= 4 * KIB, "and reads as much at a time: {room}");
+    assert!(room >= 4 * KIB, "it reads as much at a time: {room}");
     let mut again = BlockTransport::from(Framed::new(Scripted::default(), framed.codec().clone()));
     assert!(ready(again.next()).is_none());
 }
@@ -759,7 +758,7 @@ fn send_takes_any_payload_and_flushes() {
 }
 
 #[test]
-fn payload_of_a_send_that_is_given_up_comes_back_unless_it_was_queued() {
+fn into_payload_returns_a_payload_that_is_not_queued() {
     // The queue is full, and the peer takes nothing before the third poll.
     let io = Scripted::default().pause_writes().pause_writes();
     let mut transport = transport(io.pause_writes());
@@ -780,7 +779,7 @@ fn payload_of_a_send_that_is_given_up_comes_back_unless_it_was_queued() {
 }
 
 #[test]
-fn payload_of_a_send_whose_flush_is_given_up_was_taken() {
+fn into_payload_returns_nothing_while_the_flush_waits() {
     let io = Scripted::default().take(3).pause_writes();
     let mut transport = transport(io);
     let mut sending = transport.send("hello");
@@ -791,7 +790,7 @@ fn payload_of_a_send_whose_flush_is_given_up_was_taken() {
 }
 
 #[test]
-fn payload_of_a_send_that_fails_comes_back_unless_it_was_refused_or_queued() {
+fn failed_send_keeps_its_payload_unless_refused_or_queued() {
     let failing = || Scripted::default().fail_writes(io::ErrorKind::BrokenPipe);
     let mut full = transport(failing());
     ready(full.feed(vec![7; FIRST_WRITE])).unwrap();
@@ -842,7 +841,7 @@ fn stats_count_both_directions() {
 }
 
 #[test]
-fn stream_is_terminated_where_it_has_ended_and_nowhere_else() {
+fn stream_is_terminated_only_after_it_has_returned_its_end() {
     use futures::stream::FusedStream;
 
     let blocks = numbered(&[5]);
@@ -861,7 +860,10 @@ fn stream_is_terminated_where_it_has_ended_and_nowhere_else() {
     assert!(ready(transport.next()).unwrap().is_ok(), "it reads on");
     assert!(!transport.is_terminated());
     assert!(ready(transport.recv()).unwrap().is_none());
-    assert!(!transport.is_terminated(), "the stream has not said so");
+    assert!(
+        !transport.is_terminated(),
+        "the stream has not returned its end"
+    );
     assert!(ready(transport.next()).is_none());
     assert!(transport.is_terminated());
 
@@ -880,7 +882,7 @@ fn stream_is_terminated_where_it_has_ended_and_nowhere_else() {
 
 /// Fails to compile if a public type loses `Send` or `Sync`.
 #[test]
-fn all_that_waits_can_be_sent_to_another_thread() {
+fn public_types_are_send_sync_and_unpin() {
     use wholeblock::{
         Batch, BlockError, Close, ConfigError, ExpectNext, FeedBlock, Flush, Next, NextBlock, Recv,
         RecvBatch, RecvBlocks, SendBlock,
@@ -910,7 +912,7 @@ fn all_that_waits_can_be_sent_to_another_thread() {
 }
 
 #[test]
-fn block_that_is_expected_after_an_error_is_not_said_to_be_missing() {
+fn expect_next_after_an_error_reports_no_missing_block() {
     let blocks = numbered(&[5, 7]);
     for cut in 0..9 {
         let mut transport = failing_after(cut, &blocks);

@@ -128,10 +128,10 @@ async fn the_two_halves_of_one_socket_work_in_two_tasks() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn halves_are_transports_of_their_own_in_two_tasks() {
+async fn halves_of_a_socket_work_as_two_transports_in_two_tasks() {
     let (near, far) = tcp_pair().await;
     let expected = blocks(&LengthPrefix::u32());
-    // One end splits the socket into its own halves, the other by tokio's `split`.
+    // One end uses `into_split`, the other tokio's `split`.
     let (read, write) = far.into_split();
     let (source, sink) = (transport(read), transport(write));
     let echo = tokio::spawn(source.map_ok(BytesMut::freeze).forward(sink));
@@ -141,7 +141,7 @@ async fn halves_are_transports_of_their_own_in_two_tasks() {
     let sender = tokio::spawn(async move {
         let first = stream::iter(outgoing[..20].to_vec());
         sink.send_all(&mut first.map(Ok)).await?;
-        // Borrowed, and yet spawned.
+        // A spawned task can send borrowed blocks.
         send_blocks(&mut sink, stream::iter(&outgoing[20..])).await?;
         sink.close().await
     });
@@ -166,7 +166,7 @@ async fn halves_are_transports_of_their_own_in_two_tasks() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_whole_transport_may_be_split_as_any_sink_and_stream() {
+async fn transport_can_be_split_as_any_sink_and_stream() {
     let (near, far) = tokio::io::duplex(3_000);
     let expected = blocks(&LengthPrefix::u32());
     let (mut sink, source) = transport(far).split();
@@ -230,7 +230,7 @@ async fn sink_and_stream_need_no_type_annotation() {
 }
 
 #[tokio::test]
-async fn a_peer_that_closes_inside_a_block_is_told_apart_from_one_that_closes_after_it() {
+async fn only_a_peer_that_closes_inside_a_block_truncates_it() {
     for (cut, whole) in [(0, true), (1, false)] {
         let (mut near, far) = tcp_pair().await;
         let bytes = wire(LengthPrefix::u32(), &[Bytes::from_static(b"block")]);

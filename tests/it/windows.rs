@@ -1,7 +1,6 @@
 //! What only Windows has: named pipes, and send buffers of exactly the size asked for.
 //!
-//! Sockets themselves are not special to this crate on Windows: `short_reads` and every other
-//! test run there as they do elsewhere.
+//! Sockets need no tests of their own on Windows: `short_reads` and every other test run there, too.
 
 use std::{
     io,
@@ -28,18 +27,18 @@ use wholeblock::{BlockCodec, BlockError, BlockPart, Framing, recv_blocks, send_b
 const BLOCKS: usize = 100;
 
 #[tokio::test]
-async fn large_blocks_go_through_a_named_pipe_joined_and_come_out_whole() {
+async fn large_blocks_cross_a_named_pipe_whole() {
     let codec = || BlockCodec::exact(51_200).unwrap();
     within_limit(through_a_pipe(codec, 51_200)).await;
 }
 
 #[tokio::test]
-async fn small_blocks_go_through_a_named_pipe_joined_and_come_out_whole() {
+async fn small_blocks_cross_a_named_pipe_whole_in_one_write() {
     within_limit(through_a_pipe(BlockCodec::length_prefixed, 64)).await;
 }
 
 #[tokio::test]
-async fn an_empty_block_goes_through_a_named_pipe_between_others() {
+async fn empty_block_crosses_a_named_pipe_between_others() {
     within_limit(async {
         let (near, far) = pipe().await.unwrap();
         let blocks = ["before", "", "after"].map(Bytes::from);
@@ -80,7 +79,7 @@ async fn a_sink_and_a_stream_over_a_named_pipe_carry_blocks_both_ways_at_once() 
         }
         assert_eq!(echoed.len(), count);
 
-        drop(sink); // and with it the pipe, which is the end of the other side's stream
+        drop(sink); // closes the pipe, which ends the other side's stream
         echo.await.unwrap();
     })
     .await;
@@ -117,7 +116,7 @@ async fn a_named_pipe_closed_within_a_block_truncates_it() {
 }
 
 #[tokio::test]
-async fn ten_times_the_default_send_buffer_is_granted_in_full_and_carries_blocks() {
+async fn send_buffer_of_ten_times_the_default_is_granted_in_full() {
     within_limit(async {
         let listener = TcpSocket::new_v4().unwrap();
         listener.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
@@ -139,7 +138,7 @@ async fn ten_times_the_default_send_buffer_is_granted_in_full_and_carries_blocks
     .await;
 }
 
-/// Blocks of `len` bytes through a named pipe, which knows nothing of vectored writes.
+/// Sends blocks of `len` bytes through a named pipe, which does not support vectored writes.
 async fn through_a_pipe<F>(codec: fn() -> BlockCodec<F>, len: usize)
 where
     F: Framing + Send + 'static,

@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn operation_that_is_pending_costs_nothing() {
+    fn pending_operation_costs_no_budget() {
         block_on(std::future::poll_fn(|cx| {
             let mut operations = |polled: Poll<()>| {
                 (0..1_000)

@@ -700,9 +700,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn error_is_no_longer_than_eight_words() {
-        // Each received or sent block moves as a `Result` of this size, of which the header's bytes take
-        // three words. It is smaller on targets that align a u64 like a u32.
+    fn block_error_has_at_most_64_bytes() {
+        // Each received or sent block moves as a `Result` of this size. The header's bytes take three of
+        // its eight words. The size is smaller on targets that align a u64 like a u32.
         assert!(size_of::<BlockError>() <= 64);
     }
 }

@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_number_stands_in_the_unit_that_keeps_it_below_a_thousand() {
+    fn numbers_are_printed_in_the_unit_that_keeps_them_below_1000() {
         for (payload_bytes, micros, line) in [
             (0, 0, "0 blocks, 0 B in 0 µs"),
             (999, 999, "0 blocks, 999 B in 999 µs (1 MB/s)"),
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn one_of_a_thing_is_singular() {
+    fn count_of_1_is_singular() {
         let stats = TransferStats {
             blocks: 1,
             reads: 1,

@@ -242,7 +242,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_numbers_are_those_that_split_mix_64_is_published_with() {
+    fn random_numbers_match_those_published_for_split_mix_64() {
         let mut random = Random(0);
         let published = [
             0xe220_a839_7b1d_cdaf,
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn half_of_the_bytes_are_zero_and_of_the_rest_some_are_small_and_some_all_ones() {
+    fn random_bytes_are_half_zeros_and_some_are_small_or_all_ones() {
         let bytes = Random(0).bytes(8_000);
         let count = |range: std::ops::RangeInclusive<u8>| {
             bytes.iter().filter(|byte| range.contains(byte)).count()
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_on_either_side_of_each_power_of_two_are_tried_and_both_bounds() {
+    fn lens_between_tries_both_bounds_and_each_side_of_powers_of_two() {
         let lens = lens_between(6, 1_000, &mut Random(0));
         let powers = [
             7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257,

@@ -329,7 +329,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_length_is_carried_up_to_the_last_whole_unit() {
+    fn carried_rounds_a_length_down_to_a_whole_unit() {
         let words = LengthField::config().unit(4).adjustment(3);
         let framing = words.build().unwrap();
         let table = [

@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn between_blocks_a_buffer_above_the_retained_capacity_is_given_up() {
+    fn buffer_above_the_retained_capacity_is_dropped_between_blocks() {
         let most = MIB + HEADER_SLACK;
         for (capacity, left) in [(4 * MIB, 65_484), (most + 1, 65_484), (most, most)] {
             let mut buffer = BytesMut::with_capacity(capacity);
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_block_reserves_a_guess_that_may_be_retained_and_reads_a_batch_of_it() {
+    fn unknown_block_allocates_a_guess_and_reads_a_batch_of_it() {
         let most = MIB + HEADER_SLACK;
         for (guess, allocated) in [(MIB, MIB), (most, most), (4 * MIB, BATCH)] {
             let mut policy = policy(4 * MIB, false);
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn capacity_that_serves_is_kept_though_it_is_not_the_target() {
+    fn sufficient_capacity_is_kept_even_if_it_is_not_the_target() {
         let mut policy = policy(64 * KIB, false);
         let mut buffer = BytesMut::with_capacity(40_000);
         buffer.extend_from_slice(&[0; 50]);
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_small_block_that_is_alone_in_its_batch_shortens_no_buffer() {
+    fn small_block_alone_in_its_batch_shortens_no_buffer() {
         let mut policy = policy(8 * KIB, false);
         let mut buffer = BytesMut::with_capacity(8 * KIB);
         policy.reserve(&mut buffer, Front::Known(5_000));
@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_is_not_parked_with_much_in_it_nor_if_it_is_no_batch() {
+    fn only_a_batch_buffer_with_little_in_it_is_parked() {
         let mut buffer = BytesMut::with_capacity(BATCH);
         buffer.extend_from_slice(&[0; MAX_MOVED]);
         policy(64 * KIB, false).park(&mut buffer);
@@ -407,14 +407,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_to_others_is_a_batch_of_allocation_at_most() {
+    fn view_of_a_large_allocation_is_not_parked() {
         let mut large = BytesMut::with_capacity(MIB);
         drop(large.split_off(BATCH));
-        assert_eq!(large.capacity(), BATCH, "of a view");
+        assert_eq!(large.capacity(), BATCH, "the capacity of the view");
         policy(MIB, false).park(&mut large);
         let mut buffer = BytesMut::new();
         policy(MIB, false).unpark(&mut buffer);
-        assert_eq!(buffer.capacity(), 0, "there was none");
+        assert_eq!(buffer.capacity(), 0, "no buffer was parked");
     }
 
     #[test]
@@ -432,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_without_a_limit_for_it_takes_no_batch_buffer() {
+    fn reader_with_a_lower_limit_takes_no_batch_buffer() {
         pool::READ.put(BytesMut::with_capacity(BATCH));
         let mut buffer = BytesMut::new();
         policy(8 * KIB, true).unpark(&mut buffer);
@@ -442,11 +442,11 @@ mod tests {
         low.unpark(&mut buffer);
         assert_eq!(buffer.capacity(), 0, "the spare one is above its bound");
         policy(MIB, false).unpark(&mut buffer);
-        assert_eq!(buffer.capacity(), BATCH, "and is still there");
+        assert_eq!(buffer.capacity(), BATCH, "it is still there");
     }
 
     #[test]
-    fn what_was_written_out_of_a_buffer_still_counts_as_held() {
+    fn reclaim_exceeds_counts_bytes_already_written_out() {
         let mut buffer = BytesMut::from(&vec![0; MIB][..]);
         buffer.advance(MIB);
         assert!(buffer.capacity() < MIB);

@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn each_outcome_is_told_apart_by_the_bytes_at_the_front() {
+    fn parse_tells_each_outcome_by_the_front() {
         let u32s = FrameParser::new(LengthPrefix::u32().max_block_len(5).unwrap());
         let table: [(&[u8], Parsed); 7] = [
             (b"", Parsed::PartialHeader { at_least: 4 }),
@@ -253,7 +253,7 @@ mod tests {
         assert_eq!(Parsed::Invalid(InvalidHeader("wrong")).complete(), None);
     }
 
-    /// Announces the block before anything of its 8-byte header is there.
+    /// Announces its block before any byte of the 8-byte header has arrived.
     #[derive(Clone)]
     struct Hasty(u64);
 
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_that_is_announced_before_it_is_there_is_waited_for() {
+    fn parser_waits_for_a_header_announced_before_it_arrives() {
         let hasty = FrameParser::new(Hasty(2));
         let partial = Parsed::PartialHeader { at_least: 8 };
         assert_eq!(hasty.parse(b"seven b"), partial);
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_at_the_ends_of_what_a_framing_carries_do_not_overflow() {
+    fn lengths_at_both_ends_of_the_range_do_not_overflow() {
         let too_large = FrameParser::new(Hasty(u64::MAX)).parse(b"eight byt");
         assert!(
             matches!(too_large, Parsed::TooLarge { limit, .. } if limit == MAX_LIMIT as u64),
@@ -298,7 +298,7 @@ mod tests {
         assert!(matches!(short, Parsed::Invalid(_)), "{short:?}");
     }
 
-    /// Gives one answer, whatever is there.
+    /// Always gives the same answer.
     #[derive(Clone)]
     struct Stubborn(Header);
 
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn an_incomplete_header_always_waits_for_more_than_is_there_but_not_for_ever() {
+    fn incomplete_header_waits_for_more_up_to_the_longest_header() {
         for at_least in [0, 1, 3] {
             let parser = FrameParser::new(Stubborn(Header::Incomplete { at_least }));
             let more = |at_least| Parsed::PartialHeader { at_least };
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_that_no_byte_on_the_wire_stands_for_is_invalid() {
+    fn block_without_a_byte_on_the_wire_is_invalid() {
         let nothing = Header::Complete {
             stripped: 0,
             block_len: 0,
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_of_any_length_is_found_too_long_whether_it_is_there_or_not() {
+    fn too_long_a_header_is_invalid_even_before_it_arrives() {
         for header_len in [MAX_HEADER_LEN + 1, usize::MAX] {
             let parser = FrameParser::new(Stubborn(Header::Complete {
                 stripped: header_len,

@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn one_read_goes_to_the_end_of_a_large_block_or_over_a_batch() {
+    fn one_read_reaches_the_end_of_a_large_block_or_of_a_batch() {
         let mut growth = growth(MIB, false);
         for (front, end) in [
             (Front::Known(MIB), MIB),
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn one_read_goes_to_the_end_of_the_block_that_is_guessed() {
+    fn one_read_reaches_the_end_of_the_guessed_block_or_of_a_batch() {
         for (guess, end) in [(40_000, 40_000), (MIB, BATCH), (68, BATCH)] {
             let mut growth = growth(MIB, false);
             growth.record_block(guess);
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn between_blocks_nothing_above_the_retained_capacity_is_reserved() {
+    fn at_most_the_retained_capacity_is_reserved_between_blocks() {
         let larger = 4 * MIB;
         assert_eq!(capacity(growth(larger, false), larger, 0), BATCH);
         assert_eq!(capacity(growth(larger, false), larger, 1), larger);

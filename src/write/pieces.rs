@@ -172,14 +172,14 @@ mod tests {
     }
 
     #[test]
-    fn pieces_are_queued_in_order_behind_what_was_queued_before() {
+    fn pieces_are_queued_in_order_behind_earlier_blocks() {
         let mut queue = WriteQueue::default();
         let blocks = [push(&mut queue), push(&mut queue), push(&mut queue)];
         assert_eq!(left(&queue), blocks.concat());
     }
 
     #[test]
-    fn what_goes_beyond_the_announced_length_is_counted_and_not_queued() {
+    fn piece_beyond_the_announced_length_is_counted_and_not_queued() {
         for (announced, put, queued) in [
             (2, 3, 0),
             (3, 3, 3),
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn large_piece_is_copied_if_it_is_borrowed_or_if_slices_are_written_one_by_one() {
+    fn large_piece_is_copied_if_borrowed_or_not_vectored() {
         let large = Bytes::from(vec![7; 3 * LARGE]);
         let copies = |vectored, put: fn(&mut Pieces<'_>, Bytes)| {
             let mut queue = WriteQueue::default();
@@ -222,7 +222,7 @@ mod tests {
         assert!(!copies(true, |block, large| block.share(large)));
     }
 
-    /// A piece that reads as `.0`, and turns into `.1`.
+    /// A piece that reads as its first field and converts into its second.
     struct Fickle(Bytes, Bytes);
 
     impl AsRef<[u8]> for Fickle {
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn piece_that_turns_into_another_counts_as_what_is_queued() {
+    fn piece_that_converts_into_another_counts_as_the_queued_bytes() {
         let lens = [0, 1, LARGE - 1, LARGE, 3 * LARGE];
         for (said, is) in lens.into_iter().flat_map(|said| lens.map(|is| (said, is))) {
             let mut queue = WriteQueue::default();

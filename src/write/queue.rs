@@ -377,7 +377,7 @@ mod tests {
         block.finish();
     }
 
-    /// A payload of `len` bytes, which begins with a number.
+    /// A payload of `len` bytes that begins with `number`.
     fn payload(number: u8, len: usize) -> Bytes {
         (0..len).map(|at| number.wrapping_add(at as u8)).collect()
     }
@@ -431,19 +431,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_pushed_after_a_part_was_written_follows_it() {
+    fn block_pushed_after_a_partial_write_follows_the_rest() {
         let mut queue = WriteQueue::default();
         let (first, second) = (payload(1, 10), payload(2, CHAIN_THRESHOLD));
         push(&mut queue, first.clone(), true);
         queue.advance(5);
         push(&mut queue, second.clone(), true);
         push(&mut queue, first.clone(), true);
-        assert_eq!(queue.written, 0, "its place is used again");
+        assert_eq!(queue.written, 0, "the written place is reused");
         assert_eq!(left(&queue), wire(&[first.clone(), second, first])[5..]);
     }
 
     #[test]
-    fn a_block_that_is_not_finished_leaves_the_queue_as_it_was() {
+    fn unfinished_block_leaves_the_queue_unchanged() {
         let large = CHAIN_THRESHOLD;
         let earlier = [large, 5, large, 3].map(|len| payload(len as u8, len));
         let later = [2, 0, large, large + 1, 4, large].map(|len| payload(len as u8, len));
@@ -482,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_takes_as_many_payloads_as_fit_and_the_bytes_around_them() {
+    fn slices_fill_a_whole_write() {
         for last in [CHAIN_THRESHOLD, 16 * FULL_WRITE] {
             let mut queue = WriteQueue::default();
             push(&mut queue, payload(0, CHAIN_THRESHOLD), true);
@@ -499,7 +499,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_queue_leaves_its_buffer_to_the_next_and_keeps_what_is_queued() {
+    fn release_parks_the_buffer_of_an_empty_queue_and_of_no_other() {
         let mut first = WriteQueue::default();
         while !first.is_full() {
             push(&mut first, payload(9, 1_000), true);
@@ -520,7 +520,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_of_thousands_of_pieces_leaves_room_for_those_of_a_full_write_behind() {
+    fn release_after_thousands_of_pieces_keeps_room_for_one_write() {
         let mut queue = WriteQueue::default();
         let piece = payload(0, CHAIN_THRESHOLD);
         let mut block = Pieces::new(&mut queue, 10_000 * CHAIN_THRESHOLD, true);
@@ -538,7 +538,7 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_that_one_large_block_needed_is_left_to_nobody() {
+    fn buffer_of_one_large_block_is_not_parked() {
         let mut queue = WriteQueue::default();
         push(&mut queue, payload(0, 2 * MAX_SPARE), false);
         queue.advance(queue.len());

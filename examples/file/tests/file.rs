@@ -18,7 +18,7 @@ const MIB: usize = 1024 * 1024;
 
 const PART: usize = 256 * 1024;
 
-/// `len` bytes of which no part is like another.
+/// `len` bytes that do not repeat.
 fn noise(len: usize) -> Vec<u8> {
     let mut state = 1_u64;
     let next = || {
@@ -66,7 +66,7 @@ impl Peer {
         self.begin(block.len() as u64, block);
     }
 
-    /// Sends the header of a block of `len` bytes, and `front` of it.
+    /// Sends the header of a block of `len` bytes, and its first bytes, `front`.
     fn begin(&mut self, len: u64, front: &[u8]) {
         self.0
             .write_all(&[&len.to_be_bytes(), front].concat())
@@ -85,7 +85,7 @@ impl Peer {
         u64::from_be_bytes(len)
     }
 
-    /// Receives so much of a block.
+    /// Receives `len` bytes of a block.
     fn part(&mut self, len: usize) -> Vec<u8> {
         let mut part = vec![0; len];
         self.0.read_exact(&mut part).unwrap();
@@ -108,7 +108,7 @@ impl Peer {
     }
 }
 
-/// The next connection that `sending` makes.
+/// Accepts the next connection that `sending` makes.
 fn reconnected(listener: &TcpListener, sending: &mut Running) -> Peer {
     listener.set_nonblocking(true).unwrap();
     loop {
@@ -121,7 +121,7 @@ fn reconnected(listener: &TcpListener, sending: &mut Running) -> Peer {
     }
 }
 
-/// What has come of a file that is not whole yet, if anything has.
+/// The path of the part of an incomplete file, if there is one.
 fn partial(folder: &Path) -> Option<PathBuf> {
     let entries = fs::read_dir(folder)
         .ok()?
@@ -169,12 +169,12 @@ fn a_file_arrives_whole_however_often_either_end_is_killed() {
     let mut sending = send(address);
     let (mut reached, mut kills) = (0, 0);
     while kills < 20 {
-        // Its growth is the only sign there is of how far it has come.
+        // Only the growth of the part shows how far the transfer is.
         let mut len = reached;
         while len <= reached + MIB && !sending.has_ended() {
             thread::sleep(Duration::from_millis(1));
             if let Some(now) = partial_len(&into) {
-                assert!(now >= reached, "of {reached} bytes, {now} are left");
+                assert!(now >= reached, "{now} of {reached} bytes are left");
                 len = now;
             }
         }
@@ -210,7 +210,7 @@ fn a_file_arrives_whole_however_often_either_end_is_killed() {
 }
 
 #[test]
-fn folders_arrive_with_all_that_is_in_them_and_a_second_time_nothing_is_sent() {
+fn folder_arrives_whole_and_a_second_transfer_sends_only_changes() {
     let folder = Folder::new();
     let from = folder.path().join("from");
     fs::create_dir_all(from.join("a/empty")).unwrap();
@@ -247,7 +247,7 @@ fn folders_arrive_with_all_that_is_in_them_and_a_second_time_nothing_is_sent() {
 }
 
 #[test]
-fn a_part_that_went_bad_on_the_disk_is_thrown_away_and_sent_again() {
+fn part_damaged_on_the_disk_is_dropped_and_sent_again() {
     let folder = Folder::new();
     let into = folder.path().join("into");
     let contents = noise(40 * MIB);
@@ -389,7 +389,7 @@ fn old_part_is_removed_before_another_version_is_stored() {
     drop(peer);
     receiving.line_with("received from ");
     assert_eq!(names(&into), ["f.10-1.000000000.part"]);
-    // Of another file, and of another program.
+    // Parts of another file, and of another program.
     let others = ["f.10-1.000000000.10-1.000000000.part", "f.x.part"];
     for other in others {
         fs::write(into.join(other), "").unwrap();
@@ -553,7 +553,7 @@ fn file_that_changes_its_length_is_not_taken_for_whole() {
 
 #[cfg(unix)] // elsewhere there is no signal to send to one process only
 #[test]
-fn ctrl_c_keeps_what_has_come() {
+fn ctrl_c_keeps_the_part_that_has_arrived() {
     let folder = Folder::new();
     let into = folder.path().join("into");
     fs::write(folder.path().join("large"), noise(40 * MIB)).unwrap();
@@ -577,7 +577,7 @@ fn ctrl_c_keeps_what_has_come() {
 }
 
 #[test]
-fn sender_goes_on_with_the_byte_that_the_receiver_asks_for() {
+fn sender_resumes_at_the_byte_that_the_receiver_asks_for() {
     const HAD: usize = 1_000_003;
     let folder = Folder::new();
     let contents = noise(8 * MIB);
@@ -607,7 +607,7 @@ fn sender_goes_on_with_the_byte_that_the_receiver_asks_for() {
 }
 
 #[test]
-fn receiver_goes_on_with_the_byte_where_the_block_was_cut() {
+fn receiver_resumes_at_the_byte_where_the_block_was_cut() {
     let folder = Folder::new();
     let (mut receiving, address) = receiver(&folder, "127.0.0.1:0");
     for (from, sent) in [(0, "h"), (1, "ell"), (4, "")] {
@@ -622,7 +622,7 @@ fn receiver_goes_on_with_the_byte_where_the_block_was_cut() {
     peer.offer(r#"["f"]"#, 1);
     assert_eq!(peer.hear(), r#"{"From":4}"#);
     peer.send(b"o, you");
-    drop(peer); // all of it is there, and its checksum is not
+    drop(peer); // the file is complete, but its checksum is missing
     receiving.complaint_with("f: the other end has gone away");
 
     let mut peer = Peer::new(TcpStream::connect(address).unwrap());
@@ -662,7 +662,7 @@ fn file_of_more_than_4_gib_is_one_block() {
 }
 
 #[test]
-fn file_that_has_changed_before_it_is_sent_is_sent_as_it_is() {
+fn file_changed_before_its_turn_is_offered_as_it_is_now() {
     let folder = Folder::new();
     let from = folder.path().join("from");
     fs::create_dir(&from).unwrap();
@@ -684,7 +684,7 @@ fn file_that_has_changed_before_it_is_sent_is_sent_as_it_is() {
 }
 
 #[test]
-fn withdrawn_file_is_not_stored_and_does_not_stop_the_others() {
+fn file_with_a_wrong_or_empty_checksum_is_not_stored() {
     let folder = Folder::new();
     let (_receiving, address) = receiver(&folder, "127.0.0.1:0");
     let mut peer = Peer::new(TcpStream::connect(address).unwrap());
@@ -725,7 +725,7 @@ fn sender_over_the_limit_waits_until_a_silent_one_is_given_up() {
     ];
     let (_receiving, address) = receiver_with(&folder, &args);
     let mut silent = Peer::new(TcpStream::connect(address).unwrap());
-    // One that sends a part of a file is silent, too.
+    // A sender that stops inside a file is silent, too.
     let mut late = Peer::new(TcpStream::connect(address).unwrap());
     late.offer(r#"["late"]"#, 1);
     assert_eq!(late.hear(), r#"{"From":0}"#);
@@ -750,7 +750,7 @@ fn dribbled_file_ends_the_connection() {
     assert_eq!(peer.hear(), r#"{"From":0}"#);
     peer.begin(10, b"");
     let started = Instant::now();
-    // A byte now and then, which is never silence.
+    // A byte now and then, so the peer is never silent.
     while started.elapsed() < PATIENCE && peer.0.write_all(b"x").is_ok() {
         thread::sleep(Duration::from_millis(300));
     }
@@ -791,7 +791,7 @@ fn file_may_take_longer_than_the_receiver_may_be_silent() {
 }
 
 #[test]
-fn time_in_which_a_file_moved_on_is_no_reason_to_give_up() {
+fn sender_does_not_give_up_while_a_file_makes_progress() {
     let folder = Folder::new();
     fs::write(folder.path().join("large"), vec![7; 96 * MIB]).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -812,7 +812,7 @@ fn time_in_which_a_file_moved_on_is_no_reason_to_give_up() {
 }
 
 #[test]
-fn what_cannot_be_sent_or_received_is_an_error_that_says_why() {
+fn failed_transfer_ends_with_an_error_that_says_why() {
     let folder = Folder::new();
     fs::write(folder.path().join("small"), "contents").unwrap();
     fs::write(

@@ -1,4 +1,4 @@
-//! Typed messages over a transport, through tokio-serde, and where tarpc expects them.
+//! Typed messages over a transport, through tokio-serde, and the bounds of tarpc.
 
 use std::{error::Error, io, pin::Pin};
 
@@ -121,10 +121,9 @@ fn serializer_with_io_errors_fits_a_transport_with_block_errors() {
     ready(typed.send("text".to_owned())).unwrap();
 }
 
-/// What tarpc 0.38 asks of a transport. The bounds are those on the impls of `Stream` and `Sink`
-/// for `tarpc::serde_transport::Transport`, and of its constructor, with our transport in the place
-/// of `Framed<S, LengthDelimitedCodec>`; and those of the trait `tarpc::Transport`, which its
-/// clients and servers take.
+/// Asserts that `transport` fits tarpc 0.38. The bounds are those of `tarpc::serde_transport::Transport`,
+/// with our transport instead of `Framed<S, LengthDelimitedCodec>`, and those of the trait
+/// `tarpc::Transport` for its clients and servers.
 fn fits_tarpc<T, Item, SinkItem, Codec, CodecError>(
     transport: tokio_serde::Framed<T, Item, SinkItem, Codec>,
 ) -> impl Stream<Item = Result<Item, CodecError>> + Sink<SinkItem, Error = CodecError> + Send
@@ -142,7 +141,7 @@ where
 }
 
 #[test]
-fn a_transport_with_io_errors_fits_where_tarpc_has_a_length_delimited_one() {
+fn transport_with_io_errors_fits_the_bounds_of_tarpc() {
     let io = Scripted::default();
     let client: Typed<Scripted, Answer, Question> = typed(io);
     let mut client = std::pin::pin!(fits_tarpc(client));

@@ -1,4 +1,4 @@
-//! The service, its client and its load, over all that they go over.
+//! The service, its client and its load, over every transport.
 
 #[cfg(unix)] // elsewhere there is no signal to send to one process only
 mod shutdown;
@@ -23,10 +23,10 @@ const TRANSPORTS: &[&str] = if cfg!(unix) {
     &["tcp", "local"]
 };
 
-/// How long something that must not happen is waited for.
+/// How long a test waits for something that must not happen.
 const A_WHILE: Duration = Duration::from_millis(300);
 
-/// A service, and where it is.
+/// Starts a service, and returns its address, too.
 fn serve(folder: &Folder, over: &str, args: &[&str]) -> (Running, String) {
     static PIPES: AtomicU32 = AtomicU32::new(0);
     let address = match over {
@@ -63,7 +63,7 @@ fn stop(service: Running) {
     drop(service);
 }
 
-/// A connection that is this test, over TCP.
+/// A client played by a test, over TCP.
 struct Peer(TcpStream);
 
 impl Peer {
@@ -74,7 +74,7 @@ impl Peer {
         Self(socket)
     }
 
-    /// Sends all in one write, which arrive together.
+    /// Sends all requests in one write, so that they arrive together.
     fn send(&mut self, requests: &[&[u8]]) {
         let wire: Vec<u8> = requests.iter().flat_map(|block| prefixed(block)).collect();
         self.0.write_all(&wire).unwrap();
@@ -133,7 +133,7 @@ fn pipelined_requests_of_many_clients_are_answered_in_order_over_each_transport(
 }
 
 #[test]
-fn lines_of_stdin_are_requests_more_than_buffers_hold() {
+fn client_sends_more_lines_of_stdin_than_buffers_hold() {
     let folder = Folder::new();
     let (service, address) = serve(&folder, "tcp", &["--pipelined", "3"]);
     let mut client = Command::new(SERVICE)
@@ -158,7 +158,7 @@ fn lines_of_stdin_are_requests_more_than_buffers_hold() {
 }
 
 #[test]
-fn a_request_that_is_refused_is_said_in_its_place_and_is_an_error_of_the_client() {
+fn client_prints_refusals_in_their_place_and_fails() {
     let folder = Folder::new();
     let (_service, address) = serve(&folder, "tcp", &["--request-timeout", "0.2"]);
     let requests = [
@@ -210,30 +210,30 @@ fn a_client_that_vanishes_or_is_too_slow_costs_only_its_own_connection() {
     let args = ["--stall-timeout", "0.4", "--block-deadline", "0.2"];
     let (service, address) = serve(&folder, "tcp", &args);
 
-    // Gone while it is owed an answer, and inside a request.
+    // Vanishes inside a request, while the service owes it an answer.
     let mut vanishing = Peer::new(&address);
     vanishing.send(&[b"echo here", b"sleep 100", b"echo x"]);
     assert_eq!(vanishing.receive(), "+here");
     vanishing.0.write_all(b"\0\0").unwrap();
     reset(vanishing.0);
-    // What was whole is answered, though what follows breaks off.
+    // The whole request is answered, although the next one is cut.
     let mut cut = Peer::new(&address);
     cut.send(&[b"sleep 1"]);
     cut.0.write_all(b"\0\0\0\x05echo").unwrap();
     cut.0.shutdown(std::net::Shutdown::Write).unwrap();
     assert_eq!(cut.receive(), "+slept 1 ms");
     cut.ends();
-    // Too large.
+    // Announces too large a request.
     let mut large = Peer::new(&address);
     large.0.write_all(b"\x7f\0\0\0").unwrap();
     large.ends();
-    // A part of a block, and no more.
+    // Sends a part of a block and no more.
     let mut late = Peer::new(&address);
     late.0.write_all(b"\0\0\0\x05e").unwrap();
     late.ends();
-    // Nothing at all.
+    // Sends nothing at all.
     Peer::new(&address).ends();
-    // Who waits for an answer is not silent.
+    // A client that waits for an answer is not silent.
     let mut patient = Peer::new(&address);
     patient.send(&[b"sleep 1000"]);
     assert_eq!(patient.receive(), "+slept 1000 ms");
@@ -256,7 +256,7 @@ fn a_client_that_vanishes_or_is_too_slow_costs_only_its_own_connection() {
     }
 }
 
-/// Asserts that a service cannot listen where another one does, which goes on.
+/// Asserts that a second service cannot listen at the address of the first, which goes on.
 fn second_service_fails(over: &str) {
     let folder = Folder::new();
     let (service, address) = serve(&folder, over, &[]);
@@ -295,7 +295,7 @@ fn a_second_service_does_not_take_the_path_of_the_first() {
 }
 
 #[test]
-fn where_there_is_no_service_the_client_says_so() {
+fn client_says_that_it_cannot_connect_without_a_service() {
     let folder = Folder::new();
     let free = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = free.local_addr().unwrap().to_string();
@@ -312,7 +312,7 @@ fn where_there_is_no_service_the_client_says_so() {
 }
 
 #[test]
-fn a_service_that_ends_early_or_gives_no_answer_is_an_error_of_the_client() {
+fn client_fails_if_the_service_ends_early_or_gives_no_answer() {
     let folder = Folder::new();
     let cases: [(&[u8], &str); 3] = [
         (

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn requests_in_flight_are_answered_over_each_transport_and_the_exit_status_is_0() {
+fn shutdown_answers_requests_in_flight_and_succeeds() {
     for (over, name) in [("tcp", "TERM"), ("tls", "INT"), ("local", "TERM")] {
         let folder = Folder::new();
         let (mut service, address) = serve(&folder, over, &[]);
@@ -30,7 +30,7 @@ fn requests_in_flight_are_answered_over_each_transport_and_the_exit_status_is_0(
 }
 
 #[test]
-fn what_was_not_begun_is_not_answered_and_resets_nothing() {
+fn shutdown_drops_requests_not_begun_without_a_reset() {
     let folder = Folder::new();
     let (mut service, address) = serve(&folder, "tcp", &["--pipelined", "2"]);
     let mut peer = Peer::new(&address);
@@ -43,7 +43,7 @@ fn what_was_not_begun_is_not_answered_and_resets_nothing() {
     service.signal("TERM");
     service.line_with("stopping; open connections: 1");
     assert_eq!(peer.receive(), "+slept 500 ms");
-    // Time for a service that would not wait for its client to close the connection.
+    // A service that did not wait for its client would close the connection in this time.
     std::thread::sleep(A_WHILE);
     assert_eq!(peer.receive(), format!("+{text}"));
     peer.ends();
@@ -54,7 +54,7 @@ fn what_was_not_begun_is_not_answered_and_resets_nothing() {
 }
 
 #[test]
-fn clients_with_nothing_in_flight_are_told_at_once() {
+fn shutdown_disconnects_idle_clients_at_once() {
     let folder = Folder::new();
     let (service, address) = serve(&folder, "tcp", &["--stall-timeout", "60"]);
     let mut idle = Peer::new(&address);
@@ -80,7 +80,7 @@ fn open_handshake_ends_at_once() {
 }
 
 #[test]
-fn what_takes_longer_than_the_grace_is_given_up_and_so_is_all_at_a_second_signal() {
+fn service_fails_after_the_grace_or_at_a_second_signal() {
     let folder = Folder::new();
     for (grace, error) in [
         ("0.3", "error: not done after 300ms; open connections: 1"),

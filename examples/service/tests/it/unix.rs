@@ -1,9 +1,9 @@
-//! What only Unix has: files for sockets, TLS as it is built here, and limits to open files.
+//! What only Unix has: files for sockets, TLS as it is built here, and limits on open files.
 
 use super::*;
 
 #[test]
-fn a_socket_file_that_a_killed_service_left_is_in_nobodys_way() {
+fn service_replaces_only_the_socket_file_of_a_killed_service() {
     let folder = Folder::new();
     let (killed, _) = serve(&folder, "local", &[]);
     drop(killed);
@@ -23,7 +23,7 @@ fn a_socket_file_that_a_killed_service_left_is_in_nobodys_way() {
 }
 
 #[test]
-fn over_tls_the_service_with_the_certificate_is_trusted_and_no_other() {
+fn tls_client_trusts_only_the_service_with_its_certificate() {
     let folder = Folder::new();
     let client = call(&folder, "tls", "127.0.0.1:1", &["echo x"]).end();
     client.failed(&["cannot read service-cert.pem: "]);
@@ -36,7 +36,7 @@ fn over_tls_the_service_with_the_certificate_is_trusted_and_no_other() {
     let client = call(&folder, "tls", &address, &trusting).end().ok();
     assert_eq!(client.stdout, "x");
 
-    // Who shakes no hands is not waited for, and waited with by nobody else.
+    // A client without a handshake is not waited for, and delays nobody else.
     let (service, address) = serve(&folder, "tls", &["--block-deadline", "0.2"]);
     Peer::new(&address).ends();
     let mut rude = Peer::new(&address);
@@ -49,7 +49,7 @@ fn over_tls_the_service_with_the_certificate_is_trusted_and_no_other() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_service_that_runs_out_of_files_accepts_again_once_there_are_some() {
+fn service_out_of_files_accepts_again_once_one_is_free() {
     use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
     let folder = Folder::new();
@@ -58,7 +58,7 @@ fn a_service_that_runs_out_of_files_accepts_again_once_there_are_some() {
     first.send(&[b"echo first"]);
     assert_eq!(first.receive(), "+first");
     let id = service.child.id();
-    // The lowest number that no file has is the one that the next would get.
+    // The next file gets the lowest free number.
     let mut free = 0;
     while std::fs::symlink_metadata(format!("/proc/{id}/fd/{free}")).is_ok() {
         free += 1;

@@ -1,8 +1,8 @@
 //! What is allocated, counted by the allocator.
 //!
-//! It counts for the whole process, and libtest's own threads allocate at any time. So there is no
-//! libtest here: `main` checks one rule after the other, and nothing runs beside it. Of libtest's
-//! arguments it heeds parts of names, `--list` and `--ignored`; the others change nothing.
+//! The allocator counts for the whole process, and libtest's own threads allocate at any time. So `main`
+//! replaces libtest: it checks one rule after the other, and nothing runs beside them. It obeys parts of
+//! names, `--list` and `--ignored`, and ignores libtest's other arguments.
 
 use std::{
     alloc::System,
@@ -38,28 +38,28 @@ const RULES: [(&str, fn()); 27] = rules![
     no_allocation_per_owned_block_dropped_before_the_next_read,
     no_allocation_per_block_that_is_read_part_by_part_in_steady_state,
     no_allocation_per_block_that_is_received_into_memory_in_steady_state,
-    no_allocation_where_a_transport_waits_for_each_read,
-    no_allocation_where_a_wait_is_polled_in_vain,
+    no_allocation_if_a_transport_waits_for_each_read,
+    no_allocation_if_a_wait_is_polled_in_vain,
     waits_with_timeouts_share_one_timer,
-    a_transport_that_idles_after_little_holds_no_more_than_after_bulk,
+    transport_that_idles_after_few_blocks_holds_at_most_10_kib,
     no_allocation_per_sent_block_in_steady_state,
-    no_allocation_per_block_that_is_fed_in_steady_state,
-    no_allocation_per_block_that_is_fed_in_steady_state_whatever_a_write_has,
+    no_allocation_per_fed_block_in_steady_state,
+    no_allocation_per_fed_block_in_steady_state_whatever_the_write_len,
     no_allocation_per_block_of_several_pieces_in_steady_state,
-    a_kept_header_before_a_large_body_costs_no_copy_of_either,
-    a_transport_that_was_never_used_holds_nothing,
-    a_transport_that_idles_after_bulk_holds_little,
-    transport_that_waits_inside_of_a_long_block_holds_little,
+    large_body_behind_a_kept_header_costs_no_copy,
+    unused_transport_holds_nothing,
+    transport_that_idles_after_many_blocks_holds_at_most_10_kib,
+    transport_that_waits_inside_a_long_block_holds_at_most_10_kib,
     long_block_is_read_part_by_part_in_64_kib_whatever_came_before,
-    a_sink_that_waits_for_a_peer_is_bounded_whatever_the_lengths,
-    a_sender_whose_source_has_nothing_keeps_little,
-    blocks_of_ever_other_lengths_cost_a_sender_little_more_than_their_bytes,
-    a_thousand_peers_that_announce_8_mib_and_say_nothing_cost_nothing,
-    after_a_16_mib_block_at_most_1_mib_is_kept,
-    small_block_that_is_kept_holds_64_kib_at_most_whatever_came_before,
-    small_block_out_of_parts_with_a_large_buffer_holds_little,
-    buffer_left_to_the_thread_is_64_kib_at_most_whatever_was_kept,
-    sender_that_has_copied_a_large_payload_gives_its_room_up_with_the_next_write,
+    sink_that_waits_for_its_peer_holds_at_most_128_kib,
+    sender_that_waits_for_its_source_holds_at_most_10_kib,
+    sender_of_tiny_blocks_of_changing_lengths_holds_at_most_128_kib,
+    silent_peers_that_announce_8_mib_cost_at_most_256_bytes_each,
+    at_most_1_mib_is_kept_after_a_block_of_16_mib,
+    kept_small_block_holds_at_most_64_kib_whatever_came_before,
+    small_block_from_parts_with_a_large_buffer_holds_at_most_64_kib,
+    buffer_left_to_the_thread_has_at_most_64_kib,
+    sender_drops_the_room_of_a_copied_payload_at_the_next_write,
 ];
 
 fn main() -> ExitCode {
@@ -101,8 +101,8 @@ fn main() -> ExitCode {
     ExitCode::from(if failed == 0 { 0 } else { 101 }) // libtest's own
 }
 
-/// A peer that says a block again and again, `count` times, in reads of up to `per_read` bytes, before
-/// each of which there is nothing at first if it is `pausing`.
+/// A peer that sends the same block `count` times, in reads of up to `per_read` bytes, each after a wait if
+/// `pausing`.
 fn repeating<F: Framing>(
     framing: F,
     len: usize,
@@ -123,15 +123,15 @@ fn repeating<F: Framing>(
         .reading(steps.into_iter().cycle())
 }
 
-/// Two ends of a pipe that `bytes`, written to the second, have filled. The first receives them and
-/// then nothing; the second can send no more.
+/// Two ends of a pipe full of `bytes`. The first receives them and then nothing; the second can send no
+/// more.
 fn filled_with(bytes: &[u8]) -> (DuplexStream, DuplexStream) {
     let (near, mut far) = duplex(bytes.len());
     done(far.write_all(bytes)).unwrap();
     (near, far)
 }
 
-/// What `future` returns; the transports here never make it wait.
+/// Returns the output of `future`, which the transports here never make wait.
 fn done<T>(future: impl Future<Output = T>) -> T {
     future.now_or_never().expect("ready at once")
 }
@@ -149,7 +149,7 @@ macro_rules! with_each_steady_stream {
     };
 }
 
-/// Runs `steady` and says how many times it allocated.
+/// Runs `steady`, and returns how many times it allocated.
 fn allocations(steady: impl FnOnce()) -> usize {
     let region = Region::new(GLOBAL);
     steady();
@@ -170,7 +170,7 @@ fn warm_up(len: usize) -> usize {
     200 + 2 * MIB / len
 }
 
-/// Blocks of `len` bytes in which it stays steady: of large ones fewer, for the time it takes.
+/// Blocks of `len` bytes to check in the steady state: fewer large ones, to save time.
 fn steady(len: usize) -> usize {
     (64 * MIB / len).clamp(100, 800)
 }
@@ -266,7 +266,7 @@ fn no_allocation_per_owned_block_dropped_before_the_next_read() {
 /// How a block is read part by part.
 #[derive(Clone, Copy, Debug)]
 enum Reading {
-    /// As parts that are lent.
+    /// In lent parts.
     Lent,
     /// Into memory of so many bytes.
     Copied(usize),
@@ -372,7 +372,7 @@ fn no_allocation_per_block_that_is_received_into_memory_in_steady_state() {
     });
 }
 
-fn no_allocation_where_a_transport_waits_for_each_read() {
+fn no_allocation_if_a_transport_waits_for_each_read() {
     fn check<F: Framing>(framing: F, len: usize, per_read: usize) {
         let transport = || {
             let count = warm_up(len) + steady(len);
@@ -421,10 +421,10 @@ fn waiting(len: usize, count: usize) -> BlockTransport<Scripted, LengthPrefix> {
     transport
 }
 
-fn no_allocation_where_a_wait_is_polled_in_vain() {
+fn no_allocation_if_a_wait_is_polled_in_vain() {
     for len in [64, 1_000, 20_000, 51_200] {
         let mut transport = waiting(len, 256 + 256 * KIB / len);
-        // As by a `select!` that another branch wins.
+        // As in a `select!` that another branch wins.
         let allocations = allocations(|| {
             for _ in 0..100 {
                 assert!(transport.next().now_or_never().is_none());
@@ -435,7 +435,7 @@ fn no_allocation_where_a_wait_is_polled_in_vain() {
 }
 
 fn waits_with_timeouts_share_one_timer() {
-    /// Waits 400 times for a byte that then comes.
+    /// Waits 400 times for a byte, which then arrives.
     async fn wait() {
         let (mut near, far) = duplex(64);
         let mut blocks = BlockTransport::new(far, BlockCodec::length_prefixed())
@@ -453,7 +453,7 @@ fn waits_with_timeouts_share_one_timer() {
         for _ in 0..400 {
             wait().await;
         }
-        // The pipe's own buffer is made anew now and then.
+        // The pipe allocates its own buffer again now and then.
         let allocations = region.change().allocations;
         assert!(allocations < 10, "{allocations} in 400 waits");
     }
@@ -465,7 +465,7 @@ fn waits_with_timeouts_share_one_timer() {
     runtime.block_on(runtime.spawn(wait())).unwrap();
 }
 
-fn a_transport_that_idles_after_little_holds_no_more_than_after_bulk() {
+fn transport_that_idles_after_few_blocks_holds_at_most_10_kib() {
     for len in [10, 64, 300, 1_000] {
         for bytes in [9 * KIB, 12 * KIB, 17 * KIB, 30 * KIB, 60 * KIB] {
             let each = held_by_each(|| {
@@ -495,7 +495,7 @@ fn no_allocation_per_sent_block_in_steady_state() {
     }
 }
 
-fn no_allocation_per_block_that_is_fed_in_steady_state() {
+fn no_allocation_per_fed_block_in_steady_state() {
     for len in [0, 64, 1_000, 4_095, 4_096, 51_200, MIB] {
         for flush_each in [1, 3, usize::MAX] {
             let block = Bytes::from(vec![7; len]);
@@ -517,7 +517,7 @@ fn no_allocation_per_block_that_is_fed_in_steady_state() {
     }
 }
 
-fn no_allocation_per_block_that_is_fed_in_steady_state_whatever_a_write_has() {
+fn no_allocation_per_fed_block_in_steady_state_whatever_the_write_len() {
     for write_len in [4 * KIB, 65_160, 128 * KIB, 4 * 65_482, 4 * MIB] {
         for len in [64, 4_000] {
             let block = vec![7; len];
@@ -558,7 +558,7 @@ fn no_allocation_per_block_of_several_pieces_in_steady_state() {
     }
 }
 
-fn a_kept_header_before_a_large_body_costs_no_copy_of_either() {
+fn large_body_behind_a_kept_header_costs_no_copy() {
     const LARGE: usize = 200 * MIB;
     let config = LengthField::config().offset(1).keep_header();
     let framing = config.max_block_len(LARGE + 5).build().unwrap();
@@ -586,7 +586,7 @@ fn a_kept_header_before_a_large_body_costs_no_copy_of_either() {
     );
 }
 
-fn a_transport_that_was_never_used_holds_nothing() {
+fn unused_transport_holds_nothing() {
     let (near, _far) = duplex(64);
     let before = GLOBAL.stats();
     let transport = BlockTransport::new(near, BlockCodec::length_prefixed());
@@ -597,8 +597,8 @@ fn a_transport_that_was_never_used_holds_nothing() {
     assert_eq!(held_since(&before), 0);
 }
 
-/// Heap bytes that each of 50 transports holds after `used` has used them one after the other. What
-/// they leave to the thread is one buffer for all.
+/// Returns the heap bytes that each of 50 transports holds after `used` has used them one after the other.
+/// They share the one buffer that they leave to the thread.
 fn held_by_each<T>(mut used: impl FnMut() -> T) -> usize {
     let before = GLOBAL.stats();
     let transports: Vec<T> = (0..50).map(|_| used()).collect();
@@ -606,7 +606,7 @@ fn held_by_each<T>(mut used: impl FnMut() -> T) -> usize {
     held_since(&before).saturating_sub(own) / transports.len()
 }
 
-fn a_transport_that_idles_after_bulk_holds_little() {
+fn transport_that_idles_after_many_blocks_holds_at_most_10_kib() {
     for len in [64, 1_000, 1_024, 5_000, 20_000, 40_000, 51_200] {
         let (count, block) = (256 + 256 * KIB / len, Bytes::from(vec![7; len]));
         for (per_read, pausing) in [(usize::MAX, false), (30_000, true), (1_460, true)] {
@@ -656,7 +656,7 @@ fn a_transport_that_idles_after_bulk_holds_little() {
     }
 }
 
-fn transport_that_waits_inside_of_a_long_block_holds_little() {
+fn transport_that_waits_inside_a_long_block_holds_at_most_10_kib() {
     let mut memory = vec![0; MIB];
     for way in 0..4 {
         let mut waiting = || {
@@ -690,7 +690,7 @@ fn transport_that_waits_inside_of_a_long_block_holds_little() {
     }
 }
 
-/// Polls `future` once, and leaks it as it is then.
+/// Polls `future` once, leaks it, and returns true if it was pending.
 fn pending<T>(mut future: Pin<Box<impl Future<Output = T>>>) -> bool {
     let pending = future.as_mut().now_or_never().is_none();
     mem::forget(future);
@@ -717,7 +717,7 @@ fn long_block_is_read_part_by_part_in_64_kib_whatever_came_before() {
             let read = read_in_parts(&mut transport, reading, &mut memory, || {
                 parts += 1;
                 if parts > 10 {
-                    most = most.max(held_since(&idle)); // what came before has been left
+                    most = most.max(held_since(&idle)); // the buffer of what came before is dropped
                 }
             });
             assert_eq!(read, LONG as u64);
@@ -728,7 +728,7 @@ fn long_block_is_read_part_by_part_in_64_kib_whatever_came_before() {
     }
 }
 
-fn a_sink_that_waits_for_a_peer_is_bounded_whatever_the_lengths() {
+fn sink_that_waits_for_its_peer_holds_at_most_128_kib() {
     let (_open, full) = filled_with(b"x");
     let mut transport = BlockTransport::new(full, BlockCodec::new(LengthPrefix::u8()));
     let before = GLOBAL.stats();
@@ -739,14 +739,14 @@ fn a_sink_that_waits_for_a_peer_is_bounded_whatever_the_lengths() {
             break;
         }
         fed += 1;
-        assert!(fed < 100_000, "it takes without end");
+        assert!(fed < 100_000, "the sink takes blocks without end");
     }
     let held = held_since(&before);
     assert!(held <= 128 * KIB, "{held} bytes");
 }
 
-fn a_sender_whose_source_has_nothing_keeps_little() {
-    // One that was here before has left a buffer on this thread.
+fn sender_that_waits_for_its_source_holds_at_most_10_kib() {
+    // An earlier sender leaves a buffer on this thread.
     let mut earlier = BlockTransport::new(sink(), BlockCodec::length_prefixed());
     done(send_blocks(
         &mut earlier,
@@ -764,7 +764,7 @@ fn a_sender_whose_source_has_nothing_keeps_little() {
     assert!(held <= 10 * KIB, "{held} bytes");
 }
 
-fn blocks_of_ever_other_lengths_cost_a_sender_little_more_than_their_bytes() {
+fn sender_of_tiny_blocks_of_changing_lengths_holds_at_most_128_kib() {
     let (_open, full) = filled_with(b"x");
     let mut framed = FramedWrite::new(full, BlockCodec::new(LengthPrefix::u8()));
     let before = GLOBAL.stats();
@@ -775,7 +775,7 @@ fn blocks_of_ever_other_lengths_cost_a_sender_little_more_than_their_bytes() {
     assert!(held <= 128 * KIB, "{held} bytes");
 }
 
-fn a_thousand_peers_that_announce_8_mib_and_say_nothing_cost_nothing() {
+fn silent_peers_that_announce_8_mib_cost_at_most_256_bytes_each() {
     let announced = (8 * MIB as u32).to_be_bytes();
     let mut peers: Vec<_> = (0..1_000)
         .map(|_| {
@@ -785,7 +785,7 @@ fn a_thousand_peers_that_announce_8_mib_and_say_nothing_cost_nothing() {
         .collect();
     let before = GLOBAL.stats();
     for (n, (framed, _open)) in peers.iter_mut().enumerate() {
-        // Every other one by lending.
+        // Every other peer by lending.
         if n % 2 == 0 {
             assert!(framed.next().now_or_never().is_none());
         } else {
@@ -794,10 +794,10 @@ fn a_thousand_peers_that_announce_8_mib_and_say_nothing_cost_nothing() {
     }
     let each = held_since(&before) / peers.len();
     assert!(each <= 16 * KIB, "{each} bytes of heap each");
-    assert!(each <= 256, "in fact next to nothing: {each}");
+    assert!(each <= 256, "each costs next to nothing: {each}");
 }
 
-fn after_a_16_mib_block_at_most_1_mib_is_kept() {
+fn at_most_1_mib_is_kept_after_a_block_of_16_mib() {
     const LARGE: usize = 16 * MIB;
     let framing = LengthPrefix::u32().max_block_len(LARGE).unwrap();
     let new_peer = || repeating(framing, LARGE, 1, usize::MAX, false);
@@ -808,7 +808,7 @@ fn after_a_16_mib_block_at_most_1_mib_is_kept() {
     let owned = held_since(&before);
     assert!(owned <= MIB, "owned: {owned} bytes kept");
     assert!(done(framed.next()).is_none());
-    assert!(held_since(&before) <= MIB, "nor does the next wait take it");
+    assert!(held_since(&before) <= MIB, "the next wait takes no more");
 
     let (peer, before) = (new_peer(), GLOBAL.stats());
     let mut framed = FramedRead::new(peer, BlockCodec::new(framing));
@@ -848,7 +848,7 @@ fn after_a_16_mib_block_at_most_1_mib_is_kept() {
     assert!(joined <= MIB, "joined: {joined} bytes kept");
 }
 
-/// The wire of blocks of `lens` bytes, told once, in reads of up to `per_read` bytes, and then silence.
+/// A peer that sends blocks of `lens` bytes once, in reads of up to `per_read` bytes, and is then silent.
 fn told_once(lens: &[usize], per_read: usize) -> Scripted {
     let blocks: Vec<Bytes> = lens.iter().map(|len| vec![7; *len].into()).collect();
     let peer = Scripted::repeating(&wire(LengthPrefix::u32(), &blocks), 1);
@@ -856,8 +856,8 @@ fn told_once(lens: &[usize], per_read: usize) -> Scripted {
         .then_silent()
 }
 
-/// Large blocks and small ones, in turn and in runs: small blocks share a buffer with large ones, and
-/// take turns with them in being the first of a read.
+/// Lengths of large and small blocks, in turn and in runs. Small blocks share buffers with large ones, and
+/// either can be the first of a read.
 fn large_and_small() -> Vec<Vec<usize>> {
     [(1, 1), (1, 50), (3, 3_000), (2, 20_000)]
         .map(|(large, small)| {
@@ -867,7 +867,7 @@ fn large_and_small() -> Vec<Vec<usize>> {
         .to_vec()
 }
 
-fn small_block_that_is_kept_holds_64_kib_at_most_whatever_came_before() {
+fn kept_small_block_holds_at_most_64_kib_whatever_came_before() {
     fn check<R: BlockStream<Error = BlockError>>(
         make: impl Fn(Scripted, BlockCodec<LengthPrefix>) -> R,
     ) {
@@ -908,7 +908,7 @@ fn small_block_that_is_kept_holds_64_kib_at_most_whatever_came_before() {
     check(FramedRead::new);
 }
 
-fn small_block_out_of_parts_with_a_large_buffer_holds_little() {
+fn small_block_from_parts_with_a_large_buffer_holds_at_most_64_kib() {
     let before = GLOBAL.stats();
     let mut parts = FramedParts::new::<Bytes>(&b""[..], BlockCodec::length_prefixed());
     parts.read_buf = BytesMut::with_capacity(MIB);
@@ -924,8 +924,8 @@ fn small_block_out_of_parts_with_a_large_buffer_holds_little() {
     assert!(held <= 64 * KIB, "{held} bytes");
 }
 
-fn buffer_left_to_the_thread_is_64_kib_at_most_whatever_was_kept() {
-    // From one block of the buffer's end to another, so that every view of its rest is tried.
+fn buffer_left_to_the_thread_has_at_most_64_kib() {
+    // The number of small blocks varies, so that the last one ends at many places of its buffer.
     for small in (0..60_000).step_by(3_701) {
         for large in [MIB, 300_000] {
             let lens = [vec![large], vec![20; small]].concat();
@@ -945,7 +945,7 @@ fn buffer_left_to_the_thread_is_64_kib_at_most_whatever_was_kept() {
     }
 }
 
-fn sender_that_has_copied_a_large_payload_gives_its_room_up_with_the_next_write() {
+fn sender_drops_the_room_of_a_copied_payload_at_the_next_write() {
     const LARGE: usize = 7 * MIB;
     let large: &'static [u8] = Vec::leak(vec![7; LARGE]);
     let mut transport = BlockTransport::new(sink(), BlockCodec::length_prefixed());

@@ -1,4 +1,4 @@
-//! What a subscriber gets to see of a transfer, and what it does not.
+//! What a subscriber sees of a transfer, and what it does not see.
 //!
 //! These tests need a process where no transfer runs without a subscriber. While there is only one,
 //! `tracing` asks the thread that first reaches a callsite whether its subscriber is interested, and
@@ -79,7 +79,7 @@ async fn a_receiver_logs_its_start_its_reads_and_its_end_and_nothing_per_block()
             let mut receiving = recv_blocks(&mut framed);
             while receiving.next().await.unwrap().is_some() {}
             let stats = receiving.stats();
-            // The end is told once, and stands still however often it is asked for.
+            // The end is logged once, and the statistics no longer change.
             assert!(receiving.next().await.unwrap().is_none());
             assert_eq!(receiving.stats(), stats);
         };
@@ -110,7 +110,7 @@ async fn a_sender_logs_its_start_its_writes_and_its_end_and_nothing_per_block() 
 }
 
 #[tokio::test]
-async fn blocks_that_are_skipped_are_one_event_a_read() {
+async fn skipped_blocks_are_one_event_a_read() {
     let wire = b"\x02no".repeat(1_000);
     let framing = LengthPrefix::u8().max_block_len(1).unwrap();
     let lines = logged(async {
@@ -126,7 +126,7 @@ async fn blocks_that_are_skipped_are_one_event_a_read() {
 }
 
 #[tokio::test]
-async fn a_transfer_that_fails_logs_why() {
+async fn failed_transfer_logs_why() {
     let (mut near, far) = duplex(7);
     near.write_all(b"\0\0\0\x05hel").await.unwrap();
     drop(near);
@@ -139,7 +139,7 @@ async fn a_transfer_that_fails_logs_why() {
 }
 
 #[tokio::test]
-async fn transfer_is_within_the_span_in_which_it_was_made() {
+async fn transfer_logs_within_the_span_in_which_it_was_made() {
     let lines = logged(async {
         let span = tracing::info_span!("connection", peer = 7);
         let mut half = FramedRead::new(&b"\0\0\0\x02me"[..], BlockCodec::length_prefixed());
@@ -153,7 +153,7 @@ async fn transfer_is_within_the_span_in_which_it_was_made() {
     }
 }
 
-/// How many bytes the events about reads say, one after the other.
+/// The number of bytes in each event about a read.
 fn read_bytes(lines: &[String]) -> Vec<usize> {
     let bytes = |line: &String| {
         let (_, bytes) = line.split_once("read bytes=")?;
@@ -164,7 +164,7 @@ fn read_bytes(lines: &[String]) -> Vec<usize> {
 }
 
 #[tokio::test]
-async fn each_read_of_a_block_that_is_taken_in_parts_is_an_event_however_it_is_read() {
+async fn each_read_of_a_block_taken_in_parts_is_one_event() {
     const LEN: usize = 50_000;
     let wire = [&(LEN as u32).to_be_bytes()[..], &SECRET.repeat(LEN)[..LEN]].concat();
     for way in 0..5 {

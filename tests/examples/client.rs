@@ -1,4 +1,4 @@
-//! The client, against servers that are these tests.
+//! The client, against servers played by the tests.
 
 use std::{
     io::{Read, Write},
@@ -8,7 +8,7 @@ use std::{
 use crate::harness::*;
 
 #[test]
-fn the_bare_wire_is_the_blocks_and_nothing_else() {
+fn client_writes_the_blocks_and_nothing_else() {
     let folder = Folder::new();
     let args = [
         "--block-size",
@@ -37,8 +37,8 @@ fn a_refused_connection_is_an_error_and_nothing_is_logged() {
     assert_blocks(&folder, "c.txt", 0, 51_200);
 }
 
-/// Runs a client with more to send than any buffer takes, against a server that does `then` after
-/// it has read `read` bytes. Whatever was not handed over may not be in the log.
+/// Runs a client with more to send than any buffer takes, against a server that does `then` after it has
+/// read `read` bytes. Asserts that the log holds only what was handed over.
 fn client_cut_short(read: usize, args: &[&str], then: fn(TcpStream), parts: &[&str]) {
     let folder = Folder::new();
     let (client, mut socket) = client_of_ours(&folder, &[&["--blocks", "2000"], args].concat());
@@ -54,7 +54,7 @@ fn client_cut_short(read: usize, args: &[&str], then: fn(TcpStream), parts: &[&s
 }
 
 #[test]
-fn a_server_that_resets_is_an_error_of_the_client_and_the_log_stops_there() {
+fn client_fails_and_stops_its_log_if_the_server_resets() {
     client_cut_short(
         3 * 51_200,
         &[],
@@ -65,12 +65,12 @@ fn a_server_that_resets_is_an_error_of_the_client_and_the_log_stops_there() {
 }
 
 #[test]
-fn a_server_that_closes_early_is_an_error_of_the_client_and_the_log_stops_there() {
+fn client_fails_and_stops_its_log_if_the_server_closes_early() {
     client_cut_short(3 * 51_200 + 5, &[], drop, &["the server "]);
 }
 
 #[test]
-fn a_server_that_stops_reading_is_given_up_on_and_the_log_stops_there() {
+fn client_fails_and_stops_its_log_if_the_server_stops_reading() {
     // Leaked, so that the socket stays open.
     let args = ["--stall-timeout", "0.3"];
     client_cut_short(
@@ -102,7 +102,7 @@ fn client_left_with(then: fn(TcpStream), message: &str) {
 }
 
 #[test]
-fn after_its_last_block_the_client_waits_for_the_end_of_the_server() {
+fn client_fails_if_the_server_does_not_end_after_the_last_block() {
     // Leaked, so that the socket stays open.
     client_left_with(
         std::mem::forget,
@@ -122,7 +122,7 @@ fn a_reset_after_the_last_block_is_an_error_of_the_client() {
 
 #[cfg(unix)] // elsewhere there is no signal to send to one process only
 #[test]
-fn a_busy_client_that_gets_a_signal_keeps_its_log_and_ends_with_an_error() {
+fn busy_client_keeps_its_log_and_fails_at_a_signal() {
     for signal in ["INT", "TERM"] {
         let folder = Folder::new();
         let (client, mut socket) = client_of_ours(&folder, &["--blocks", "2000"]);

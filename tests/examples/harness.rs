@@ -1,4 +1,4 @@
-//! Starts the examples, and judges the files that they leave.
+//! Starts the examples, and checks the files that they leave.
 
 use std::{
     net::{SocketAddr, TcpListener, TcpStream},
@@ -74,8 +74,8 @@ pub(crate) fn count_blocks(folder: &Folder, name: &str, size: usize) -> usize {
     count
 }
 
-/// Waits until `name` holds `count` whole blocks. A server puts them there once it has the last one,
-/// and says nothing before the client's end; so its file is what shows that all has been received.
+/// Waits until `name` holds `count` whole blocks. A server writes them once it has the last one, and prints
+/// nothing before the client's end, so only its file shows that it has received everything.
 pub(crate) fn wait_for_blocks(folder: &Folder, name: &str, count: usize, size: usize) {
     let path = folder.path().join(name);
     let whole = (count * (size + 1)) as u64;
@@ -91,7 +91,7 @@ pub(crate) fn wait_for_blocks(folder: &Folder, name: &str, count: usize, size: u
     }
 }
 
-/// A client started against a server that is this test, and its connection.
+/// Starts a client against a server played by the test, and returns the connection, too.
 pub(crate) fn client_of_ours(folder: &Folder, args: &[&str]) -> (Running, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let client = start_client(folder, listener.local_addr().unwrap(), args);
@@ -100,7 +100,7 @@ pub(crate) fn client_of_ours(folder: &Folder, args: &[&str]) -> (Running, TcpStr
     (client, socket)
 }
 
-/// The number of whole blocks that an error says there were.
+/// The number of whole blocks that an error names.
 pub(crate) fn count_in(stderr: &str) -> usize {
     let (_, rest) = stderr.split_once("after ").unwrap();
     rest.split_once(' ').unwrap().0.parse().unwrap()

@@ -1,9 +1,9 @@
-//! The example programs, as their users meet them: run as processes, and judged by their exit
-//! status, what they print and the files they leave.
+//! The example programs, as their users meet them: run as processes, and judged by their exit status, their
+//! output and the files they leave.
 //!
-//! `cargo test` builds them first; `cargo test --test examples` does not, and needs a
-//! `cargo build --examples` before it. They are run through their binaries alone, so that this
-//! also runs where there is no cargo: under Wine, say.
+//! `cargo test` builds them first. `cargo test --test examples` does not, and needs `cargo build
+//! --examples` before it. The tests run nothing but the binaries, so they also run without cargo, for
+//! example under Wine.
 
 mod client;
 mod harness;
@@ -18,7 +18,7 @@ use std::{io::Write, net::TcpListener};
 use crate::harness::*;
 
 #[test]
-fn a_file_in_a_folder_that_is_not_there_is_an_error_before_anything_is_sent() {
+fn missing_folder_is_an_error_before_anything_is_sent() {
     let folder = Folder::new();
     let listen = ["--listen", "127.0.0.1:0", "--out", "none/s.txt"];
     let many = [&listen[..], &["--connections", "0"]].concat();
@@ -49,10 +49,10 @@ fn a_full_disk_is_an_error_of_either_side() {
     client.end().failed(&["cannot write /dev/full: "]);
 }
 
-/// The disk takes the first lines that are passed on, and only a part of those that follow.
+/// The disk takes the first writes, and only a part of a later one.
 #[cfg(unix)] // elsewhere no such limit can be set for one process only
 #[test]
-fn a_file_on_a_disk_that_fills_up_ends_in_whole_blocks() {
+fn file_on_a_disk_that_fills_up_holds_whole_blocks() {
     // 300 or 600 KiB: shells differ in their unit.
     let limit = "trap '' XFSZ && ulimit -f 600";
     let size = 51_200;
@@ -72,10 +72,10 @@ fn a_file_on_a_disk_that_fills_up_ends_in_whole_blocks() {
     assert!(count_blocks(&folder, "c.txt", size) > 0);
 }
 
-/// A block for which a file makes no room at all.
+/// Not even the first block fits.
 #[cfg(unix)]
 #[test]
-fn a_large_block_that_does_not_fit_on_the_disk_leaves_no_part_of_it() {
+fn large_block_that_does_not_fit_on_the_disk_leaves_no_part() {
     let limit = "trap '' XFSZ && ulimit -f 600";
     let folder = Folder::new();
     let args = ["--listen", "127.0.0.1:0", "--block-size", "3000000"];

@@ -1,4 +1,4 @@
-//! Client and server with each other, as two processes and as the one of `pair`.
+//! Client and server together, as two processes and in the one process of `pair`.
 
 use std::process::{Command, Stdio};
 
@@ -64,7 +64,7 @@ fn the_client_and_the_server_move_every_block_whatever_the_framing() {
 }
 
 #[test]
-fn a_server_that_wanted_more_lets_the_client_fail_too() {
+fn client_fails_too_if_the_server_wanted_more_blocks() {
     let folder = Folder::new();
     let (server, address) = start_server(&folder, &["--blocks", "5"]);
     let args = ["--block-size", "4", "--blocks", "3"];
@@ -77,7 +77,7 @@ fn a_server_that_wanted_more_lets_the_client_fail_too() {
 }
 
 #[test]
-fn nobody_reading_the_output_is_no_reason_to_fail() {
+fn pair_succeeds_even_if_nobody_reads_its_output() {
     let folder = Folder::new();
     let mut pair = Command::new(example("pair"))
         .current_dir(folder.path())

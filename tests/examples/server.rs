@@ -1,4 +1,4 @@
-//! The server, against clients that are these tests.
+//! The server, against clients played by the tests.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -40,7 +40,7 @@ fn several_clients_are_served_at_once_each_into_a_file_of_its_own() {
 }
 
 #[test]
-fn a_connection_that_fails_does_not_stop_the_others_but_shows_in_the_exit_status() {
+fn failed_connection_stops_no_other_and_shows_in_the_exit_status() {
     let folder = Folder::new();
     let (server, address) = start_server(&folder, &["--connections", "2", "--blocks", "5"]);
     drop(peer(address, &blocks(2, 4, b"")));
@@ -54,7 +54,7 @@ fn a_connection_that_fails_does_not_stop_the_others_but_shows_in_the_exit_status
 }
 
 #[test]
-fn with_blocks_0_the_server_takes_what_comes_until_a_clean_end() {
+fn server_with_blocks_0_takes_all_until_a_clean_end() {
     let folder = Folder::new();
     let (server, address) = start_server(&folder, &["--blocks", "0"]);
     drop(peer(address, &blocks(7, 4, b"")));
@@ -71,10 +71,10 @@ fn with_blocks_0_the_server_takes_what_comes_until_a_clean_end() {
 }
 
 #[test]
-fn a_client_that_ends_too_early_is_an_error_with_its_place_and_no_part_of_a_block_is_written() {
+fn early_end_is_an_error_with_its_place_and_no_part_is_written() {
     let whole = b"aaaabbbbcccc".as_slice();
     let prefixed = b"\0\0\0\x04aaaa\0\0\0\x04bbbb\0\0\0\x04cccc".as_slice();
-    /// The framing, three whole blocks, what comes of the fourth, and what the error says.
+    /// The framing, three whole blocks, the part of the fourth that arrives, and parts of the error.
     type Case = (
         &'static str,
         &'static [u8],
@@ -176,7 +176,7 @@ fn a_reset_after_the_last_block_is_a_warning_of_the_server() {
 }
 
 #[test]
-fn bytes_after_the_last_block_are_an_error_of_the_client_be_they_a_block_or_less() {
+fn bytes_after_the_last_block_are_an_error() {
     for extra in ["aaaa", "a", "aaaabbbb"] {
         let folder = Folder::new();
         let (server, address) = start_server(&folder, &["--blocks", "3"]);
@@ -188,7 +188,7 @@ fn bytes_after_the_last_block_are_an_error_of_the_client_be_they_a_block_or_less
 }
 
 #[test]
-fn a_client_that_falls_silent_is_given_up_on_wherever_it_is() {
+fn server_gives_up_on_a_silent_client_at_any_place() {
     let cases = [
         ("", 0, "not a byte moved for 200ms"),
         ("aaaabb", 1, "not a byte moved for 200ms"),
@@ -227,8 +227,7 @@ fn a_port_in_use_is_an_error_and_the_file_is_left_alone() {
     target_os = "macos",
     ignore = "macOS commonly lets a program open 256 files, and this test opens more"
 )]
-fn clients_that_never_complete_a_block_do_not_keep_an_honest_one_out_for_longer_than_the_deadline()
-{
+fn honest_client_is_served_beside_clients_that_complete_no_block() {
     const AT_ONCE: usize = 256;
     let folder = Folder::new();
     let args = [
@@ -256,7 +255,7 @@ fn clients_that_never_complete_a_block_do_not_keep_an_honest_one_out_for_longer_
 }
 
 #[test]
-fn a_folder_for_the_blocks_gets_the_files_inside() {
+fn server_writes_its_files_into_a_folder_given_as_out() {
     for out in ["", "/"].map(|end| format!("folder{end}")) {
         let folder = Folder::new();
         std::fs::create_dir(folder.path().join("folder")).unwrap();
@@ -273,7 +272,7 @@ fn a_folder_for_the_blocks_gets_the_files_inside() {
 }
 
 #[test]
-fn a_client_whose_file_cannot_be_made_gets_a_reset_and_the_others_are_served() {
+fn client_whose_file_cannot_be_made_is_reset_and_others_are_served() {
     let folder = Folder::new();
     std::fs::create_dir(folder.path().join("s-2.txt")).unwrap();
     let (mut server, address) = start_server(&folder, &["--connections", "3", "--blocks", "3"]);
@@ -298,12 +297,12 @@ fn a_client_whose_file_cannot_be_made_gets_a_reset_and_the_others_are_served() {
 mod out_of_descriptors {
     use super::*;
 
-    /// More than are left of 40 descriptors, and fewer than may wait to be accepted anywhere.
+    /// More connections than 40 descriptors allow, and fewer than may wait to be accepted on any system.
     const SILENT: usize = 40;
 
-    /// One descriptor more or less: the limit may be met by the socket, and by its file.
+    /// Two limits, so that once the socket is one too many, and once its file.
     #[test]
-    fn further_clients_wait_until_one_that_is_served_has_ended() {
+    fn client_beyond_the_file_limit_waits_until_others_have_ended() {
         for limit in 40..42 {
             let folder = Folder::new();
             let (mut server, address) = start_server_after(
@@ -316,7 +315,7 @@ mod out_of_descriptors {
             server.complaint_with("warning: cannot accept connections for now: ");
             drop(silent);
             let server = server.end().ok();
-            assert_eq!(server.stderr, "", "said once is enough");
+            assert_eq!(server.stderr, "", "the warning is printed once");
             assert_blocks(&folder, "s-41.txt", 3, 4);
         }
     }
@@ -327,7 +326,7 @@ mod signals {
     use super::*;
 
     #[test]
-    fn an_idle_server_ends_well() {
+    fn idle_server_succeeds_at_a_signal() {
         for signal in ["INT", "TERM"] {
             let folder = Folder::new();
             let args = ["--connections", "0", "--blocks", "3"];
@@ -346,7 +345,7 @@ mod signals {
     }
 
     #[test]
-    fn a_busy_server_keeps_the_whole_blocks_and_ends_with_an_error() {
+    fn busy_server_keeps_whole_blocks_and_fails_at_a_signal() {
         for signal in ["INT", "TERM"] {
             let folder = Folder::new();
             let (mut server, address) = start_server(&folder, &["--connections", "0"]);

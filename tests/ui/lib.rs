@@ -1,13 +1,11 @@
-//! What must not compile, and what the compiler says of it: each file of `cases` with the message
-//! beside it.
+//! Code that must not compile, and the compiler's messages: each file of `cases` has its message beside it.
 //!
 //! ```console
 //! $ cargo test --manifest-path tests/ui/Cargo.toml
 //! ```
 //!
-//! Compilers word their messages differently, so these are compared by one version only. To take
-//! over the messages of a newer one, change `MADE_WITH` and run that with `TRYBUILD=overwrite` in
-//! the environment.
+//! Compilers word their messages differently, so only one version compares them. To adopt the messages of a
+//! newer version, change `MADE_WITH` and run this command with `TRYBUILD=overwrite` in the environment.
 
 #[cfg(test)]
 mod tests {
@@ -17,7 +15,7 @@ mod tests {
     const MADE_WITH: &str = "rustc 1.95.";
 
     #[test]
-    fn what_must_not_compile_says_why() {
+    fn wrong_code_does_not_compile_and_says_why() {
         let rustc = std::env::var_os("RUSTC").unwrap_or("rustc".into());
         let version = Command::new(rustc).arg("--version").output().unwrap();
         let version = String::from_utf8(version.stdout).unwrap();

@@ -1,5 +1,5 @@
 #![cfg(unix)] // ring would have to be cross-compiled for Windows
-//! Blocks over TLS, which has records of its own under them, and is flushed in earnest.
+//! Blocks over TLS, which has records of its own and sends nothing without a flush.
 
 use std::sync::Arc;
 
@@ -67,7 +67,7 @@ async fn blocks_cross_a_tls_stream_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_request_is_answered_over_tls_though_neither_end_closes() {
+async fn requests_are_answered_over_tls_without_a_close() {
     let (near, far) = tls_pair().await;
     let (mut near, mut far) = (transport(near), transport(far));
     let answering = tokio::spawn(async move {

@@ -22,24 +22,24 @@ use crate::resources::{self, Held};
 /// How late an error may be in a crowd of two thousand, on two cores that others use too.
 const PROMPT: Duration = Duration::from_secs(10);
 
-/// A peer that means harm, and a program of good faith at the other end.
+/// A hostile peer, and an honest program at the other end.
 pub(crate) trait Attack: Send + Sync {
     fn name(&self) -> String;
 
-    /// The peer's end. `over` is ready when the other end has done with it.
+    /// Plays the peer. `over` is ready when the victim has finished.
     fn peer(&self, socket: TcpStream, over: oneshot::Receiver<()>) -> BoxFuture<'_, ()>;
 
-    /// The other end, which uses this crate in the `turn`th of the ways that there are. Panics if it
-    /// does not meet with what it should. Returns what was waited for before it did.
+    /// Plays the victim, which uses this crate in the `turn`th of several ways. Panics if the outcome is
+    /// not the expected one. Returns how long the victim must wait before it can know.
     fn victim(&self, socket: TcpStream, turn: usize) -> BoxFuture<'_, Duration>;
 }
 
-/// Connects, one connection after the other, so that both ends are known to be of the same one; and
-/// without waiting for a turn on the runtime, which two thousand would have to do in line.
+/// Makes one connection after the other, so that both ends are known to belong together. It does not use
+/// the runtime, where two thousand would wait in line for their turns.
 pub(crate) struct Listener(Mutex<std::net::TcpListener>);
 
 impl Listener {
-    /// Of sockets with small buffers: what the system holds of each is not what is tested.
+    /// Uses sockets with small buffers, because what the system holds for each is not tested.
     fn new() -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_send_buffer_size(SOCKET_BUFFER).unwrap();
@@ -63,7 +63,7 @@ impl Listener {
 
 const SOCKET_BUFFER: u32 = 64 * 1024;
 
-/// So many connections at once, each with the next one of the attacks, and each so many times.
+/// `count` connections at once, each with the next of the attacks, and each `rounds` times.
 pub(crate) struct Crowd {
     attacks: Vec<Arc<dyn Attack>>,
     count: usize,
@@ -79,7 +79,7 @@ impl Crowd {
         }
     }
 
-    /// Runs until the last of them has got what it should.
+    /// Runs until the last victim has finished.
     pub(crate) async fn run(self) -> Report {
         let started = Instant::now();
         let listener = Arc::new(Listener::new());
@@ -127,7 +127,7 @@ async fn heap_at_most(slots: &mut JoinSet<()>) -> usize {
     }
 }
 
-/// One attack. How much later than it could its victim knew.
+/// Runs one attack, and returns how much later its victim knew than it could have.
 async fn session(
     attack: Arc<dyn Attack>,
     (peer, victim): (TcpStream, TcpStream),
@@ -151,7 +151,7 @@ async fn session(
     took - waited
 }
 
-/// Closes it by a reset, of which the other end hears before anything else that is still to send.
+/// Closes `socket` by a reset, which the other end sees before anything that is still to be sent.
 pub(crate) fn reset(socket: TcpStream) {
     #[allow(
         deprecated,
@@ -160,7 +160,7 @@ pub(crate) fn reset(socket: TcpStream) {
     socket.set_linger(Some(Duration::ZERO)).unwrap();
 }
 
-/// How a crowd was dealt with.
+/// The result of a crowd.
 pub(crate) struct Report {
     connections: usize,
     sessions: usize,

@@ -1,4 +1,4 @@
-//! Peers that mean no harm, and are to notice as little as possible of those that do.
+//! Honest peers, which should notice as little as possible of the hostile ones.
 
 use std::{
     fmt,
@@ -18,10 +18,10 @@ use tokio::{
 };
 use wholeblock::{BlockCodec, BlockTransport, send_blocks};
 
-/// Lengths of blocks, each connection's in turn.
+/// Lengths of the blocks of each connection, in turn.
 const LENS: [usize; 8] = [64, 51_200, 0, 1_000, 300_000, 5, 4_096, 20_000];
 
-/// What blocks are slices of: bytes that do not repeat.
+/// Bytes that do not repeat. Blocks are slices of them.
 static BYTES: LazyLock<Bytes> = LazyLock::new(|| {
     let mut random = fastrand::Rng::with_seed(11);
     std::iter::repeat_with(|| random.u8(..))
@@ -29,7 +29,7 @@ static BYTES: LazyLock<Bytes> = LazyLock::new(|| {
         .collect()
 });
 
-/// The block of this index that the connection of this number sends.
+/// The block `index` of the connection `connection`.
 fn block(connection: usize, index: usize) -> Bytes {
     let len = LENS[(connection + index) % LENS.len()];
     let start = (connection * 104_729 + index * 7_919) % (BYTES.len() - len);
@@ -63,7 +63,7 @@ impl Honest {
         }
     }
 
-    /// Fails if a block has not arrived as it was.
+    /// Fails if a block did not arrive as it was sent.
     pub(crate) async fn finish(self) -> Throughput {
         self.over.store(true, Ordering::Relaxed);
         self.servers.join_all().await;
@@ -81,7 +81,7 @@ struct Moved {
     bytes: u64,
 }
 
-/// Sends until `over`, and has the other end confirm how many blocks that were.
+/// Sends until `over`, and asserts that the other end received as many blocks.
 async fn send(socket: TcpStream, connection: usize, over: Arc<AtomicBool>) -> Moved {
     let mut transport = BlockTransport::new(socket, BlockCodec::length_prefixed());
     let blocks = (0..).map(|index| block(connection, index));

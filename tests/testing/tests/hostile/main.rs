@@ -1,10 +1,9 @@
-//! Hostile peers over TCP: what each of them gets is the right error, in time, and what it leaves
-//! behind is nothing.
+//! Hostile peers over TCP: each causes the right error, in time, and leaves nothing behind.
 //!
-//! Each rule makes hundreds of connections over 127.0.0.1 or, the last one, two thousand. Both ends
-//! of each are in this process, on one runtime of two workers. While they are there, and when they
-//! are gone, it counts heap bytes, tasks and open files, all of them the whole process's. So this
-//! is a program of its own, and one rule runs after the other.
+//! Each rule makes hundreds of connections over 127.0.0.1; the last one makes two thousand. Both ends are
+//! in this process, on one runtime of two workers. During the attacks and after them, a rule counts the
+//! heap bytes, tasks and open files of the whole process. So this is a program of its own, and one rule
+//! runs after the other.
 
 #[cfg(not(target_os = "linux"))]
 fn main() {
@@ -51,10 +50,10 @@ mod rules {
     const HOSTILE: usize = 2_000;
     const HONEST: usize = 50;
 
-    /// Connections at once where attacks of one sort are among themselves.
+    /// Connections at once in a rule about attacks of one sort.
     const OF_ONE_SORT: usize = 240;
 
-    /// How often each of the two thousand comes back after it was thrown out.
+    /// Attacks of each of the two thousand, one after the other.
     const ROUNDS: usize = 4;
 
     /// Nothing here takes half as long. The limit turns a hang into a failure.
@@ -67,7 +66,7 @@ mod rules {
 
     pub(crate) fn run() -> ExitCode {
         let mut arguments = Arguments::from_args();
-        arguments.test_threads = Some(1); // what is counted is the whole process's
+        arguments.test_threads = Some(1); // the counts are of the whole process
         let mut trials = vec![
             of_one_sort(
                 "the_largest_announcement_of_every_width_reserves_nothing",
@@ -167,7 +166,7 @@ mod rules {
         let before = resources::settled().await;
 
         let alone = Honest::start(HONEST).await;
-        tokio::time::sleep(Duration::from_secs(2)).await; // how long is measured
+        tokio::time::sleep(Duration::from_secs(2)).await; // the time that is measured
         let alone = alone.finish().await;
 
         let honest = Honest::start(HONEST).await;
@@ -181,7 +180,7 @@ mod rules {
         report.assert_heap_each(&before, hostile + HONEST, resources::OF_ANY_PEER);
     }
 
-    /// Connections that the limit on open files lets this process have both ends of.
+    /// Connections whose two ends fit the limit on open files.
     fn connections_possible() -> usize {
         const OTHER_FILES: usize = 100;
         let possible = (resources::raise_file_limit() - OTHER_FILES) / 2;

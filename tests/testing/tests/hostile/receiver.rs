@@ -20,23 +20,23 @@ pub(crate) use self::attacks::{
 };
 use crate::crowd::{Attack, reset};
 
-/// The timeout that is to expire, and the one that is not.
+/// A timeout that is meant to expire, and one that is not.
 const SHORT: Duration = Duration::from_secs(1);
 const LONG: Duration = Duration::from_secs(60);
 
-/// The shortest block, in bytes, that a receiver who reads part by part discards.
+/// Length in bytes from which a receiver that reads part by part discards a block.
 const DISCARDED: usize = 60_000;
 
-/// What a peer sends, what it does then, and what its receiver must make of it.
+/// What a peer sends and then does, and what its receiver must get.
 struct Sent {
     name: String,
     framing: AnyFraming,
-    /// The blocks that are whole, which the receiver gets.
+    /// The whole blocks, which the receiver gets.
     blocks: Vec<Bytes>,
     /// Their bytes on the wire, and what follows them.
     wire: Bytes,
     then: Then,
-    /// What the receiver gets after the blocks; a clean end if none.
+    /// The error after the blocks, or `None` for a clean end.
     error: Option<BlockError>,
 }
 
@@ -50,7 +50,7 @@ enum Then {
 }
 
 impl Sent {
-    /// `front` is what comes after some whole blocks; `error` is given where they end.
+    /// Sends some whole blocks and then `front`. `error` takes the index and the offset after these blocks.
     fn new(
         name: impl Into<String>,
         framing: impl Into<AnyFraming>,
@@ -126,9 +126,9 @@ impl Attack for Sent {
     }
 }
 
-/// Goes on until its other end has had enough.
+/// Sends a byte now and then until the other end gives up.
 async fn dribble(mut socket: TcpStream, mut over: oneshot::Receiver<()>) {
-    // As a length, more than will have come by the deadline; and less than the largest in any place.
+    // As a length, more than arrives before the deadline, and less than the largest one at any place.
     const BYTE: u8 = 0x3f;
     let mut beats = interval(Duration::from_millis(50));
     while over.try_recv() == Err(oneshot::error::TryRecvError::Empty) {
@@ -156,7 +156,7 @@ impl Sent {
         }
     }
 
-    /// Receives in one of the ways that there are until the end, or an error.
+    /// Receives in one of several ways until the end, or an error.
     async fn receive(
         &self,
         socket: TcpStream,
@@ -166,7 +166,7 @@ impl Sent {
         let (stall, block) = self.timeouts();
         let transport = BlockTransport::new(socket, BlockCodec::new(self.framing));
         let limited = |transport: Transport| transport.stall_timeout(stall).block_deadline(block);
-        // `Framed` by itself knows of no timeout.
+        // `Framed` itself has no timeout.
         let ways = if self.waited().is_zero() { 7 } else { 6 };
         match way % ways {
             0 => take(limited(transport), see).await,
@@ -179,7 +179,7 @@ impl Sent {
         }
     }
 
-    /// By `recv_blocks`, with its own timeouts.
+    /// Receives by `recv_blocks`, with its own timeouts.
     async fn receive_each<R>(&self, mut from: R, mut see: impl FnMut(&[u8])) -> Option<BlockError>
     where
         R: BlockStream<Error = BlockError>,
@@ -220,8 +220,8 @@ async fn lend_batches(mut transport: Transport, mut see: impl FnMut(&[u8])) -> O
     }
 }
 
-/// By `recv_reader`, under the limit for whole blocks. Of a block that is discarded, `see` gets the front
-/// when it has passed.
+/// Receives by `recv_reader`, with the limit for whole blocks. For a discarded block, `see` gets its front
+/// once the block has passed.
 async fn read(mut transport: Transport, mut see: impl FnMut(&[u8])) -> Result<(), BlockError> {
     let max = transport.codec().max_decode_len() as u64;
     transport.codec_mut().set_max_reader_len(max);

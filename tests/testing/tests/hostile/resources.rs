@@ -15,18 +15,18 @@ static HEAP: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const KIB: usize = 1024;
 
-/// Heap bytes that a connection may have on average at any time, with the tasks of both of its
-/// ends, if its peer has sent no more than a few bytes: a read buffer's first 8 KiB among them.
+/// Heap bytes that a connection may hold on average, with the tasks of both ends, if its peer has sent only
+/// a few bytes. The first 8 KiB of a read buffer are among them.
 pub(crate) const OF_A_SILENT_PEER: usize = 16 * KIB;
 
-/// The same of any peer: a batch of small blocks or a write of them is 64 KiB.
+/// The same for any peer: a batch or a write of small blocks is 64 KiB.
 pub(crate) const OF_ANY_PEER: usize = 96 * KIB;
 
-/// Heap bytes that may come to stay however many peers there were: a read buffer of 64 KiB on each
-/// of the two threads, and what tokio keeps.
+/// Heap bytes that may remain after any number of peers: a read buffer of 64 KiB on each of the two
+/// threads, and what tokio keeps.
 const KEPT: usize = 2 * 64 * KIB + 32 * KIB;
 
-/// For what was closed or has ended and is freed at the runtime's next turn.
+/// Time for the runtime to free what was closed or has ended.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -51,7 +51,7 @@ pub(crate) fn heap() -> usize {
     stats.bytes_allocated - stats.bytes_deallocated
 }
 
-/// What is held as soon as no task is left and nothing more is freed.
+/// Waits until no task is left and nothing more is freed, and returns what is held.
 pub(crate) async fn settled() -> Held {
     let deadline = Instant::now() + PATIENCE;
     let mut last = Held::now();
@@ -66,7 +66,7 @@ pub(crate) async fn settled() -> Held {
     }
 }
 
-/// Waits until no more is held than `before`, and fails if that does not come.
+/// Waits until no more is held than `before`, and fails if that takes too long.
 pub(crate) async fn assert_returned_to(before: &Held) {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -79,7 +79,7 @@ pub(crate) async fn assert_returned_to(before: &Held) {
         }
         assert!(
             Instant::now() < deadline,
-            "{before:?} before, {held:?} since all have gone"
+            "{before:?} before, {held:?} after all have gone"
         );
         sleep(Duration::from_millis(10)).await;
     }

@@ -19,16 +19,16 @@ use wholeblock::{BlockCodec, BlockError, BlockTransport, LengthPrefix, send_bloc
 
 use crate::crowd::{Attack, reset};
 
-/// The stall timeout where it is to expire, and where it is not.
+/// A stall timeout that is meant to expire, and one that is not.
 const SHORT: Duration = Duration::from_secs(1);
 const LONG: Duration = Duration::from_secs(60);
 
 const GIB: usize = 1024 * 1024 * 1024;
 
-/// What all senders have to send. Of zeros, which cost no memory: none of it is ever written to.
+/// What all senders send. Zeros cost no memory, because nothing is ever written to them.
 static PAYLOAD: LazyLock<Bytes> = LazyLock::new(|| Bytes::from(vec![0; GIB]));
 
-/// A peer that is to get 1 GiB, in so many blocks, and does not want it.
+/// A peer that is sent 1 GiB in `blocks` blocks, and does not want it.
 struct Unwilling {
     blocks: usize,
     then: Then,
@@ -36,11 +36,11 @@ struct Unwilling {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Then {
-    /// It stays, and reads nothing.
+    /// Stays, and reads nothing.
     NeverReads,
-    /// It reads a part of the first blocks, and closes with the next part unread.
+    /// Reads a part of the first blocks, and closes with the next part unread.
     Closes,
-    /// The same, and resets.
+    /// Does the same, and resets.
     Resets,
 }
 
@@ -62,8 +62,8 @@ pub(crate) fn gone() -> Vec<Arc<dyn Attack>> {
     attacks(&[Then::Closes, Then::Resets])
 }
 
-/// Has `$attack` end a transfer through `$framed`. A macro, since no bound can say that what a
-/// transfer fails with is a `BlockError`.
+/// Sends through `$framed` until `$attack` ends the transfer. A macro, because no bound can say that a
+/// transfer fails with a `BlockError`.
 macro_rules! send {
     ($attack:ident, $framed:expr) => {{
         let mut framed = $framed;
@@ -102,7 +102,7 @@ impl Attack for Unwilling {
             let framing = LengthPrefix::u32().max_block_len(GIB).unwrap();
             let codec = BlockCodec::new(framing);
             match turn % 3 {
-                // A transfer leaves what it has not sent in `Framed`'s buffer, by a copy.
+                // A transfer copies what it has not sent into `Framed`'s buffer.
                 1 if self.blocks > 1 => send!(self, Framed::new(socket, codec)),
                 0 | 1 => send!(self, BlockTransport::new(socket, codec)),
                 _ => self.feed(BlockTransport::new(socket, codec)).await,
@@ -127,7 +127,7 @@ impl Unwilling {
         GIB / self.blocks
     }
 
-    /// All that is to be sent.
+    /// Everything to send.
     fn payloads(&self) -> impl Iterator<Item = Bytes> + use<> {
         std::iter::repeat_n(PAYLOAD.slice(..self.block_len()), self.blocks)
     }
@@ -147,7 +147,7 @@ impl Unwilling {
         }
     }
 
-    /// By the `Sink`, which has no timeout of its own.
+    /// Sends by the `Sink`, which has no timeout of its own.
     async fn feed(&self, mut transport: BlockTransport<TcpStream, LengthPrefix>) {
         for block in self.payloads() {
             match timeout(self.patience(), transport.feed(block)).await {
@@ -166,7 +166,7 @@ impl Unwilling {
         use io::ErrorKind::{BrokenPipe, ConnectionReset};
 
         assert_ne!(self.then, Then::NeverReads, "{error:?}");
-        // The first write after a reset fails with the one, later ones with the other.
+        // The first write after a reset fails with `ConnectionReset`, later ones with `BrokenPipe`.
         let as_it_should = matches!(error, BlockError::Io(_))
             && matches!(error.kind(), BrokenPipe | ConnectionReset);
         assert!(as_it_should, "{}: {error:?}", self.name());

@@ -25,12 +25,12 @@ pub(crate) fn build(writer: u64, ordinal: u64, number: u64, len: usize) -> Bytes
     block.freeze()
 }
 
-/// Which block of its connection it says it is.
+/// Which block of its connection `block` says it is.
 pub(crate) fn ordinal(block: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(*block.first_chunk()?))
 }
 
-/// What it says, if every byte is as `writer` wrote it.
+/// The number in `block`, if every byte is as `writer` wrote it.
 pub(crate) fn number(writer: u64, block: &[u8]) -> Option<u64> {
     let number = u64::from_be_bytes(*block.get(8..)?.first_chunk()?);
     let is_right = |(at, &byte)| byte == filler(writer, number, block.len(), at);

@@ -20,7 +20,7 @@ use crate::{block, run::Run, wire::Wire};
 pub(crate) const STALL: Duration = Duration::from_millis(400);
 const DEADLINE: Duration = Duration::from_millis(250);
 
-/// How long to wait where nothing of the crate limits it, and in all.
+/// How long to wait if the crate sets no limit, and in all.
 const PATIENCE: Duration = Duration::from_millis(600);
 const PATIENCE_IN_ALL: Duration = Duration::from_millis(1_500);
 
@@ -31,7 +31,7 @@ enum Form {
     Transport(BlockTransport<Wire, AnyFraming>),
 }
 
-/// Does the same with either form. A macro, since they are of two types.
+/// Does the same with either form. A macro, because the forms have two types.
 macro_rules! with_form {
     ($form:expr, |$blocks:ident| $do:expr) => {
         match $form.as_mut().unwrap() {
@@ -41,17 +41,17 @@ macro_rules! with_form {
     };
 }
 
-/// The connection cannot be used any more, for a reason that is to be expected of this network.
+/// The connection is lost, for a reason that this network explains.
 #[derive(Debug)]
 pub(crate) struct Lost;
 
 pub(crate) struct Connection {
-    /// None only while it is changed for the other.
+    /// `None` only during a change to the other form.
     form: Option<Form>,
     run: Rc<Run>,
-    /// Bytes that the socket has given.
+    /// Bytes read from the socket.
     arrived: Rc<Cell<u64>>,
-    /// Bytes that it has taken.
+    /// Bytes written to the socket.
     left: Rc<Cell<u64>>,
     /// Blocks taken, and their bytes on the wire.
     taken: u64,
@@ -113,7 +113,7 @@ impl Connection {
         }
     }
 
-    /// The next block, or all that are there; none at a clean end.
+    /// Takes the next block, or several that are there, or `None` at a clean end.
     pub(crate) async fn take(&mut self) -> Result<Option<Vec<Bytes>>, Lost> {
         let since = Instant::now();
         loop {
@@ -134,7 +134,7 @@ impl Connection {
         }
     }
 
-    /// An error, or none for the end.
+    /// Takes blocks in a random way. The error is `None` at the end.
     async fn take_in_some_way(&mut self) -> Result<Vec<Bytes>, Option<BlockError>> {
         self.sometimes_change_form();
         let way = self.run.pick(0..=5);
@@ -146,7 +146,7 @@ impl Connection {
             }
             (Form::Transport(transport), 1) => {
                 let batch = transport.recv_batch().await.map_err(Some)?.ok_or(None)?;
-                // What is not asked for must come next.
+                // The rest of the batch must come next.
                 let blocks = batch.take(most as usize);
                 return Ok(blocks.map(Bytes::copy_from_slice).collect());
             }
@@ -247,7 +247,7 @@ impl Connection {
         }
     }
 
-    /// Sends some of `blocks`, if this is a transport. Each is taken up again where it was given up.
+    /// Sends some of `blocks`, if this is a transport. Resumes each block where it was given up.
     async fn put_part_by_part(
         &mut self,
         blocks: &mut impl Iterator<Item = Bytes>,
@@ -285,7 +285,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Not to be cancelled and gone on with, for `feed` holds a block that is not queued.
+    /// Must not be cancelled and continued, because `feed` holds a block that is not queued.
     async fn feed(&mut self, blocks: &mut impl Iterator<Item = Bytes>) -> Result<(), Lost> {
         for block in blocks {
             let fed = with_form!(self.form, |form| timeout(PATIENCE, form.feed(block)).await);
@@ -297,7 +297,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Half-closes. Everything is acknowledged: whether the peer is there does not matter.
+    /// Half-closes. Everything is acknowledged, so the peer may be gone.
     pub(crate) async fn close(&mut self) -> Result<(), Lost> {
         let closed = with_form!(self.form, |form| timeout(PATIENCE, form.close()).await);
         match closed.map_err(|_| Lost)? {
@@ -306,7 +306,7 @@ impl Connection {
         }
     }
 
-    /// Until when to wait this time: most often longer than the crate's own timeouts.
+    /// How long to wait this time: mostly longer than the crate's own timeouts.
     fn limit(&self) -> Duration {
         match self.run.one_in(3) {
             true => Duration::from_millis(self.run.pick(0..=40)),
@@ -328,8 +328,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Asserts that an error is one of those to be expected of this network, and says the truth. Ok
-    /// if the connection can go on and is to.
+    /// Asserts that an error is one that this network explains, with the right numbers. Returns `Ok` if the
+    /// connection goes on.
     fn judge(&self, error: BlockError) -> Result<(), Lost> {
         match error {
             BlockError::Stalled { .. } => self.run.count("stalled"),

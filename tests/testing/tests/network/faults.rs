@@ -1,4 +1,4 @@
-//! What goes wrong, and when it is right again.
+//! Faults of the network and the hosts, and their repair.
 
 use std::{rc::Rc, time::Duration};
 
@@ -9,25 +9,25 @@ use crate::{
     run::{CLIENTS, Run, SERVERS, Tally},
 };
 
-/// Faults come until then.
+/// New faults begin until this time.
 const TROUBLE: Duration = Duration::from_secs(4);
 
-/// Then every connection that hangs is given up, and one or two more bring the rest.
+/// By this time, every connection that hangs is given up, and one or two more have brought the rest.
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// Runs a simulation until every client has brought all its blocks.
 ///
 /// # Errors
 ///
-/// A host failed, or it took too long.
+/// Fails if a host fails, or if the run takes too long.
 pub(crate) fn simulate(seed: u64) -> Result<Tally, String> {
     let run = Rc::new(Run::new(seed));
     let mut sim = Builder::new()
         .rng_seed(seed)
         .tick_duration(Duration::from_millis(10))
         .max_message_latency(Duration::from_millis(run.pick(1..=60)))
-        // Segments under way in each direction. With few of them, a sender often waits in the midst
-        // of a block, and a crash then cuts it.
+        // Segments under way in each direction. They are few, so a sender often waits inside a block, and a
+        // crash then cuts the block.
         .tcp_capacity(run.pick(8..=32) as usize)
         .enable_random_order()
         .build();
@@ -60,9 +60,9 @@ pub(crate) fn simulate(seed: u64) -> Result<Tally, String> {
 
 #[derive(Default)]
 struct Faults {
-    /// When the next one comes.
+    /// When the next fault begins.
     next: Duration,
-    /// What is wrong, and until when.
+    /// The present faults, each with its end.
     present: Vec<(Duration, Fault)>,
 }
 

@@ -76,7 +76,7 @@ async fn serve(mut connection: Connection, run: &Run) -> Result<(), Lost> {
         for block in blocks {
             let number = block::number(client, &block).expect("the contents are others");
             assert_eq!(number, wanted, "lost, repeated or out of order");
-            // Writing takes its time, in which the client may have come back, or the host may crash.
+            // Writing takes time, in which the client may reconnect or the host may crash.
             let slowest = if run.one_in(20) { 200 } else { 4 };
             sleep(Duration::from_millis(run.pick(0..=slowest))).await;
             if disk.connection.get() != this {
@@ -85,7 +85,7 @@ async fn serve(mut connection: Connection, run: &Run) -> Result<(), Lost> {
             }
             disk.record(block);
             wanted += 1;
-            // Not while the client may be sending still: each could wait for the other to take.
+            // Not while the client may still be sending, because each could wait for the other to read.
             if wanted == run.until(wanted) {
                 connection.put(WANTED, vec![wanted]).await?;
             }

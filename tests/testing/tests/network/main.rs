@@ -1,7 +1,7 @@
-//! A misbehaving network: servers and clients on simulated hosts, whose network delays, reorders,
-//! drops and holds what they send, and which crash, lose power and start again. Clients resume at
-//! the block that the server names. Nothing may be lost, nothing may come twice, nothing may be
-//! torn, and every error must be one of those to be expected, with the right numbers.
+//! A misbehaving network: servers and clients on simulated hosts. The network delays, reorders, drops and
+//! holds what they send. The hosts crash, lose power and start again. Clients resume at the block that the
+//! server names. No block may be lost, repeated or torn, and every error must be an expected one, with the
+//! right numbers.
 //!
 //! Each seed is another run. `NETWORK_SEEDS=5000 cargo test --release -p testing --test network` tries more of
 //! them, `NETWORK_SEED=17 cargo test -p testing --test network` one alone.
@@ -28,7 +28,7 @@ use self::{faults::simulate, run::Tally};
 
 const SEEDS: u64 = 1_000;
 
-/// What all the seeds together must have met, lest they prove nothing.
+/// What all seeds together must meet. Otherwise they prove nothing.
 const MUST_BE_MET: &[&str] = &[
     "block cut",
     "broken pipe",
@@ -72,13 +72,13 @@ fn nothing_is_lost_or_repeated_over_a_misbehaving_network() {
 }
 
 #[test]
-fn a_seed_is_the_same_run_each_time() {
+fn seed_gives_the_same_run_each_time() {
     for seed in 0..5 {
         assert_eq!(run(seed), run(seed));
     }
 }
 
-/// A simulation takes one thread, and several do not disturb each other.
+/// Runs all seeds. A simulation takes one thread, and several do not disturb each other.
 fn run_all(seeds: u64) -> Tally {
     let next = AtomicU64::new(0);
     let met = Mutex::new(Tally::new());

@@ -19,20 +19,20 @@ pub(crate) const CLIENTS: usize = 3;
 /// Blocks that each client has to bring to its server.
 pub(crate) const BLOCKS: u64 = 60;
 
-/// How often what was met.
+/// How often each event was met.
 pub(crate) type Tally = BTreeMap<&'static str, u64>;
 
 pub(crate) struct Run {
     rng: RefCell<SmallRng>,
     tally: RefCell<Tally>,
     pub(crate) framing: AnyFraming,
-    /// Bytes of a header; none where it depends on the block's length.
+    /// Bytes of a header, or `None` if they depend on the block's length.
     header_len: Option<usize>,
-    /// The length of every block, where the framing allows one only.
+    /// The length of every block, if the framing allows only one.
     block_len: Option<usize>,
     /// Blocks that are acknowledged together.
     window: u64,
-    /// Of each client.
+    /// A disk for each client.
     pub(crate) disks: Vec<Disk>,
     pub(crate) done: Vec<Cell<bool>>,
 }
@@ -93,7 +93,7 @@ impl Run {
         self.tally.borrow().clone()
     }
 
-    /// A length for a block: short for most, and some that leave without a copy.
+    /// Picks a length for a block: most are short, and some leave without a copy.
     pub(crate) fn pick_len(&self) -> usize {
         let shortest = block::MIN_LEN as u64;
         let len = match self.pick(0..=9) {
@@ -110,7 +110,8 @@ impl Run {
         self.header_len.unwrap_or_else(varint)
     }
 
-    /// The end of the window in which block `number - 1` is: what is acknowledged once it is recorded.
+    /// The end of the window of block `number - 1`. A window is acknowledged once its last block is
+    /// recorded.
     pub(crate) fn until(&self, number: u64) -> u64 {
         BLOCKS.min(number.next_multiple_of(self.window))
     }

@@ -1,5 +1,5 @@
-//! The socket as the blocks see it: what a test writes leaves in segments of a size of its own, and
-//! what arrives is counted, apart from the crate's own counting.
+//! The socket under the blocks: it splits what a test writes into segments, and counts bytes apart from the
+//! crate's own counting.
 
 use std::{
     cell::Cell,
@@ -20,14 +20,14 @@ use turmoil::net::TcpStream;
 /// network cut a block, and make short writes.
 pub(crate) struct Wire {
     pub(crate) socket: TcpStream,
-    /// Bytes that one write takes at most.
+    /// Most bytes that one write takes.
     pub(crate) segment: usize,
-    /// Segments between two pauses, in which it takes nothing: they let a block be cut where the
-    /// sender dies, or give up a send in its midst.
+    /// Segments between two pauses. In a pause the socket takes nothing, so a sender can die or give up
+    /// inside a block.
     pub(crate) burst: u64,
     pub(crate) written: u64,
     pub(crate) pause: Option<Pin<Box<Sleep>>>,
-    /// Whether it says that it takes several slices at once, as a real socket does.
+    /// True if it takes several slices at once, as a real socket does.
     pub(crate) vectored: bool,
     /// Bytes that have been read.
     pub(crate) arrived: Rc<Cell<u64>>,

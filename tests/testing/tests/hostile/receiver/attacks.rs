@@ -11,7 +11,7 @@ use wholeblock::{
 use super::{DISCARDED, SHORT, Sent, Then, wire};
 use crate::crowd::Attack;
 
-/// The longest that this crate lets a block be, where a framing is told to carry as much.
+/// The longest block that this crate allows, if a framing is told to carry as much.
 const LARGEST: u64 = isize::MAX as u64 / 2;
 
 const DEFAULT_LIMIT: u64 = 8 * 1024 * 1024;
@@ -29,8 +29,8 @@ fn stalled(index: u64, offset: u64) -> Option<BlockError> {
     })
 }
 
-/// Every width of a length announces the most that it can, and the most that it may; nothing
-/// follows. Of what it can, only u8 and u16 may.
+/// Each width of a length announces the most that it can, and the most that a limit can allow; nothing
+/// follows. By default, only a u8 and a u16 may announce the most that they can.
 pub(crate) fn announcements() -> Vec<Arc<dyn Attack>> {
     let too_large = |announced, limit: u64, header: &[u8]| {
         let header = HeaderBytes::new(header);
@@ -128,7 +128,7 @@ pub(crate) fn announcements() -> Vec<Arc<dyn Attack>> {
     attacks(sent)
 }
 
-/// A place in the stream, what was sent up to there, and what an end there is.
+/// A place in the stream, what was sent up to it, and the part that an end there cuts.
 type Stage = (
     &'static str,
     AnyFraming,
@@ -136,11 +136,11 @@ type Stage = (
     Option<(BlockPart, u64, u64)>,
 );
 
-/// Between two blocks, in a header, right after it, in a payload.
+/// Places between two blocks, in a header, right after it, and in a payload.
 fn stages() -> Vec<Stage> {
     let field = LengthField::config().offset(1).width(3).build().unwrap();
     let exact = Exact::new(10).unwrap();
-    // The header of a block of 300 bytes, and the fewest bytes that a part of it promises.
+    // Each framing with the header of a block of 300 bytes.
     let framings: [(AnyFraming, &[u8]); 3] = [
         (LengthPrefix::u32().into(), &[0, 0, 1, 44]),
         (Varint::new().into(), &[0xac, 0x02]),
@@ -199,7 +199,7 @@ pub(crate) fn resets() -> Vec<Arc<dyn Attack>> {
     })
 }
 
-/// A byte of a header, and then one of the header or of the payload now and then.
+/// A byte now and then, of the header and then of the payload.
 pub(crate) fn dribbles() -> Vec<Arc<dyn Attack>> {
     let late = |index, offset| {
         Some(BlockError::Late {
@@ -232,10 +232,9 @@ pub(crate) fn dribbles() -> Vec<Arc<dyn Attack>> {
     }))
 }
 
-/// Blocks of a header and nothing else: all there are until the peer's end, and with a bad header
-/// after them.
+/// Blocks of a header and nothing else, until the peer's end.
 pub(crate) fn floods() -> Vec<Arc<dyn Attack>> {
-    // A turn of the victim's task for every 256 of them, in each of which all others have theirs.
+    // The victim's task yields after every 256 of them, and all other tasks then have their turns.
     const EMPTY: usize = 5_000;
     let framings: [AnyFraming; 3] = [
         LengthPrefix::u8().into(),
@@ -255,8 +254,7 @@ pub(crate) fn floods() -> Vec<Arc<dyn Attack>> {
     }))
 }
 
-/// Long blocks that are full of others, as they would be on the wire: whole, and with the stream's end
-/// inside of one.
+/// Long blocks whose payloads look like other blocks on the wire: whole, and cut by the end of the stream.
 pub(crate) fn decoys() -> Vec<Arc<dyn Attack>> {
     let framings: [AnyFraming; 2] = [LengthPrefix::u32().into(), Varint::new().into()];
     attacks(framings.into_iter().flat_map(|framing| {

@@ -527,7 +527,7 @@ async fn block_with_bytes_always_ready_is_late_at_the_deadline() {
     }
 }
 
-/// As with `recv_blocks`: dropping the transport's own future gives up a wait.
+/// As with `recv_blocks`, dropping the transport's own future gives up a wait.
 #[tokio::test(start_paused = true)]
 async fn dropped_waits_of_next_add_up() {
     let (_near, far) = duplex(64);

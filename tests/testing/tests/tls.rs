@@ -1,5 +1,5 @@
 #![cfg(unix)] // ring would have to be cross-compiled for Windows
-//! Blocks over TLS, which has records of its own and sends nothing without a flush.
+//! Blocks over TLS, which has records of its own, and whose flushes matter.
 
 use std::sync::Arc;
 

@@ -89,7 +89,7 @@ mod rules {
                 resources::OF_ANY_PEER,
             ),
             of_one_sort(
-                "a_block_full_of_others_is_one_block_or_none",
+                "a_block_that_looks_like_others_stays_one_block",
                 receiver::decoys,
                 resources::OF_ANY_PEER,
             ),

@@ -39,6 +39,10 @@ async fn futures_and_batches_of_a_transport_show_only_their_names() {
     );
     let batch = transport.recv_batch().await.unwrap().unwrap();
     assert_eq!(format!("{batch:?}"), "Batch { .. }");
+
+    let mut transport = BlockTransport::new(Vec::new(), BlockCodec::length_prefixed());
+    let sending = transport.send_from(5, &b"hello"[..]);
+    assert_eq!(format!("{sending:?}"), "SendFrom { .. }");
 }
 
 #[tokio::test]

@@ -2,18 +2,18 @@
 //!
 //! # How do I see a block's header, and send one of my own?
 //!
-//! With [`LengthField`] and [`keep_header`]: the header is then the front of each block that is
-//! received, and a block to send begins with one. With [`strip`], only a part of it is kept. A block
-//! whose header contradicts its length is refused, as [`WrongHeader`].
+//! Use [`LengthField`] with [`keep_header`]. Each received block then begins with its header, and so must
+//! each block that you send. With [`strip`], only a part of the header is kept. A block whose header
+//! contradicts its length is refused with [`WrongHeader`].
 //!
-//! The header and what follows it can be sent as [pieces of one block], `blocks.send((header, body))`,
-//! without a copy of a large body.
+//! You can send the header and the body as [pieces of one block], `blocks.send((header, body))`, without a
+//! copy of a large body.
 //!
 //! # How do I check a trailer?
 //!
-//! A framing sees headers only, so an end byte or a checksum behind the payload is a part of the block. Add
-//! its length to the [`adjustment`], append it to what you send, and check what you receive for it. AMQP
-//! 0-9-1 has an end byte, which its length does not count:
+//! A framing sees only headers, so an end byte or a checksum after the payload is a part of the block. Add
+//! the trailer's length to the [`adjustment`], append the trailer to each block that you send, and check it in
+//! each block that you receive. AMQP 0-9-1 has an end byte, which its length does not count:
 //!
 //! ```
 //! use bytes::{BufMut, Bytes, BytesMut};
@@ -61,9 +61,9 @@
 //!
 //! # How do I change the framing in mid-stream?
 //!
-//! [`BlockTransport::map_codec`] with [`BlockCodec::with_framing`], after the last block of the old
-//! framing and at the same block on both ends. What has been read ahead is kept and is read by the
-//! new framing. A `Framed` has a `map_codec` too; of a `FramedRead` make a transport first, as
+//! Call [`BlockTransport::map_codec`] with [`BlockCodec::with_framing`], after the last block of the old
+//! framing and at the same block on both ends. The new framing reads the bytes that were read ahead. A
+//! `Framed` has a `map_codec`, too. Make a transport of a `FramedRead` first, as
 //! [`with_framing`](crate::BlockCodec::with_framing) says.
 //!
 //! A line first, and then blocks:
@@ -113,9 +113,9 @@
 //!
 //! # May a `Framing` have state?
 //!
-//! Settings, yes. [`decode_header`] must not change them: it is asked about one header any number of times,
-//! at least once for each read that brings a part of it, and [`recv_batch`] asks a clone. To change a
-//! setting between two blocks, set another framing of the same type.
+//! It may have settings, which [`decode_header`] must not change. The decoder calls it any number of times for
+//! one header, at least once for each read that brings a part of it, and [`recv_batch`] calls it on a clone. To
+//! change a setting between two blocks, set another framing of the same type.
 //!
 //! ```
 //! use wholeblock::{BlockCodec, BlockError, BlockTransport, LengthPrefix};
@@ -133,9 +133,9 @@
 //!
 //! # Can a framing look for the next block after garbage?
 //!
-//! Yes: it strips the garbage as a part of the header, up to 64 KiB or its [`max_header_len`]. After more,
-//! the stream ends with [`InvalidHeader`]. Garbage that looks like a header is taken for one, so check what
-//! you receive.
+//! Yes: it strips the garbage as a part of the header, up to 64 KiB or its [`max_header_len`]. More garbage
+//! ends the stream with [`InvalidHeader`]. The framing takes garbage that looks like a header for one, so
+//! check what you receive.
 //!
 //! ```
 //! use bytes::{BufMut, BytesMut};
@@ -179,8 +179,8 @@
 //!
 //! # What is this huge length?
 //!
-//! Most often it is text, or TLS: a peer that speaks another protocol. The error shows the header's bytes.
-//! If they are those of a length, its byte order or width is wrong.
+//! Most often, the peer speaks another protocol, and the bytes are text or TLS. The error shows the header's
+//! bytes. If they are a length, your framing has the wrong byte order or width.
 //!
 //! ```
 //! use bytes::BytesMut;
@@ -197,8 +197,8 @@
 //!
 //! # How do I join a message that is split over several blocks?
 //!
-//! Collect blocks until one says that it is the last. A MySQL packet of 16,777,215 bytes says that its
-//! payload goes on in the next. Limit what you collect.
+//! Collect blocks until one says that it is the last. In MySQL, a packet with a payload of 16,777,215 bytes
+//! says that the next packet continues the payload. Limit how much you collect.
 //!
 //! ```
 //! use tokio::io::AsyncRead;
@@ -241,8 +241,8 @@
 //!
 //! # How do I receive blocks that are inside the blocks of another framing?
 //!
-//! Append the payloads of the outer blocks to a buffer, and give it to a second codec. An inner block may
-//! begin in one outer block and end in another. gRPC's messages in the DATA frames of HTTP/2, say:
+//! Append the payloads of the outer blocks to a buffer, and pass the buffer to a second codec. An inner block
+//! may begin in one outer block and end in another. For example, gRPC's messages in the DATA frames of HTTP/2:
 //!
 //! ```
 //! use bytes::BytesMut;
@@ -276,9 +276,9 @@
 //!
 //! # May a `BlockCodec` be inside another codec?
 //!
-//! Yes, if `decode_eof` is forwarded as `decode` is. The one that `Decoder` provides knows nothing of
-//! blocks: it calls the end inside a block "bytes remaining on stream", and the end inside a skipped
-//! block a clean one.
+//! Yes, if you forward `decode_eof` as well as `decode`. `Decoder`'s default `decode_eof` knows nothing of
+//! blocks: it reports an end inside a block as "bytes remaining on stream", and an end inside a skipped
+//! block as a clean end.
 //!
 //! ```
 //! use bytes::BytesMut;
@@ -316,8 +316,8 @@
 //!
 //! # May I go on after `WrongSize`?
 //!
-//! Yes: nothing of the refused block was sent, and all blocks before it were. A [`send_blocks`] that
-//! is given `&mut source` leaves the rest of the source to the next one.
+//! Yes: nothing of the refused block was sent, and all blocks before it were. Pass `&mut source` to
+//! [`send_blocks`], and the next [`send_blocks`] can send the rest of the source.
 //!
 //! ```
 //! use futures::stream;
@@ -338,12 +338,12 @@
 //!
 //! # How do I take an upload of any length in a service whose other requests are small?
 //!
-//! With [`recv_reader`], and a low limit for whole blocks, which does not count there. The reader knows
-//! the upload's length before any of it is read, and holds 64 KiB of it at most. The client sends it with
-//! [`send_from`].
+//! Receive it with [`recv_reader`], and set a low limit for whole blocks, which does not apply to the reader.
+//! The reader knows the upload's length before it reads any of it, and holds at most 64 KiB. The client sends
+//! the upload with [`send_from`].
 //!
-//! To refuse an upload, drop the reader, and answer at once. What still comes of the upload is discarded
-//! before the next request. A client that would rather not send all of it for nothing reads meanwhile,
+//! To refuse an upload, drop the reader, and answer at once. The transport discards the rest of the upload
+//! before the next request. A client that does not want to send that rest for nothing reads while it sends,
 //! and ends the connection at a refusal, as the example `file` does.
 //!
 //! ```
@@ -391,16 +391,16 @@
 //! # }
 //! ```
 //!
-//! A [`block_deadline`] counts for an upload as for any block: from its first bytes to its last,
-//! whether it is read or discarded, and with the time in which the service writes it elsewhere. So a
-//! service that takes long uploads sets a [`stall_timeout`] instead. Against a client that sends a byte
-//! now and then, put [`tokio::time::timeout`] around each wait for a request or for a part of an upload,
-//! as the example `file` does.
+//! A [`block_deadline`] applies to an upload as to any block: from its first bytes to its last, whether you
+//! read or discard them. The time in which the service writes them elsewhere counts, too. So for long
+//! uploads, set a [`stall_timeout`] instead. Against a client that sends a byte now and then, put
+//! [`tokio::time::timeout`] around each wait for a request or for a part of an upload, as the example `file`
+//! does.
 //!
 //! # Can a block have 5 GiB?
 //!
-//! Yes, if its length has more than 4 bytes. [`send_from`] and [`recv_reader`] move it in 64 KiB of memory,
-//! and the limit for whole blocks does not count.
+//! Yes, if the length field has more than 4 bytes. [`send_from`] and [`recv_reader`] move the block in 64 KiB
+//! of memory, and the limit for whole blocks does not apply.
 //!
 //! ```
 //! use tokio::io::{AsyncReadExt, repeat};
@@ -424,10 +424,10 @@
 //!
 //! # How do I answer several requests at once?
 //!
-//! Use `futures`' combinators between the two halves. At an error `forward` returns without a flush:
-//! lend it the sink and close the sink yourself, or the answers to the requests before the error are
-//! lost. (`try_buffered` drops the answers that are still being made; `buffered` does not.) After a
-//! framing error bytes may be left in the socket, so `serve` drains it: the next question says why.
+//! Use `futures`' combinators between the two halves. After an error, `forward` returns without a flush, and
+//! the answers to the requests before the error would be lost. So pass it `&mut` the sink, and close the sink
+//! yourself. Use `buffered`: `try_buffered` drops the unfinished answers at an error. After a framing error,
+//! bytes may be left in the socket, so `serve` drains it: the next question says why.
 //!
 //! ```
 //! use std::time::Duration;
@@ -476,11 +476,11 @@
 //!
 //! # How do I end a connection so that the peer gets everything?
 //!
-//! Call `close`, which sends what is queued and then the end. Then read until the peer has ended,
-//! too: a TCP socket that is dropped with bytes unread resets the connection, and the peer may lose
-//! what it has not read yet. Read from the socket below, not from the transport, because a transport
-//! yields nothing more after a framing error. Limit the time and the bytes, because the peer may
-//! never end. The example `service` ends its connections so.
+//! Call `close`, which sends what is queued and then the end. Then read until the peer ends its stream. If
+//! you drop a TCP socket with unread bytes, it resets the connection, and the peer may lose what it has not
+//! read yet. Read from the socket below, because a transport yields nothing more after a framing error.
+//! Limit the time and the bytes, because the peer may never end its stream. The example `service` ends its
+//! connections in this way.
 //!
 //! ```
 //! use std::time::Duration;
@@ -531,9 +531,9 @@
 //!
 //! # Why do both ends wait for ever?
 //!
-//! Both send before they read. A `send` waits until the peer reads, if the block is longer than what the
-//! system buffers, and a peer that waits in its own `send` does not read. Receive while you send, with a
-//! transport for each half of the socket:
+//! Both send before they read. If a block is longer than the system's buffers, `send` waits until the peer
+//! reads, and a peer that waits in its own `send` does not read. Receive while you send, with a transport for
+//! each half of the socket:
 //!
 //! ```
 //! use std::time::Duration;
@@ -570,7 +570,7 @@
 //!
 //! # Why does a child process not see the end?
 //!
-//! `close` cannot end tokio's `ChildStdin`, which ignores a shutdown. Drop the transport afterwards.
+//! Tokio's `ChildStdin` ignores a shutdown, so `close` does not end it. Drop the transport after `close`.
 //!
 //! ```
 //! use std::process::Stdio;
@@ -632,8 +632,7 @@
 //! # }
 //! ```
 //!
-//! A program without a runtime reads and writes by itself. The codec's `decode` and `encode` need no
-//! runtime:
+//! Without a runtime, read and write yourself. The codec's `decode` and `encode` need no runtime:
 //!
 //! ```
 //! use std::{
@@ -684,7 +683,7 @@
 //!
 //! # How do I follow a file that grows?
 //!
-//! An end inside a block is final for a transport. Read the file yourself, and give what has arrived to
+//! For a transport, an end inside a block is final. So read the file yourself, and pass what you have read to
 //! `decode`, which knows of no end:
 //!
 //! ```
@@ -733,35 +732,35 @@
 //!
 //! # How do I change to TLS, as STARTTLS does?
 //!
-//! With [`replace_io`], which shows it, after a flush and between two blocks. Before the handshake, make sure
-//! that [`read_buffer`] is empty. What is in it arrived before TLS, so anybody may have sent it.
+//! Call [`replace_io`] after a flush and between two blocks; its documentation has an example. Before the
+//! handshake, make sure that [`read_buffer`] is empty. What is in it arrived before TLS, so anybody may have
+//! sent it.
 //!
 //! # What is different over TLS?
 //!
-//! Only the end. `close` sends TLS's `close_notify`; a peer that goes without one is, with rustls, an
-//! [`Io`](crate::BlockError::Io) error of the kind `UnexpectedEof`, between two blocks as well as in
-//! one.
+//! Only the end. `close` sends TLS's `close_notify`. If a peer ends without one, rustls reports an
+//! [`Io`](crate::BlockError::Io) error of the kind `UnexpectedEof`, both between two blocks and inside one.
 //!
 //! # Does an idle writer notice that its peer is gone?
 //!
-//! No: it learns of it when it writes, and often only by the second write. Read meanwhile, even if
-//! nothing is to come: the peer's end, or a reset, ends the reading half at once. A machine that lost
-//! its power says nothing; against that, have the peer send something now and then, and set a
-//! [`stall_timeout`](crate::RecvBlocks::stall_timeout). The example `writer_task` does the former.
+//! No: a writer notices when it writes, and often only at the second write. Read meanwhile, even if you
+//! expect nothing: the peer's end, or a reset, ends the reading half at once. The example `writer_task` does
+//! this. A machine that lost its power sends neither. Against that, let the peer send something now and then,
+//! and set a [`stall_timeout`](crate::RecvBlocks::stall_timeout).
 //!
 //! # What can the halves of `futures`' `split` do?
 //!
-//! [`StreamExt::split`](futures::StreamExt::split) gives a `Sink` and a `Stream` that can go to two
-//! tasks and share one lock: `send`, `feed` and `next` work on them. [`recv_blocks`] and
-//! [`send_blocks`] do not, for the halves hide the transport's buffers. Split the socket instead
-//! (`TcpStream::into_split`, or `tokio::io::split`), and make a [`BlockTransport`] of each half.
+//! [`StreamExt::split`](futures::StreamExt::split) returns a `Sink` and a `Stream`, which you can move to two
+//! tasks and which share one lock. `send`, `feed` and `next` work on them. [`recv_blocks`] and [`send_blocks`]
+//! do not, because the halves hide the transport's buffers. Split the socket instead
+//! (`TcpStream::into_split`, or `tokio::io::split`), and wrap each half in a [`BlockTransport`].
 //!
 //! # Why does my stall timeout never fire?
 //!
-//! A timeout that a [`RecvBlocks`] sets for itself ends with it. A new one in each turn of a `select!` loop
-//! waits anew in each turn. Set the [`stall_timeout`](crate::BlockTransport::stall_timeout) of the
-//! transport, which goes on, or make the receiver once, before the loop: waits that `select!` cancels
-//! add up then.
+//! The timeout of a [`RecvBlocks`] ends when the receiver is dropped. If you create a receiver in each turn of
+//! a `select!` loop, the timeout starts anew in each turn. Set the
+//! [`stall_timeout`](crate::BlockTransport::stall_timeout) of the transport instead, or create the receiver
+//! once, before the loop. The waits that `select!` cancels then add up.
 //!
 //! ```
 //! use std::time::Duration;
@@ -790,8 +789,8 @@
 //!
 //! # What can I measure of a connection?
 //!
-//! [`stats`] has the blocks and bytes of both directions, [`queued`] what waits to be written. The
-//! difference of two gives a rate, and shows whether anything moves.
+//! [`stats`] counts the blocks and bytes of both directions, and [`queued`] what waits to be written. The
+//! difference between two `stats` gives a rate, and shows whether anything moves.
 //!
 //! ```
 //! use std::time::Duration;
@@ -841,9 +840,8 @@
 //!
 //! # Does `elapsed` count the wait for my source?
 //!
-//! Yes. [`TransferStats::elapsed`](crate::TransferStats::elapsed) is the time from when a sender is
-//! first awaited, or from a receiver's first wait, to the end of the transfer: a rate made of it is
-//! that of the whole transfer, with all its waits.
+//! Yes. [`TransferStats::elapsed`](crate::TransferStats::elapsed) is the time from the first poll of a sender,
+//! or from a receiver's first wait, to the end of the transfer. A rate computed from it includes all waits.
 //!
 //! # Why do small messages take 40 ms?
 //!

@@ -1,4 +1,4 @@
-//! What there is to send.
+//! Lists what to send.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use walkdir::{DirEntry, WalkDir};
 
 use crate::wire::cannot;
 
-/// One thing to send, and where it lies here.
+/// A file or folder to send.
 pub(crate) struct Item {
     pub(crate) source: PathBuf,
     /// Its name for the receiver.
@@ -21,12 +21,12 @@ pub(crate) fn total_len(items: &[Item]) -> u64 {
     items.iter().map(|item| item.len).sum()
 }
 
-/// Everything that `paths` name, folders with all that is in them; and the number of files and
-/// folders that cannot be sent.
+/// Lists `paths`, and everything in their folders. Also returns the number of files and folders that cannot
+/// be sent.
 pub(crate) fn list(paths: &[PathBuf]) -> anyhow::Result<(Vec<Item>, u64)> {
     let (mut items, mut refused) = (Vec::new(), 0);
     for root in paths {
-        // `.` and `..` have a name, too.
+        // So that `.` and `..` have a name, too.
         let whole = root.canonicalize().with_context(|| cannot("read", root))?;
         let name = whole
             .file_name()
@@ -36,7 +36,7 @@ pub(crate) fn list(paths: &[PathBuf]) -> anyhow::Result<(Vec<Item>, u64)> {
             let item = entry.map_err(anyhow::Error::from).and_then(|entry| {
                 let item = item(Path::new(name), &whole, &entry);
                 if item.is_err() && entry.file_type().is_dir() {
-                    // One line for a folder, not one for each file in it.
+                    // So that a folder is reported in one line, not in one for each file in it.
                     walk.skip_current_dir();
                 }
                 item
@@ -53,7 +53,7 @@ pub(crate) fn list(paths: &[PathBuf]) -> anyhow::Result<(Vec<Item>, u64)> {
     Ok((items, refused))
 }
 
-/// What is sent of `entry`, which lies in `whole`, under `name`; none of a device, say.
+/// Returns what to send for `entry`, a part of `whole`, which is sent as `name`. None if it is a device, say.
 fn item(name: &Path, whole: &Path, entry: &DirEntry) -> anyhow::Result<Option<Item>> {
     let source = entry.path();
     let data = entry.metadata()?;

@@ -9,12 +9,12 @@
 //! received from 127.0.0.1:35656: 31 files, 0.2 MB, 0 resumed, 0 were there already, 0 refused
 //! ```
 //!
-//! Cut it wherever you like: unplug the network, or kill either end and start it again. It goes on
-//! with the byte where it was. A file is in its place only when all of it is there and its checksum
-//! is right; until then it grows beside it, in `NAME.….part`, and what was in its place stays.
+//! Cut the transfer wherever you like: unplug the network, or kill either end and start it again. The transfer
+//! resumes at the byte where it was cut. A file grows beside its place, in `NAME.….part`, and replaces the old
+//! file only when it is whole and its checksum is right.
 //!
-//! A file that either end refuses, for its name, say, or that changes while it is sent, is named on
-//! stderr, and the others go on; the sender's exit status is then 1. `--help` lists the options.
+//! If either end refuses a file, for its name, say, or if a file changes while it is sent, it is named on
+//! stderr, and the other files go on. The sender's exit status is then 1. `--help` lists the options.
 
 mod list;
 mod place;
@@ -158,12 +158,12 @@ async fn receive(listen: &str, receiver: Receiver, senders: usize) -> anyhow::Re
     println!("listening on {address}, receiving into {into}");
     let (places, bars) = (Arc::new(Semaphore::new(senders)), MultiProgress::new());
     loop {
-        // Before a connection is accepted, so that the limit bounds open files, too.
+        // Waits before `accept`, so that the limit bounds open files, too.
         let place = places.clone().acquire_owned().await?;
         let (socket, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                // No descriptor left, say: others will end.
+                // For example, no descriptor is left. One is free again when a connection ends.
                 eprintln!("warning: cannot accept a connection: {error}");
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
@@ -193,7 +193,7 @@ async fn receive(listen: &str, receiver: Receiver, senders: usize) -> anyhow::Re
     }
 }
 
-/// A bar on a terminal, and nothing elsewhere.
+/// Returns a progress bar, which is hidden if stderr is not a terminal.
 fn bar(len: Option<u64>) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();

@@ -1,4 +1,4 @@
-//! Where a file lies here, and the part of it that grows beside its place.
+//! Where a received file goes, and the partial file that grows beside that place.
 
 use std::{
     collections::HashMap,
@@ -14,8 +14,8 @@ use crate::wire::{Modified, Refusal, Refuse, cannot, digest_front};
 
 const PARTIAL: &str = ".part";
 
-/// Where `path` lies below `into`, whatever the peer says. A link would lead out of there: none may
-/// be on the way to a file or folder, or in its place.
+/// Returns where `path` belongs below `into`. Refuses a path that leads out of `into`, and one with a link in
+/// it, because a link can lead out, too.
 pub(crate) async fn place(into: &Path, path: &[String]) -> anyhow::Result<PathBuf> {
     let mut place = into.to_owned();
     for name in path {
@@ -24,7 +24,7 @@ pub(crate) async fn place(into: &Path, path: &[String]) -> anyhow::Result<PathBu
             (parts.next(), parts.next()),
             (Some(Component::Normal(part)), None) if part == name.as_str()
         );
-        // `a:b` is a second stream of `a` to Windows, and `.part` is what this program needs.
+        // On Windows, `a:b` is a second stream of the file `a`. `.part` is this program's own suffix.
         if !plain || name.contains([':', '\\', '\0']) || name.ends_with(PARTIAL) {
             bail!(Refusal(format!("{name:?} is no name for a file here")));
         }
@@ -45,7 +45,7 @@ pub(crate) async fn place(into: &Path, path: &[String]) -> anyhow::Result<PathBu
     Ok(place)
 }
 
-/// A file that comes.
+/// A file to receive.
 pub(crate) struct Incoming {
     pub(crate) path: PathBuf,
     pub(crate) len: u64,
@@ -53,7 +53,7 @@ pub(crate) struct Incoming {
 }
 
 impl Incoming {
-    /// Whether this version is here already: by length and time, as other programs tell it.
+    /// True if this version is here already. Compares length and time, as rsync does.
     pub(crate) async fn is_here(&self) -> bool {
         let Ok(data) = fs::symlink_metadata(&self.path).await else {
             return false;
@@ -64,15 +64,15 @@ impl Incoming {
             && modified.map(Modified::from) == Some(self.modified)
     }
 
-    /// Beside its place, so that it is on the same disk, and named by its version, so that nothing
-    /// of another version is continued.
+    /// The partial file is beside the final one, so that it is on the same disk. Its name contains the
+    /// version, so that a part of another version is not resumed.
     pub(crate) fn partial_path(&self) -> anyhow::Result<PathBuf> {
         let mut name = self.path.file_name().context("it has no name")?.to_owned();
         name.push(format!(".{}-{}{PARTIAL}", self.len, self.modified));
         Ok(self.path.with_file_name(name))
     }
 
-    /// Opens what there is of it, or makes it; with the checksum and the length of that.
+    /// Opens or creates the partial file. Returns it with the checksum and the length of what it contains.
     pub(crate) async fn resume(&self, partial: &Path) -> io::Result<(fs::File, Sha256, u64)> {
         let (partial, len) = (partial.to_owned(), self.len);
         let folder = self.path.parent().map(Path::to_owned);
@@ -80,7 +80,8 @@ impl Incoming {
             if let Some(folder) = folder {
                 std::fs::create_dir_all(folder)?;
             }
-            // Nobody else makes this file while it is claimed, except who can write here anyway.
+            // No race with `open` matters: the claim excludes other connections, and a program that can make
+            // a link here can write here anyway.
             if std::fs::symlink_metadata(&partial).is_ok_and(|data| !data.is_file()) {
                 return Err(io::Error::other("there is something else than a file"));
             }
@@ -108,7 +109,7 @@ impl Incoming {
             file.sync_all()?;
             drop(file);
             std::fs::rename(&partial, &path)?;
-            // The name, too, has to be on the disk. Windows cannot open a folder for that.
+            // The new name must reach the disk, too. Windows cannot open a folder to sync it.
             #[cfg(unix)]
             if let Some(folder) = path.parent() {
                 std::fs::File::open(folder)?.sync_all()?;
@@ -119,14 +120,14 @@ impl Incoming {
     }
 }
 
-/// The parts that earlier connections left, by folder. Each folder is read once a connection: read
-/// for each file, a folder of many files would take a time that grows with their number squared.
+/// The partial files that earlier connections left, by folder. Each connection lists a folder once: to list
+/// it for each file would take quadratic time in a folder of many files.
 #[derive(Default)]
 pub(crate) struct OldParts(HashMap<PathBuf, Vec<PathBuf>>);
 
 impl OldParts {
-    /// Removes the parts of other versions of `file`. Nobody continues them, and `file` may need
-    /// their space.
+    /// Removes the partial files of other versions of `file`. Nothing resumes them, and `file` may need their
+    /// space.
     pub(crate) async fn remove(&mut self, file: &Incoming) -> anyhow::Result<()> {
         let folder = file.path.parent().context("it lies in no folder")?;
         if !self.0.contains_key(folder) {
@@ -153,7 +154,7 @@ impl OldParts {
 async fn list_parts(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut parts = Vec::new();
     let Ok(mut entries) = fs::read_dir(folder).await else {
-        // It is not there yet, or it is no folder, which shows when a file is written to it.
+        // The folder does not exist yet. If it is no folder, writing a file to it fails later.
         return Ok(parts);
     };
     while let Some(entry) = entries.next_entry().await? {
@@ -165,7 +166,7 @@ async fn list_parts(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(parts)
 }
 
-/// Whether `part` is named as [`Incoming::partial_path`] names those of the file at `path`.
+/// True if `part` is a name that [`Incoming::partial_path`] gives to a version of the file at `path`.
 fn is_part_of(part: &Path, path: &Path) -> bool {
     let name = |path: &Path| Some(path.file_name()?.to_str()?.to_owned());
     let (Some(part), Some(file)) = (name(part), name(path)) else {

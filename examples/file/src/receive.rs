@@ -1,6 +1,6 @@
-//! The receiving end. A file grows beside its place, under a name that tells its version; when its
-//! checksum is right it is synced and renamed into place. So at any time, the power failing
-//! included, a name has the whole old contents or the whole new.
+//! The receiving end. A file grows beside its place, under a name that contains its version. If its checksum
+//! is right, it is synced and renamed into place. So a name always has the whole old contents or the whole
+//! new contents, even after a power failure.
 
 use std::{
     collections::HashSet,
@@ -31,7 +31,7 @@ pub(crate) struct Received {
     pub(crate) there_already: u64,
     pub(crate) resumed: u64,
     pub(crate) bytes: u64,
-    /// Files and folders, each of which has been named on stderr.
+    /// Files and folders. Each was named on stderr.
     pub(crate) refused: u64,
 }
 
@@ -40,11 +40,11 @@ pub(crate) struct Received {
 pub(crate) struct Receiver {
     pub(crate) into: PathBuf,
     patience: Duration,
-    /// Files that are being received, each by one connection at a time.
+    /// Files that are being received now.
     busy: Arc<Mutex<HashSet<PathBuf>>>,
 }
 
-/// Keeps a file from being received by two connections at once.
+/// Prevents two connections from receiving the same file at once.
 struct Claim {
     path: PathBuf,
     busy: Arc<Mutex<HashSet<PathBuf>>>,
@@ -66,7 +66,7 @@ impl Receiver {
         }
     }
 
-    /// Receives all that a connection brings.
+    /// Receives everything that a connection sends.
     pub(crate) async fn receive(
         &self,
         socket: TcpStream,
@@ -108,7 +108,7 @@ impl Receiver {
         Ok(())
     }
 
-    /// Takes what is offered: what to answer in the end.
+    /// Takes what the sender offers, and returns the final answer.
     async fn take(
         &self,
         offer: Offer,
@@ -146,7 +146,7 @@ impl Receiver {
     fn claim(&self, path: &Path) -> anyhow::Result<Claim> {
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
         if !busy.insert(path.to_owned()) {
-            // The connection before may not have noticed its end yet: the sender is to try again.
+            // An earlier connection may be cut and not have noticed it yet. The sender tries again.
             bail!(
                 "{} is still being received over another connection",
                 path.display()
@@ -197,7 +197,7 @@ impl Incoming {
             received.bytes += part.len() as u64;
             bar.inc(part.len() as u64);
             if let Err(error) = read {
-                // The next connection goes on with the byte where this one ended.
+                // The next connection resumes at the byte where this one ended.
                 file.flush().await.refuse(cannot_write)?;
                 return Err(error);
             }

@@ -24,23 +24,22 @@ use crate::{
     },
 };
 
-/// How often to try anew while nobody answers.
+/// Time between two attempts to connect.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// What came of it.
+/// The result of a whole transfer.
 #[derive(Debug, Default)]
 pub(crate) struct Sent {
     pub(crate) files: u64,
     pub(crate) there_already: u64,
-    /// Bytes of files that crossed, those again of a file that arrived wrong too.
+    /// Bytes of files that were sent. A file that arrived wrong and was sent again counts twice.
     pub(crate) bytes: u64,
     pub(crate) reconnects: u64,
-    /// Files and folders that were not sent, each of which has been named on stderr.
+    /// Files and folders that were not sent. Each was named on stderr.
     pub(crate) refused: u64,
 }
 
-/// Sends all of `items`, over as many connections as it takes. Gives up when nothing has moved on
-/// for `give_up`.
+/// Sends all of `items`, over as many connections as it takes. Gives up after `give_up` without any progress.
 pub(crate) async fn send_all(
     server: &str,
     items: &[Item],
@@ -71,7 +70,7 @@ pub(crate) async fn send_all(
         }
         bar.set_message(format!("{error:#}; trying again"));
         progress.sent.reconnects += 1;
-        // Nothing tells when a server will be there again.
+        // Nothing says when the server will be back.
         tokio::time::sleep(RETRY).await;
     }
 }
@@ -83,7 +82,7 @@ struct Progress<'a> {
     next: usize,
     /// Bytes of the items before it.
     before: u64,
-    /// How far into it the sending has come.
+    /// Bytes of this item that were sent.
     reached: u64,
     moved: Instant,
     sent: Sent,
@@ -106,8 +105,7 @@ impl Progress<'_> {
     }
 }
 
-/// Sends what is left of `items` over one connection. Ends early after a file that was given up in its
-/// midst.
+/// Sends the rest of the items over one connection. Returns early after a file that was given up in the middle.
 async fn send_rest(
     server: &str,
     patience: Duration,
@@ -142,7 +140,8 @@ async fn send_item(
     item: &Item,
     progress: &mut Progress<'_>,
 ) -> anyhow::Result<()> {
-    // Again if it differs: its name told a version by time and length alone, or a disk lost what it had.
+    // Twice, because a resumed file can differ: a version is only a time and a length, and a disk can lose
+    // data.
     for _ in 0..2 {
         let is_whole = match item.is_folder {
             true => send_folder(wire, item).await?,
@@ -161,7 +160,8 @@ async fn send_folder(wire: &mut Wire, item: &Item) -> anyhow::Result<bool> {
     is_whole(wire).await
 }
 
-/// Offers a file as it is now, and sends what the receiver asks for of it. False if that differs.
+/// Offers a file as it is now, and sends the part that the receiver asks for. Returns false if the file arrived
+/// with a wrong checksum.
 async fn send_file(
     wire: &mut Wire,
     item: &Item,
@@ -199,7 +199,7 @@ async fn send_file(
         Ok::<_, io::Error>((tokio::fs::File::from_std(file), digest))
     });
     let (mut file, mut digest) = front.await?.refuse(cannot_read)?;
-    // `take`, because the block of a file that has grown is then whole, and the connection goes on.
+    // `take`, because the file may have grown. The block is then still whole, and the connection goes on.
     let rest = BufReader::with_capacity(PART, (&mut file).take(len - from));
     let mut position = from;
     let source = InspectReader::new(rest, |bytes: &[u8]| {
@@ -209,7 +209,7 @@ async fn send_file(
     });
     let sent = tokio::select! {
         sent = wire.writer.send_from(len - from, source) => sent,
-        // Meanwhile, the receiver says only that it does not want the rest.
+        // The only answer that can come during a file is `Refused`.
         said = answer(&mut wire.reader) => bail!("the receiver answers {:?} too early", said?),
     };
     match sent {
@@ -219,7 +219,7 @@ async fn send_file(
         Err(error) => return Err(error.into()),
     }
     progress.sent.bytes += len - from;
-    // A file that changes meanwhile arrives as a mixture, to which no checksum belongs.
+    // A file that changed meanwhile is a mixture of two versions, so its checksum would be worthless.
     let now = file.metadata().await.and_then(|data| self::version(&data));
     if !now.is_ok_and(|now| now == version) {
         wire.writer.send("").await?;
@@ -232,12 +232,12 @@ async fn send_file(
     Ok(is_whole)
 }
 
-/// Length and time, which differ after a change.
+/// Returns the length and time of a file. They differ after a change.
 fn version(data: &Metadata) -> io::Result<(u64, Modified)> {
     Ok((data.len(), data.modified()?.into()))
 }
 
-/// Waits for what the receiver says next.
+/// Waits for the receiver's next answer.
 async fn answer(reader: &mut Reader) -> anyhow::Result<Answer> {
     match hear(reader).await?.context(Gone::Ended)? {
         Answer::Refused(why) => bail!(Refusal(format!("the receiver says: {why}"))),

@@ -1,4 +1,4 @@
-//! What the two ends say to each other.
+//! The protocol of the two ends.
 //!
 //! ```text
 //! sender                                    receiver
@@ -9,16 +9,16 @@
 //!                                      <-   "Whole"             it is on the disk
 //! ```
 //!
-//! and so on with the next file. Each line is one block, the file's bytes, too, however many they are.
-//! The end of the stream between two files is the end.
+//! and so on with the next file. Each line is one block. The file's bytes are one block, too, whatever their
+//! number. The sender ends the stream between two files.
 //!
 //! Either end can give up one file, and both go on with the next:
 //!
-//! - The receiver answers `Refused`, at any time. In the midst of a file, it then discards the rest of
+//! - The receiver answers `Refused`, at any time. In the middle of a file, it then discards the rest of
 //!   that file, and the checksum.
-//! - The sender of a file that has changed meanwhile sends an empty block in place of the checksum.
-//! - A sender that cannot send the rest of a file, or need not, ends the connection, because the
-//!   receiver would take all else for that rest. It goes on over a new connection.
+//! - If a file changed while it was sent, the sender sends an empty block instead of the checksum.
+//! - If the sender cannot or need not send the rest of a file, it ends the connection, because the receiver
+//!   would take anything else for that rest. It goes on over a new connection.
 
 use std::{
     fmt,
@@ -45,13 +45,13 @@ use tokio::{
 };
 use wholeblock::{BlockCodec, BlockError, BlockTransport, ConfigError, LengthPrefix};
 
-/// Bytes of a file that are read or written at once: enough that all other work does not matter.
+/// Bytes of a file that are read or written at once. With this many, the cost of a call does not matter.
 pub(crate) const PART: usize = 256 * 1024;
 
-/// The longest block that is no file. A path of 4 KiB takes six times as many at most.
+/// The longest block that is not a file, in bytes. JSON makes a path of 4 KiB at most six times as long.
 const MAX_MESSAGE_LEN: usize = 64 * 1024;
 
-/// What the sender has.
+/// What the sender offers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Offer {
     Folder {
@@ -64,7 +64,7 @@ pub(crate) enum Offer {
     },
 }
 
-/// When a file was last changed; with its length, that tells one version of it from another.
+/// When a file was last changed. This time and the length identify a version of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Modified {
     secs: u64,
@@ -73,7 +73,7 @@ pub(crate) struct Modified {
 
 impl From<SystemTime> for Modified {
     fn from(time: SystemTime) -> Self {
-        // Before 1970 is as good as 1970: it only has to be the same each time.
+        // A time before 1970 becomes 1970: it only has to be the same each time.
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             secs: since.as_secs(),
@@ -94,28 +94,28 @@ impl fmt::Display for Modified {
     }
 }
 
-/// What the receiver says to that.
+/// The receiver's answer to an offer.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Answer {
-    /// Send it, from this byte on.
+    /// Send the file, from this byte on.
     From(u64),
-    /// It is here already, or has been received whole.
+    /// The file is here already, or was received whole.
     Whole,
-    /// The checksum is wrong, or the sender gave the file up. What came has been thrown away.
+    /// The checksum is wrong, or the sender gave up the file. The receiver has removed what came.
     Differs,
-    /// It is not wanted, or cannot be written.
+    /// The receiver does not want the file, or cannot write it.
     Refused(String),
 }
 
 pub(crate) type Reader = BlockTransport<OwnedReadHalf, LengthPrefix>;
 
-/// A connection in its two halves: an answer can come while a file is being sent.
+/// A connection in two halves, because an answer can come while a file is being sent.
 pub(crate) struct Wire {
     pub(crate) reader: Reader,
     pub(crate) writer: BlockTransport<OwnedWriteHalf, LengthPrefix>,
-    /// How long the other end may take for a message, or for a part of a file, or not take anything.
+    /// How long the other end may take to send a message or a part of a file, or to accept any bytes.
     pub(crate) patience: Duration,
-    /// True after a file was asked for, until all of it is sent or, with its checksum, received.
+    /// True from the receiver's request for a file until the file is sent, or received with its checksum.
     pub(crate) is_in_file: bool,
 }
 
@@ -124,8 +124,8 @@ impl Wire {
         socket.set_nodelay(true)?;
         let (reader, writer) = socket.into_split();
         Ok(Self {
-            // Without timeouts of its own: a `block_deadline` would limit the time of a whole file, and a
-            // `stall_timeout` lets a peer send a byte now and then. `in_time` limits each part's time.
+            // No timeouts here: a `block_deadline` would limit the time of a whole file, and a
+            // `stall_timeout` lets a peer send a byte now and then. `in_time` limits the time of each part.
             reader: BlockTransport::new(reader, codec()?),
             writer: BlockTransport::new(writer, codec()?).write_timeout(patience),
             patience,
@@ -137,21 +137,21 @@ impl Wire {
         Ok(self.writer.send(serde_json::to_vec(message)?).await?)
     }
 
-    /// What the other end says next; none at the end.
+    /// Receives the next message; none at the end.
     pub(crate) async fn hear<M: DeserializeOwned>(&mut self) -> anyhow::Result<Option<M>> {
         in_time(self.patience, hear(&mut self.reader)).await
     }
 
-    /// Discards the rest of a file whose reader was dropped, and its checksum. False if the connection
-    /// ends before.
+    /// Discards the rest of a file whose reader was dropped, and the checksum. Returns false if the connection
+    /// ends first.
     pub(crate) async fn discard_file(&mut self) -> bool {
         self.is_in_file = false;
         let checksum = in_time(self.patience, self.reader.recv()).await;
         matches!(checksum, Ok(Some(_)))
     }
 
-    /// Ends the connection so that what was sent last is still read: closing it with bytes unread
-    /// would reset it, and throw away what has not arrived.
+    /// Ends the connection, after the other end has read everything. To close a socket with unread bytes
+    /// resets the connection, and the other end may lose what was sent last.
     pub(crate) async fn linger(mut self) {
         let rest = async {
             self.writer.close().await?;
@@ -159,12 +159,12 @@ impl Wire {
             while self.reader.get_mut().read(&mut unread).await? > 0 {}
             Ok::<(), BlockError>(())
         };
-        // Whether that works or not, there is nothing left to do.
+        // If this fails, nothing is left to do.
         let _ = timeout(self.patience, rest).await;
     }
 }
 
-/// What comes next from `reader`, however long that takes; none at the end.
+/// Receives the next message from `reader`, however long that takes; none at the end.
 pub(crate) async fn hear<M: DeserializeOwned>(reader: &mut Reader) -> anyhow::Result<Option<M>> {
     let Some(block) = reader.recv().await? else {
         return Ok(None);
@@ -175,7 +175,7 @@ pub(crate) async fn hear<M: DeserializeOwned>(reader: &mut Reader) -> anyhow::Re
         .context("the other end does not speak this program's protocol")
 }
 
-/// Waits for a message or a part of a file. Gives up a peer that takes longer than `patience` for it.
+/// Waits for a message or a part of a file. Fails if that takes longer than `patience`.
 pub(crate) async fn in_time<R, E: Into<anyhow::Error>>(
     patience: Duration,
     receiving: impl Future<Output = Result<R, E>>,
@@ -191,7 +191,7 @@ fn codec() -> Result<BlockCodec<LengthPrefix>, ConfigError> {
     Ok(BlockCodec::new(framing))
 }
 
-/// The other end is not there any more, by what it does.
+/// The other end seems to be gone.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Gone {
     #[error("the other end has gone away")]
@@ -200,7 +200,7 @@ pub(crate) enum Gone {
     Late(Duration),
 }
 
-/// Whether `error` is of the connection, which can be made anew, and not of what it is for.
+/// True if `error` is a failure of the connection, so that a new connection may help.
 pub(crate) fn is_of_the_connection(error: &anyhow::Error) -> bool {
     let kind = error.downcast_ref().map(BlockError::kind);
     match kind {
@@ -209,7 +209,7 @@ pub(crate) fn is_of_the_connection(error: &anyhow::Error) -> bool {
     }
 }
 
-/// Why one file or folder is refused, in words for the user. Others can still be sent.
+/// Why one file or folder is refused, as a message for the user. The others can still be sent.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Refusal(pub(crate) String);
@@ -224,7 +224,7 @@ impl<T> Refuse<T> for io::Result<T> {
     }
 }
 
-/// The checksum so far of the first `len` bytes of `file`, which is left behind them.
+/// Returns the checksum so far, of the first `len` bytes of `file`. The file's position is then after them.
 pub(crate) fn digest_front(file: &mut std::fs::File, mut len: u64) -> io::Result<Sha256> {
     let mut digest = Sha256::new();
     let mut buffer = vec![0; PART];

@@ -14,26 +14,24 @@ use tokio::{
     task::{JoinHandle, spawn_blocking},
 };
 
-/// Bytes that `write` gathers before it hands them over. With those that wait, those that are being
-/// written, and 256 connections at once, 256 MiB altogether.
+/// Bytes that `write` gathers before it hands them to the writer. A file holds up to four times as many: some
+/// gathered, two lots in the queue, and one being written. With 256 connections at once, that is 256 MiB.
 const GATHERED: usize = 256 * 1024;
 
-/// How often lines can be handed over before the first of them are written. With more than one, a
-/// write that takes longer than most holds up nothing.
+/// Buffers of lines that can wait for the writer. With more than one, a slow write does not hold up the transfer.
 const QUEUED: usize = 2;
 
-/// Bytes of memory to gather in that are kept once they are written: a very long block takes more.
+/// The largest buffer to reuse, in bytes. A very long block needs a larger one, which is freed.
 const KEPT: usize = 2 * GATHERED;
 
-/// A file with a line for each block. It ends with a whole line, also where the disk is full.
+/// A file with a line for each block. It ends with a whole line, even if the disk is full.
 #[derive(Debug)]
 pub(crate) struct BlockFile {
     path: PathBuf,
     gathered: Gathered,
-    /// Empty memory to gather in next.
+    /// An empty buffer to reuse.
     spare: mpsc::Receiver<Gathered>,
-    /// None once it has ended. After a failure nothing more is written, so that no line is missing
-    /// between two others.
+    /// None once the writer has ended. It ends at a failure, so that no line is missing between two others.
     writer: Option<Writer>,
 }
 
@@ -43,14 +41,14 @@ struct Writer {
     writing: JoinHandle<io::Result<()>>,
 }
 
-/// Blocks, each with its line end, and where these end.
+/// Blocks, each with its line end, and the offsets at which the lines end.
 #[derive(Debug, Default)]
 struct Gathered {
     bytes: BytesMut,
     ends: Vec<usize>,
 }
 
-/// The same, complete.
+/// The same, ready to be written.
 #[derive(Debug)]
 pub(crate) struct Lines {
     bytes: Bytes,
@@ -74,7 +72,7 @@ impl BlockFile {
         let writing = spawn_blocking(move || {
             while let Some(lines) = queued.blocking_recv() {
                 target.write(&lines)?;
-                // That it is not wanted is no failure.
+                // Fails if there is a spare buffer already, which does no harm.
                 let _ = emptied.try_send(lines.emptied());
             }
             Ok(())
@@ -87,7 +85,8 @@ impl BlockFile {
         })
     }
 
-    /// Writes a whole block and its line end. A failure shows here or later, in `flush` at last.
+    /// Queues a whole block and its line end. A failed write is reported here or later, at the latest by
+    /// `flush`.
     pub(crate) async fn write(&mut self, block: &[u8]) -> anyhow::Result<()> {
         self.gathered.push(block);
         if self.gathered.bytes.len() < GATHERED {
@@ -102,7 +101,7 @@ impl BlockFile {
         self.hand_over(gathered.complete()).await
     }
 
-    /// Has `lines` written after those before; waits while too many of these are not yet.
+    /// Queues `lines` for the writer. Waits while the queue is full.
     pub(crate) async fn hand_over(&mut self, lines: Lines) -> anyhow::Result<()> {
         match &self.writer {
             Some(writer) if writer.queue.send(lines).await.is_err() => self.end().await,
@@ -110,7 +109,7 @@ impl BlockFile {
         }
     }
 
-    /// Passes all on to the system, and says if that failed: nothing does so later.
+    /// Passes everything to the system, and returns the error if a write failed.
     pub(crate) async fn flush(&mut self) -> anyhow::Result<()> {
         self.hand_over_gathered().await?;
         self.end().await
@@ -140,13 +139,13 @@ impl Gathered {
 }
 
 impl Lines {
-    /// `bytes`, of which each `len` are a line.
+    /// Lines of `len` bytes each.
     pub(crate) fn of_equal_length(bytes: Bytes, len: usize) -> Self {
         let ends = (len..=bytes.len()).step_by(len).collect();
         Self { bytes, ends }
     }
 
-    /// The memory, to gather others in; not of a very long block, and not what is shared.
+    /// Returns the memory for reuse, unless it is shared or longer than [`KEPT`].
     fn emptied(mut self) -> Gathered {
         self.ends.clear();
         let mut bytes = match self.bytes.try_into_mut() {
@@ -160,7 +159,7 @@ impl Lines {
         }
     }
 
-    /// How many of the first `len` bytes are whole lines.
+    /// Returns how many of the first `len` bytes are whole lines.
     fn whole(&self, len: usize) -> usize {
         let lines = self.ends.partition_point(|&end| end <= len);
         lines.checked_sub(1).map_or(0, |last| self.ends[last])
@@ -180,7 +179,7 @@ impl Target {
         }
         self.whole += lines.whole(written) as u64;
         if result.is_err() {
-            // What cannot be cut, a device say, does not keep lines either.
+            // Fails for a device, say, which keeps no lines anyway.
             let _ = self.file.set_len(self.whole);
         }
         result

@@ -18,8 +18,8 @@ use super::{
     with_codec,
 };
 
-/// Bytes handed over between two looks at the log: enough for full vectored writes, and few
-/// enough that the log is never far behind, and that what is sent stays in the processor's cache.
+/// Bytes handed to the kernel before they are logged. This is enough for full vectored writes. It is small
+/// enough that the log is never far behind, and that the blocks stay in the processor's cache.
 const GROUP_BYTES: usize = 1024 * 1024;
 
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +29,7 @@ pub(crate) struct Sending {
     pub(crate) stall_timeout: Patience,
 }
 
-/// Connects to the first address behind `server` that answers.
+/// Connects to the first address of `server` that answers.
 pub(crate) async fn connect(
     server: &str,
     send_buffer_times: u32,
@@ -48,8 +48,8 @@ pub(crate) async fn connect(
         let connecting = socket.connect(address);
         match stall_timeout.limit("it did not answer", connecting).await {
             Ok(Ok(stream)) => {
-                // Nagle's algorithm would hold back the last bytes of a write until those before are
-                // acknowledged.
+                // Nagle's algorithm would hold back the end of each write until the peer has
+                // acknowledged the rest.
                 stream
                     .set_nodelay(true)
                     .context("cannot turn Nagle's algorithm off")?;
@@ -62,8 +62,8 @@ pub(crate) async fn connect(
     Err(failed.context(cannot_connect()))
 }
 
-/// Asks for `times` the default send buffer, and says what came of it. A smaller one than asked
-/// for makes the transfer slower at worst, so it goes on.
+/// Asks for `times` the default send buffer, and prints the result. Does not fail, because a smaller buffer
+/// only makes the transfer slower.
 fn enlarge_send_buffer(socket: &TcpSocket, times: u32) {
     let default = match socket.send_buffer_size() {
         Ok(default) => default,
@@ -74,7 +74,7 @@ fn enlarge_send_buffer(socket: &TcpSocket, times: u32) {
             "send buffer: default {default} bytes, left alone"
         ));
     }
-    // Systems take a C int.
+    // The system call takes a C int.
     let asked = default.saturating_mul(times).min(i32::MAX as u32);
     let reported = socket
         .set_send_buffer_size(asked)
@@ -87,7 +87,7 @@ fn enlarge_send_buffer(socket: &TcpSocket, times: u32) {
             ));
         }
     };
-    // socket(7): Linux doubles the value that is set, for its bookkeeping, and reports that.
+    // socket(7): Linux doubles the value that is set, for its bookkeeping, and reports the doubled value.
     let (granted, note) = if cfg!(target_os = "linux") {
         let note = format!(" (Linux reports {reported}: it adds as much again for bookkeeping)");
         (reported / 2, note)
@@ -134,7 +134,7 @@ async fn send_all<F: Framing>(
 ) -> anyhow::Result<TransferStats> {
     let mut sent = TransferStats::default();
     let handed_over = send_in_groups(framed, log, how, stop, bar, &mut sent).await;
-    // The log is kept up to a failure too.
+    // After a failure, too, so that the log has every block that was handed over.
     log.flush().await?;
     handed_over.with_context(|| after(&sent))?;
 
@@ -174,7 +174,7 @@ async fn send_in_groups<F: Framing>(
             () = &mut stopped => Err(anyhow!("stopped by a signal")),
             result = &mut sending => result.map_err(|error| explain(error, "server")),
         };
-        // Also of a group that failed half-way, some blocks were handed over.
+        // After a failure, too: a part of the group may have been handed over.
         let group = sending.stats();
         drop(sending);
         add(sent, &group);
@@ -189,15 +189,14 @@ async fn send_in_groups<F: Framing>(
     Ok(())
 }
 
-/// Blocks of `a`, `b` and `c` in turn, each with a line end after it, so that none is copied to be
-/// logged.
+/// Blocks of `a`, `b` and `c` in turn. Each has a line end after it in memory, so it is logged without a copy.
 struct Letters {
     lines: Bytes,
     line_len: usize,
 }
 
 impl Letters {
-    /// Enough for any `count` blocks that follow each other.
+    /// Makes enough for any `count` consecutive blocks.
     fn new(block_size: usize, count: usize) -> Self {
         let mut lines = BytesMut::with_capacity((count + 2) * (block_size + 1));
         for letter in b"abc".iter().cycle().take(count + 2) {
@@ -235,8 +234,8 @@ fn add(sum: &mut TransferStats, group: &TransferStats) {
     sum.writes += group.writes;
 }
 
-/// A server that ends its side while blocks remain cannot confirm them later: its end, read after
-/// the last block, would look like the end of one that took them all.
+/// Fails if the server has ended its side. If it did so before the last block, its end would later look like
+/// the end of a server that has received everything.
 fn check_still_open(socket: &TcpStream) -> anyhow::Result<()> {
     match socket.try_read(&mut [0]) {
         Ok(0) => bail!("the server ended the connection, but blocks remain to be sent"),
@@ -246,8 +245,7 @@ fn check_still_open(socket: &TcpStream) -> anyhow::Result<()> {
     }
 }
 
-/// Says that there are no more blocks, and waits for the server to end its side as well: only
-/// then has it read everything.
+/// Ends the stream, and waits for the server to end its side: only then has the server read everything.
 async fn wait_for_end<F: Framing>(
     framed: &mut BlockTransport<TcpStream, F>,
     stall_timeout: Patience,

@@ -1,5 +1,4 @@
-//! What the three examples share: their common options, how they talk to their user, and how they
-//! end.
+//! Shared by `client`, `server` and `pair`: their common options, their output, and how they end.
 
 #![allow(dead_code, reason = "each example uses its part of this")]
 
@@ -26,11 +25,11 @@ use wholeblock::{BlockError, TransferStats};
 
 pub(crate) use self::block_file::{BlockFile, Lines};
 
-/// Largest `--block-size`: the client prepares three blocks, and what it is asked for by mistake
-/// should be refused, not exhaust the memory.
+/// Largest `--block-size`. The client prepares blocks in memory, so a size that was typed by mistake must be
+/// refused before it exhausts the memory.
 const MAX_BLOCK_SIZE: u64 = 1 << 30;
 
-/// What both ends have to agree on.
+/// The settings that both ends must agree on.
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct Wire {
     /// How blocks are delimited on the wire
@@ -69,8 +68,8 @@ impl fmt::Display for FramingKind {
     }
 }
 
-/// Evaluates `$body` with `$codec` a codec of the framing that `$wire` names: the one place where
-/// the framing is looked at. All behind it is generic.
+/// Evaluates `$body` with a codec of the framing that `$wire` names, bound to `$codec`. This is the only place
+/// that looks at the framing. The rest is generic.
 macro_rules! with_codec {
     ($wire:expr, $codec:ident => $body:expr) => {{
         let wire: $crate::support::Wire = $wire;
@@ -107,7 +106,7 @@ impl Patience {
         Ok(Self((!timeout.is_zero()).then_some(timeout)))
     }
 
-    /// What `future` gives, or an error about what `did_not` happen in time.
+    /// Returns the output of `future`, or an error about what `did_not` happen in time.
     pub(crate) async fn limit<T>(
         self,
         did_not: &str,
@@ -133,7 +132,7 @@ pub(crate) fn host_and_port(address: &str) -> Result<String, String> {
 
 /// Runs `body` on the multi-thread runtime, and turns an error into one line and exit status 1.
 ///
-/// The token that `body` is given is cancelled by Ctrl-C, and on Unix by SIGTERM.
+/// Ctrl-C, and on Unix SIGTERM, cancels the token that `body` gets.
 pub(crate) fn run<B, R>(body: B) -> ExitCode
 where
     B: FnOnce(CancellationToken) -> R,
@@ -152,12 +151,11 @@ where
             return ExitCode::FAILURE;
         }
     };
-    // In a task, which runs on the thread that waits for sockets: for the one in `block_on`, each
-    // wait would end with a call from one thread to another.
+    // In a task, because tasks run on the threads that wait for sockets. For the future in `block_on`, each
+    // wake-up would cost a call to another thread.
     let result = runtime.block_on(async { tokio::spawn(body(stop_on_request())).await? });
-    // Not in the background: under Wine the pair once hung after its last line, and a program that
-    // ends while its threads are ending is known for that. Nor without a limit: a write to a file
-    // that hangs must not keep this one from ending.
+    // Waits for the threads, because a program that ends while its threads are ending can hang: under Wine, the
+    // pair once did. The wait has a limit, because a file write that hangs must not keep the program running.
     runtime.shutdown_timeout(Duration::from_secs(1));
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -168,7 +166,7 @@ where
     }
 }
 
-/// A token that the first request to stop cancels; the second ends the program on the spot.
+/// Returns a token that the first request to stop cancels. The second request ends the program at once.
 fn stop_on_request() -> CancellationToken {
     let stop = CancellationToken::new();
     let stopping = stop.clone();
@@ -187,7 +185,7 @@ fn stop_on_request() -> CancellationToken {
     stop
 }
 
-/// Waits for Ctrl-C, or for what ends a program on Unix unless it sees to that itself: SIGTERM.
+/// Waits for Ctrl-C, or on Unix for SIGTERM.
 async fn requested() -> io::Result<()> {
     #[cfg(unix)]
     {
@@ -202,7 +200,7 @@ async fn requested() -> io::Result<()> {
     tokio::signal::ctrl_c().await
 }
 
-/// Prints a line for the user. That nobody reads it is no reason to fail.
+/// Prints a line for the user. Ignores an error, because the program's work does not depend on the output.
 pub(crate) fn say(line: impl fmt::Display) {
     let mut stdout = io::stdout().lock();
     let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
@@ -213,7 +211,8 @@ pub(crate) fn complain(line: impl fmt::Display) {
     let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
-/// A bar on a terminal, and nothing elsewhere. No number of `blocks` makes it a plain counter.
+/// Returns a progress bar, which is hidden if stderr is not a terminal. Without a number of `blocks`, it only
+/// counts.
 pub(crate) fn progress_bar(blocks: Option<u64>) -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();
@@ -227,14 +226,14 @@ pub(crate) fn progress_bar(blocks: Option<u64>) -> ProgressBar {
     ProgressBar::with_draw_target(blocks, indicatif::ProgressDrawTarget::stderr()).with_style(style)
 }
 
-/// Where a transfer stood when something went wrong, for the front of an error.
+/// Says how far a transfer came before an error, as the front of the error's text.
 pub(crate) fn after(stats: &TransferStats) -> String {
     let (blocks, bytes) = (stats.blocks, stats.wire_bytes);
     let plural = if blocks == 1 { "" } else { "s" };
     format!("after {blocks} whole block{plural} ({bytes} bytes)")
 }
 
-/// A `BlockError` of the connection to `peer`, in words that name who did what.
+/// Turns a `BlockError` of the connection to `peer` into a text that names who did what.
 pub(crate) fn explain(error: BlockError, peer: &str) -> anyhow::Error {
     match error {
         BlockError::TooFew { expected, .. } => {
@@ -251,7 +250,7 @@ pub(crate) fn explain(error: BlockError, peer: &str) -> anyhow::Error {
     }
 }
 
-/// Whether the peer broke the connection off; systems differ in what they call that.
+/// True if the peer broke off the connection. Systems use different names for that.
 pub(crate) fn is_reset(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -262,7 +261,7 @@ pub(crate) fn is_reset(error: &io::Error) -> bool {
     )
 }
 
-/// Whether the system has no room for another open file or socket, now.
+/// True if the system has no descriptor left for another file or socket.
 pub(crate) fn is_for_want_of_descriptors(error: &io::Error) -> bool {
     let numbers = if cfg!(unix) {
         [24, 23] // EMFILE, ENFILE
@@ -273,8 +272,7 @@ pub(crate) fn is_for_want_of_descriptors(error: &io::Error) -> bool {
     number.is_some_and(|number| numbers.contains(&number))
 }
 
-/// Makes dropping `socket` a reset. An end that failed must not look to the peer like one that
-/// has all it wanted.
+/// Makes a drop of `socket` a reset, so that the peer does not take a failure for a clean end.
 #[allow(
     deprecated,
     reason = "it may block on drop for any time but zero, and what replaces it is newer than the \

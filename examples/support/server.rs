@@ -13,7 +13,7 @@ use super::{BlockFile, Patience, Wire, after, explain, is_reset, reset_on_drop, 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Receiving {
     pub(crate) wire: Wire,
-    /// How many blocks to take; none takes all until a clean end.
+    /// The number of blocks to receive; none receives all until a clean end.
     pub(crate) blocks: Option<u64>,
     pub(crate) stall_timeout: Patience,
     pub(crate) block_deadline: Patience,
@@ -22,7 +22,7 @@ pub(crate) struct Receiving {
 #[derive(Debug)]
 pub(crate) struct Received {
     pub(crate) stats: TransferStats,
-    /// What was not as it should be, though every block is there.
+    /// A fault that did not cost any block.
     pub(crate) warning: Option<String>,
 }
 
@@ -53,7 +53,8 @@ async fn receive_all<F: Framing>(
     bar: &ProgressBar,
 ) -> anyhow::Result<Received> {
     let received = receive_blocks(framed, file, how, stop, bar).await;
-    // The blocks before a failure are kept too. That they are not is the worse failure.
+    // After a failure, too, so that the blocks before it are kept. If the file fails as well, that is the
+    // worse failure, so it is the one that is returned.
     file.flush().await?;
     let stats = received?;
 
@@ -91,7 +92,7 @@ async fn receive_blocks<F: Framing>(
 
     let mut stopped = pin!(stop.cancelled());
     loop {
-        // Only the wait can be interrupted: a block that is here is written whole.
+        // Only the wait can be interrupted: a block that has arrived is written whole.
         let next = tokio::select! {
             biased;
             () = &mut stopped => bail!("stopped by a signal {}", after(&blocks.stats())),
@@ -108,16 +109,15 @@ async fn receive_blocks<F: Framing>(
     }
 }
 
-/// Waits for the client's end after its last block. That something follows is an error, a reset
-/// only a warning: every block is here, and a Windows program that exits without closing its
-/// socket resets it.
+/// Waits for the client's end after its last block. More bytes are an error. A reset is only a warning: every
+/// block has arrived, and a Windows program that exits without closing its socket resets it.
 async fn wait_for_end<F>(
     framed: &mut BlockTransport<TcpStream, F>,
     blocks: u64,
     stall_timeout: Patience,
 ) -> anyhow::Result<Option<String>> {
-    // The first bytes after the last block may have come with it. The socket is read directly for
-    // the others, since even a part of a block is too much.
+    // Extra bytes may have been read ahead with the last block. Then read the socket directly, because even a
+    // part of a block is too much.
     if !framed.read_buffer().is_empty() {
         bail!("peer sent more than {blocks} blocks");
     }
@@ -136,7 +136,7 @@ async fn wait_for_end<F>(
     }
 }
 
-/// What the counts say to somebody who has not met short reads before.
+/// Explains the counts to somebody who does not know short reads.
 pub(crate) fn lesson(stats: &TransferStats) -> String {
     let TransferStats {
         blocks,

@@ -1,4 +1,4 @@
-//! Sends blocks over TCP and writes a log of what was handed over.
+//! Sends blocks over TCP, and logs each block that the kernel has taken.
 //!
 //! Start `server` in one terminal, and this in another:
 //!
@@ -10,10 +10,10 @@
 //! sent to 127.0.0.1:8800: 100 blocks, 5.12 MB in 4.17 ms (1.23 GB/s), 48 writes
 //! ```
 //!
-//! Each line of the log, `c.txt`, is a block that the kernel has taken; after a failure too. The
-//! figures are those of handing over: the last blocks may still have been on their way. The exit
-//! status is 0 only if all blocks were handed over and the server then ended the connection
-//! without an error; otherwise one line on stderr says what went wrong, and where.
+//! Each line of the log, `c.txt`, is a block that the kernel has taken, also after a failure. The time ends
+//! when the kernel has taken the last block, which may still be on its way then. The exit status is 0 only
+//! if the kernel took all blocks and the server then ended the connection without an error. Otherwise one
+//! line on stderr says what went wrong, and where.
 //!
 //! `--help` lists the options; `RUST_LOG=wholeblock=trace` shows every write.
 
@@ -64,7 +64,7 @@ fn main() -> ExitCode {
 }
 
 async fn start(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
-    // First of all, so that no log of an earlier run is taken for this one's.
+    // Before anything can fail, so that nobody takes an earlier run's log for this one's.
     let log = BlockFile::create(&args.log).await?;
     let connecting = connect(&args.connect, args.send_buffer_times, args.stall_timeout);
     let socket = tokio::select! {

@@ -1,5 +1,5 @@
-//! A header of one's own: a mark, so that what is no block shows at once, and a length of two bytes.
-//! `check_framing` tests it, and then a peer gets it wrong.
+//! A header of your own: a mark, which shows at once if something is no block, and a length of two bytes.
+//! `check_framing` tests the framing. Then a peer sends a block without its header.
 //!
 //! ```text
 //! cargo run --example custom_framing
@@ -35,14 +35,14 @@ impl Framing for Marked {
 
     fn encode_header(&self, block_len: u64, dst: &mut impl BufMut) {
         dst.put_u8(b'#');
-        dst.put_u16(block_len as u16); // which no block is too long for: `block_lens`
+        dst.put_u16(block_len as u16); // fits, because of `block_lens`
     }
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    check_framing(&Marked)?; // in a program of yours, this is for a test
-    let (here, there) = duplex(1024); // in the place of a connection
+    check_framing(&Marked)?; // in your program, call this in a test
+    let (here, there) = duplex(1024); // instead of a connection
     let mut sender = BlockTransport::new(here, BlockCodec::new(Marked));
     sender.send(Bytes::from("hello")).await?;
     sender.get_mut().write_all(b"hello again").await?; // without its header

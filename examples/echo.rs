@@ -1,5 +1,4 @@
-//! An echo server, which serves many clients at once, and a client of it: in one process, over
-//! loopback.
+//! An echo server for many clients at once, and a client, in one process over loopback.
 //!
 //! ```text
 //! cargo run --example echo
@@ -49,7 +48,7 @@ async fn main() -> Result<(), BlockError> {
         let back = blocks.next().await.expect("the server closed")?;
         println!("{text:?} came back as {:?}", String::from_utf8_lossy(&back));
     }
-    blocks.close().await?; // the server's stream ends here, between two blocks: cleanly
-    assert!(blocks.next().await.is_none()); // and then it closes, too
+    blocks.close().await?; // the server's stream ends cleanly, between two blocks
+    assert!(blocks.next().await.is_none()); // then the server closes, too
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! Requests and replies with different framings: a read-only network block device (NBD), after its
-//! handshake. A request is 28 bytes. A reply has a header of 20 bytes, whose last 4 say how many follow.
+//! handshake. A request is 28 bytes. A reply has a header of 20 bytes. The last 4 of them say how many bytes
+//! follow.
 //!
 //! ```text
 //! cargo run --example nbd
@@ -46,7 +47,7 @@ async fn client(socket: DuplexStream) -> Result<(), Box<dyn Error>> {
     device.send(request).await?;
 
     let reply = device.expect_next().await?;
-    let data = reply.freeze().slice(28..); // behind its header and the offset
+    let data = reply.freeze().slice(28..); // after the header and the offset
     println!("a reply of {} bytes: {data:?}", 28 + data.len());
     Ok(())
 }
@@ -57,12 +58,12 @@ async fn server(socket: DuplexStream) -> Result<(), Box<dyn Error>> {
     let mut client = BlockTransport::new(socket, codec);
 
     while let Some(request) = client.recv().await? {
-        let mut fields = &request[8..]; // behind the magic, the flags and the type
+        let mut fields = &request[8..]; // after the magic, the flags and the type
         let (cookie, offset, len) = (fields.get_u64(), fields.get_u64(), fields.get_u32());
         let size = request.len();
         println!("a request of {size} bytes: read {len} at {offset}");
 
-        let data = &DISK[offset as usize..][..len as usize]; // a real one checks both
+        let data = &DISK[offset as usize..][..len as usize]; // a real server checks both
         let mut reply = Vec::new();
         reply.put_u32(STRUCTURED_REPLY_MAGIC);
         reply.put_u16(FLAG_DONE);
@@ -77,7 +78,7 @@ async fn server(socket: DuplexStream) -> Result<(), Box<dyn Error>> {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let (near, far) = duplex(1024); // in the place of a connection
+    let (near, far) = duplex(1024); // instead of a connection
     tokio::try_join!(client(near), server(far))?;
     Ok(())
 }

@@ -1,5 +1,4 @@
-//! A client and a server in one process, over loopback, and a comparison of what went in with what
-//! came out.
+//! Runs a client and a server in one process over loopback, and compares what was sent with what arrived.
 //!
 //! ```text
 //! cargo run --release --example pair
@@ -13,8 +12,8 @@
 //! ./c.txt and ./s.txt are the same, byte for byte: 100 blocks
 //! ```
 //!
-//! How many reads there are is up to the system, and differs from run to run. The exit status is 0
-//! only if both ends succeeded and the files are the same.
+//! The number of reads depends on the system, and differs from run to run. The exit status is 0 only if both
+//! ends succeeded and the files are the same.
 
 mod support;
 
@@ -39,13 +38,13 @@ use support::{
     server::{Receiving, lesson, receive},
 };
 
-/// What the client asks for when it runs by itself.
+/// The default of `client`.
 const SEND_BUFFER_TIMES: u32 = 10;
 
-/// As the two programs have by themselves.
+/// The default of `client` and `server`.
 const STALL_TIMEOUT: Patience = Patience(Some(Duration::from_secs(30)));
 
-/// Both ends are here, so none means harm.
+/// None, because neither end is hostile.
 const BLOCK_DEADLINE: Patience = Patience(None);
 
 /// Sends blocks over loopback, receives them, and compares
@@ -139,7 +138,7 @@ async fn start(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Where two files begin to differ, if they do. Neither is held in memory.
+/// Returns where two files begin to differ, if they do. Does not read them into memory.
 fn first_difference(one: &Path, other: &Path) -> anyhow::Result<Option<u64>> {
     let open = |path: &Path| {
         let file = File::open(path).with_context(|| format!("cannot read {}", path.display()));

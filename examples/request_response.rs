@@ -1,9 +1,8 @@
 //! Answers on the connection that the requests come from, in two ways: by turns on the whole
 //! transport, and on its two halves.
 //!
-//! A lent block is a piece of the transport's read buffer. As long as it lives, the transport is
-//! borrowed, and the compiler refuses to send on it: be done with the requests first, or send on
-//! another transport, the writing half.
+//! A lent block borrows the transport, because it is a part of the read buffer. As long as it lives, you cannot
+//! send on that transport. Finish with the requests first, or send on another transport: the writing half.
 //!
 //! ```text
 //! cargo run --example request_response
@@ -30,7 +29,7 @@ async fn by_turns(io: impl AsyncRead + AsyncWrite + Unpin) -> Result<(), BlockEr
     blocks.close().await
 }
 
-/// What arrives together is answered together, too: `forward` flushes when nothing else is there.
+/// Requests that arrive together are answered together, because `forward` flushes only when none is left.
 async fn by_halves(io: impl AsyncRead + AsyncWrite) -> Result<(), BlockError> {
     let (reader, writer) = split(io); // a `TcpStream` has `into_split`, which costs less
     let requests = BlockTransport::new(reader, BlockCodec::length_prefixed());
@@ -51,7 +50,7 @@ async fn ask(io: DuplexStream, way: &str) -> Result<(), BlockError> {
 
 #[tokio::main]
 async fn main() -> Result<(), BlockError> {
-    let (client, server) = duplex(1024); // in the place of a connection
+    let (client, server) = duplex(1024); // instead of a connection
     tokio::try_join!(ask(client, "by turns"), by_turns(server))?;
     let (client, server) = duplex(1024);
     tokio::try_join!(ask(client, "by halves"), by_halves(server))?;

@@ -12,18 +12,17 @@
 //! completed read for a block would have counted 118 blocks where 100 were sent
 //! ```
 //!
-//! Every line of `s.txt` is a whole block, whatever becomes of the connection. The exit status is 0
-//! only if every connection brought all of its blocks and nothing after them; otherwise a line on
-//! stderr says what went wrong, and where.
+//! Every line of `s.txt` is a whole block, even if the connection fails. The exit status is 0 only if every
+//! connection brought all of its blocks and nothing after them. Otherwise a line on stderr says what went
+//! wrong, and where.
 //!
 //! ```text
 //! cargo run --release --example server -- --connections 0 --blocks 0
 //! ```
 //!
-//! serves any number of clients, up to 256 at once, however many blocks each sends, until Ctrl-C or
-//! SIGTERM; the files are then `s-1.txt`, `s-2.txt`, … A client that is silent, or takes too long
-//! over a block, makes room for others. `--help` lists the options; `RUST_LOG=wholeblock=trace`
-//! shows every read.
+//! serves any number of clients until Ctrl-C or SIGTERM, up to 256 at once. Each may send any number of
+//! blocks. The files are then `s-1.txt`, `s-2.txt`, … The server drops a client that is silent or takes too
+//! long over a block. `--help` lists the options; `RUST_LOG=wholeblock=trace` shows every read.
 
 mod support;
 
@@ -53,12 +52,12 @@ use support::{
     server::{Received, Receiving, lesson, receive},
 };
 
-/// Connections served at once, each with a socket and a file; further ones wait to be accepted.
-/// Systems commonly let a program open 1,024 files.
+/// Connections served at once. Each needs a socket and a file, and systems commonly let a program open 1,024
+/// files. Further connections wait to be accepted.
 const AT_ONCE: usize = 256;
 
-/// How long to wait for a descriptor, at most, before trying anew: a program beside this one can
-/// give some back, too, and nothing tells of that.
+/// How long to wait for a descriptor before the next attempt. Another program may free one, and nothing reports
+/// that.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Receives whole blocks over TCP and writes each to a file, one a line
@@ -108,12 +107,12 @@ async fn start(mut args: Args, stop: CancellationToken) -> anyhow::Result<()> {
         .with_context(cannot_listen)?;
     let address = listener.local_addr().with_context(cannot_listen)?;
 
-    // After binding, so that a second server started by mistake does not empty the first one's
-    // file; before any client comes, so that one that cannot be written shows at once.
+    // After binding, so that a second server started by mistake does not empty the first one's file. Before
+    // any client comes, so that a file that cannot be written is reported at once.
     let only_file = if args.connections == 1 {
         Some(BlockFile::create(&args.out).await?)
     } else {
-        // Files that are made as connections come can at least be known to be writable there.
+        // Each connection creates its file later. This shows at once if that cannot work.
         drop(BlockFile::create(&numbered(&args.out, 1)).await?);
         None
     };
@@ -135,14 +134,13 @@ async fn start(mut args: Args, stop: CancellationToken) -> anyhow::Result<()> {
 
 struct Server {
     args: Args,
-    /// The file of the only connection there will be.
+    /// The file, if there will be only one connection.
     only_file: Option<BlockFile>,
     serving: JoinSet<Served>,
-    /// Accepted, and not served before there is a descriptor for its file. No other is accepted
-    /// meanwhile: it would take what the file needs.
+    /// A connection that waits for a descriptor for its file. No other is accepted meanwhile, because it would
+    /// take that descriptor.
     waiting: Option<(TcpStream, SocketAddr)>,
-    /// There was no descriptor left; nothing that needs one is tried before this, or before a
-    /// connection has ended.
+    /// No descriptor was left. The server tries again at this time, or when a connection ends.
     paused: Option<Instant>,
     said_so: bool,
     accepted: u64,
@@ -193,7 +191,7 @@ impl Server {
             let error = anyhow!("stopped by a signal before there was a descriptor for its file");
             self.fail(&format!("connection {} ({peer})", self.accepted), error)?;
         }
-        // Those under way are let finish; a request to stop reaches each of them by itself.
+        // The open connections finish. A request to stop reaches each of them by itself.
         while let Some(served) = self.serving.join_next().await {
             self.report(served?)?;
         }
@@ -209,7 +207,7 @@ impl Server {
         Ok(())
     }
 
-    /// What there is no room for waits to be accepted. That is said once, not for each of them.
+    /// Lets new connections wait for a while. Warns only once, not for each of them.
     fn pause(&mut self, error: &dyn Display) {
         self.paused = Some(Instant::now() + PAUSE);
         if !mem::replace(&mut self.said_so, true) {
@@ -219,12 +217,12 @@ impl Server {
         }
     }
 
-    /// Serves the connection that waits, if there is one, and a descriptor for its file.
+    /// Serves the waiting connection, if there is one and a descriptor for its file.
     async fn serve_waiting(&mut self) {
         let Some((socket, peer)) = self.waiting.take() else {
             return;
         };
-        // Bars of many connections would only chase one another.
+        // The bars of many connections would overwrite each other.
         let (file, bar) = match self.only_file.take() {
             Some(file) => (Ok(file), progress_bar(self.blocks())),
             None => {
@@ -272,13 +270,13 @@ impl Server {
         });
     }
 
-    /// How many blocks to take from each connection; none takes all.
+    /// The number of blocks to receive from each connection; none receives all.
     fn blocks(&self) -> Option<u64> {
         (self.args.blocks > 0).then_some(self.args.blocks)
     }
 
-    /// Counts a connection that was broken off while it waited to be accepted. Some systems report
-    /// that here; it is as much the failure of this one alone as if it came right after.
+    /// Counts a connection that the client broke off before it was accepted, which some systems report as an
+    /// error of `accept`. Only that connection has failed.
     fn lose(&mut self, error: io::Error) -> anyhow::Result<()> {
         self.accepted += 1;
         let error = anyhow!("the client broke the connection off: {error}");
@@ -286,7 +284,7 @@ impl Server {
         self.fail(&format!("connection {}", self.accepted), error)
     }
 
-    /// Says how a connection ended.
+    /// Prints how a connection ended.
     fn report(&mut self, served: Served) -> anyhow::Result<()> {
         let Served {
             number,
@@ -312,8 +310,8 @@ impl Server {
         Ok(())
     }
 
-    /// The failure of the only connection there is ends the program; one of many is counted, and
-    /// the others go on.
+    /// Ends the program with `error` if there is only one connection. Otherwise counts the failure, and the
+    /// others go on.
     fn fail(&mut self, name: &str, error: anyhow::Error) -> anyhow::Result<()> {
         if self.args.connections == 1 {
             return Err(error);
@@ -341,7 +339,7 @@ fn numbered(out: &Path, number: u64) -> PathBuf {
     out.with_file_name(name)
 }
 
-/// `--out` as a file: in a folder it has the usual name.
+/// Returns `--out`, or `s.txt` in it if it is a folder.
 fn file_in(out: PathBuf) -> PathBuf {
     let named = out.as_os_str().to_string_lossy();
     if out.is_dir() || named.ends_with(std::path::is_separator) {

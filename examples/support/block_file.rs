@@ -18,7 +18,7 @@ use tokio::{
 /// gathered, two lots in the queue, and one being written. With 256 connections at once, that is 256 MiB.
 const GATHERED: usize = 256 * 1024;
 
-/// Buffers of lines that can wait for the writer. With more than one, a slow write does not hold up the transfer.
+/// Buffers of lines that can wait for the writer. With more than one, a slow write does not stop the transfer.
 const QUEUED: usize = 2;
 
 /// The largest buffer to reuse, in bytes. A very long block needs a larger one, which is freed.

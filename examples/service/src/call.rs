@@ -1,4 +1,4 @@
-//! `service call`: sends requests without waiting for the answers, and prints these as they come.
+//! `service call`: sends requests without waiting for the answers, and prints the answers as they come.
 
 use std::{io, path::PathBuf, time::Duration};
 
@@ -83,7 +83,7 @@ pub(crate) async fn call(args: CallArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Sends and receives at once: a client that sends all before it reads makes both ends wait once
+/// Sends and receives at once. If a client sent everything before it read, both ends would wait for ever once
 /// the buffers between them are full.
 async fn exchange(
     io: BoxIo,
@@ -96,20 +96,20 @@ async fn exchange(
     let mut sending = try_send_blocks(&mut outgoing, requests).stall_timeout(stall_timeout);
 
     let mut outcome = Outcome::default();
-    // How many answers there will be, once that is known. They are counted, rather than the end of
-    // the requests sent: a named pipe cannot be closed in one direction alone.
+    // The number of answers to wait for, once all requests are sent. The client counts them instead of closing
+    // its side, because a named pipe cannot be closed in one direction only.
     let mut expected = None;
     let mut failure = None;
     while expected != Some(outcome.answered) {
         tokio::select! {
             sent = &mut sending, if expected.is_none() => {
-                // Even if that failed, for those that were sent before are answered.
+                // Even if sending failed, because the service answers the requests before the failure.
                 expected = Some(sending.stats().blocks);
                 failure = sent.err();
             }
             answer = incoming.next() => match answer {
                 Some(Ok(answer)) => outcome.print(&answer)?,
-                // As long as there may be more requests, the service may have nothing to answer.
+                // Until all requests are sent, the service may have nothing to answer.
                 Some(Err(BlockError::Stalled { .. })) if expected.is_none() => {}
                 Some(Err(error)) => return Err(error).with_context(|| outcome.after()),
                 None => bail!("{}: the service ended the connection", outcome.after()),
@@ -117,7 +117,7 @@ async fn exchange(
         }
     }
     drop(sending);
-    // Over TLS, an end that was not announced is an error of the other side.
+    // Over TLS, the service reports an end that was not announced as an error.
     let _ = timeout(stall_timeout, outgoing.close()).await;
     match failure {
         Some(error) => Err(error).with_context(|| outcome.after()),

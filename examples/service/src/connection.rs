@@ -19,28 +19,28 @@ use wholeblock::{BlockCodec, BlockError, BlockTransport, LengthPrefix, send_bloc
 
 use crate::{over::BoxIo, requests::refusal};
 
-/// Bytes of the longest request. No answer is longer, but for a few words.
+/// The longest request, in bytes. An answer is at most a few words longer.
 pub(crate) const MAX_REQUEST: usize = 1 << 20;
 
 /// How long a client may take to end its side once it has all of its answers.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// How much it may still send meanwhile, unread.
+/// How many bytes the client may still send meanwhile. The service discards them.
 const LINGER_BYTES: u64 = 64 << 20;
 
-/// What a client may ask of the service.
+/// Limits on a client.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// Requests of one connection that are begun and not yet answered. Further ones stay unread, so
-    /// that TCP holds the client back: a connection's memory is bounded by this many requests.
+    /// Requests of one connection that are begun and not yet answered. Further requests stay unread, so TCP
+    /// holds the client back. This bounds the memory of a connection.
     pub(crate) pipelined: usize,
-    /// How long no bytes may move, unless it is the client who waits.
+    /// How long no bytes may move, unless the client is waiting for an answer.
     pub(crate) stall_timeout: Duration,
-    /// How long a request may take to arrive from its first byte on.
+    /// How long a request may take to arrive after its first byte.
     pub(crate) block_deadline: Duration,
 }
 
-/// How a connection went.
+/// The result of a connection.
 #[derive(Debug)]
 pub(crate) struct Served {
     /// Answers handed to the system.
@@ -48,14 +48,14 @@ pub(crate) struct Served {
     pub(crate) end: Result<(), BlockError>,
 }
 
-/// A big-endian u32 before each block, as `LengthDelimitedCodec` has it too.
+/// A big-endian u32 before each block, like `LengthDelimitedCodec`'s default.
 pub(crate) fn codec() -> BlockCodec<LengthPrefix> {
     let framing = LengthPrefix::u32().max_block_len(MAX_REQUEST);
     BlockCodec::new(framing.expect("1 MiB fits into a u32"))
 }
 
-/// Answers the requests that come from `io` until the client ends them, breaks off, or is too slow,
-/// or until `stop`. In any case, requests that were begun before are answered.
+/// Answers the requests from `io` until the client ends its side, breaks off or is too slow, or until `stop`.
+/// Still answers the requests that were begun before that.
 pub(crate) async fn serve<S>(
     io: BoxIo,
     service: S,
@@ -66,7 +66,7 @@ where
     S: Service<BytesMut, Response = Bytes, Error = BoxError> + Clone,
 {
     let write_len = io.write_len();
-    // Halves, so that requests are read while answers wait to be written.
+    // Two halves, so that requests are read while answers wait to be written.
     let (read, write) = io::split(io);
     let mut requests = BlockTransport::new(read, codec())
         .stall_timeout(limits.stall_timeout)
@@ -82,7 +82,7 @@ where
         (&mut requests)
             .take_until(stop.cancelled())
             .filter(|request| {
-                // A client that waits for its answers has not fallen silent.
+                // A client that waits for an answer may be silent.
                 let silent = matches!(request, Err(BlockError::Stalled { .. }));
                 future::ready(!silent || in_flight.is_empty())
             })
@@ -101,7 +101,7 @@ where
     Served { answered, end }
 }
 
-/// The requests up to the first error, which is left in `end`.
+/// Yields the requests up to the first error, and stores the error in `end`.
 pub(crate) fn until_error<T, E>(
     mut requests: impl Stream<Item = Result<T, E>> + Unpin,
     end: &mut Result<(), E>,
@@ -115,11 +115,11 @@ pub(crate) fn until_error<T, E>(
     })
 }
 
-/// The adapter between a stream of requests and a tower `Service`: gives the answers in the order
-/// of the requests, `pipelined` of which are worked on at once.
+/// Adapts a stream of requests to a tower `Service`. Works on up to `pipelined` requests at once. Yields the
+/// answers in the order of the requests.
 ///
-/// The pipeline server of tokio-tower would do in its place, but it sets no bound on requests
-/// begun, and flushes after each; its last release, 0.7.0-rc4, is built on tower 0.4.
+/// tokio-tower's pipeline server does not bound the requests in flight, and flushes after each answer. Its last
+/// release, 0.7.0-rc4, is built on tower 0.4.
 pub(crate) fn in_order<S>(
     requests: impl Stream<Item = BytesMut>,
     service: S,
@@ -136,8 +136,8 @@ where
         .map(|answer| answer.unwrap_or_else(refusal))
 }
 
-/// Ends the answers, and waits until the client has ended its requests: to close a socket that
-/// holds unread bytes resets the connection, and a reset may overtake answers.
+/// Ends the answers, and waits until the client ends its requests. To close a socket with unread bytes would
+/// reset the connection, and the client could lose answers.
 async fn close<R, W>(
     mut answers: BlockTransport<W, LengthPrefix>,
     requests: BlockTransport<R, LengthPrefix>,
@@ -152,7 +152,7 @@ where
         Err(_) => return Err(io::Error::from(io::ErrorKind::TimedOut).into()),
     }
     let mut unread = requests.into_inner().take(LINGER_BYTES);
-    // Whatever comes of it: all answers are on their way.
+    // A failure does not matter here, because all answers are on their way.
     let _ = timeout(LINGER, io::copy(&mut unread, &mut io::sink())).await;
     Ok(())
 }

@@ -1,12 +1,11 @@
-//! `service load`: requests a second and latencies of the service, beside the same service on
+//! `service load`: compares requests a second and latencies of the service with the same service on
 //! tokio-util's `LengthDelimitedCodec`.
 //!
-//! All speak the same wire. They take turns within one run, a different one first in each round,
-//! because the speed of a machine changes while it runs: what counts is the ratio within a round.
+//! All use the same wire format. They take turns within one run, a different one first in each round, because
+//! the speed of a machine changes meanwhile. Only the ratio within a round counts.
 //!
-//! `LengthDelimitedCodec` runs twice: without timeouts, as it comes, and with the one that is simple to
-//! add, `tokio_stream`'s for each request. A runtime with a timer costs something at each wait, whoever
-//! set the timer.
+//! `LengthDelimitedCodec` runs twice: without timeouts, and with a timeout that is simple to add,
+//! `tokio_stream`'s for each request. Any timer makes each wait of the runtime slower.
 
 mod turn;
 
@@ -75,7 +74,7 @@ async fn compare(args: &LoadArgs, payload: usize) -> anyhow::Result<()> {
         for place in 0..count {
             let (contender, figures) = &mut sides[(round as usize + place) % count];
             let turn = turn(*contender, args, payload).await?;
-            // The first round finds caches and allocator cold.
+            // Caches and allocator are cold in the first round, so it does not count.
             if round > 0 {
                 figures.add(&turn)?;
             }
@@ -100,7 +99,7 @@ async fn compare(args: &LoadArgs, payload: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the turns of one side came to.
+/// The results of one side.
 struct Figures {
     /// Requests a second in each round.
     rates: Vec<f64>,

@@ -1,4 +1,4 @@
-//! A service over blocks, over TCP, TLS, a Unix socket or a named pipe; its client, and a load.
+//! A service over TCP, TLS, a Unix socket or a named pipe; its client, and a load test.
 //!
 //! Start this in one terminal, and the client in another:
 //!
@@ -12,10 +12,10 @@
 //! -1
 //! ```
 //!
-//! The four requests are sent at once and worked on at once; the answers come in the order of the
-//! requests. Without any, `call` sends the lines of stdin. Its exit status is 0 only if each was
-//! answered, and none refused. The service logs each connection, and ends at Ctrl-C or SIGTERM: it
-//! accepts and reads no more, ends open handshakes, answers what is in flight, and has exit status 0.
+//! The client sends all four requests at once, and the service works on all at once. The answers come in the
+//! order of the requests. Without requests, `call` sends the lines of stdin. Its exit status is 0 only if each
+//! request was answered and none refused. The service logs each connection. At Ctrl-C or SIGTERM, it accepts
+//! and reads no more, ends open handshakes, answers the requests in flight, and exits with status 0.
 //!
 //! ```text
 //! listening on tcp 127.0.0.1:8801
@@ -25,9 +25,8 @@
 //! stopped; connections: 1, requests answered: 4
 //! ```
 //!
-//! With `--over tls`, `serve` makes a certificate when it starts and writes it to
-//! `service-cert.pem`, and `call` trusts that one and no other; `--over local` is a Unix socket, or
-//! a named pipe on Windows.
+//! With `--over tls`, `serve` makes a certificate when it starts and writes it to `service-cert.pem`. `call`
+//! trusts only that certificate. `--over local` is a Unix socket, or a named pipe on Windows.
 //!
 //! ```text
 //! cargo run --release -p service load --turn 0.25 --payload 64
@@ -42,11 +41,12 @@
 //!             ratio                                 1.03   median of rounds; 0.99 to 1.14
 //! ```
 //!
-//! compares the service with the same one on tokio-util's `LengthDelimitedCodec`, without a timeout and
-//! with one: half a minute on a machine of two cores. `--help`, also after a subcommand, lists the options.
+//! compares the service with the same service on tokio-util's `LengthDelimitedCodec`, without a timeout and
+//! with one. This takes half a minute on a machine with two cores. `--help`, also after a subcommand, lists the
+//! options.
 //!
-//! To read: `connection.rs` has what this crate is for, `requests.rs` the tower service behind it,
-//! `serve.rs` the limit and the shutdown, `over.rs` the transports.
+//! `connection.rs` shows how to use this crate. `requests.rs` has the tower service, `serve.rs` the limit on
+//! connections and the shutdown, `over.rs` the transports.
 
 mod call;
 mod connection;
@@ -116,11 +116,11 @@ fn run(args: Args) -> anyhow::Result<()> {
     result
 }
 
-/// A token that the first Ctrl-C or SIGTERM cancels; the second ends the program on the spot.
+/// Returns a token that the first Ctrl-C or SIGTERM cancels. The second ends the program at once.
 fn stop_on_signal() -> io::Result<CancellationToken> {
     let stop = CancellationToken::new();
     let stopping = stop.clone();
-    // Listened for from here on, and not when the task first runs.
+    // Here and not in the task, so that no signal is missed before the task runs.
     let mut signals = Signals::listen()?;
     tokio::spawn(async move {
         signals.next().await;
@@ -169,7 +169,7 @@ impl Signals {
     }
 }
 
-/// Prints a line for the user. That nobody reads it is no reason to fail.
+/// Prints a line for the user. Ignores an error, because the program's work does not depend on the output.
 fn say(line: impl fmt::Display) {
     let mut stdout = io::stdout().lock();
     let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());

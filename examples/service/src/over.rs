@@ -1,4 +1,4 @@
-//! What a connection goes over, by one flag: TCP, TLS, or a Unix socket or named pipe.
+//! The transports of a connection, chosen by one flag: TCP, TLS, or a Unix socket or named pipe.
 
 mod local;
 #[cfg(unix)]
@@ -18,7 +18,7 @@ pub(crate) enum Over {
     /// TCP; addresses are HOST:PORT
     Tcp,
     /// TLS over TCP, with a certificate made at start
-    // Not on Windows: it would need ring, whose C and assembler would have to be cross-compiled.
+    // Not on Windows, because TLS needs ring, whose C and assembler would have to be cross-compiled.
     #[cfg(unix)]
     Tls,
     /// A Unix socket, or a named pipe of Windows; the address is its path
@@ -48,14 +48,14 @@ impl fmt::Display for Over {
 }
 
 pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {
-    /// Bytes that are best written at once, if that is known.
+    /// The best length of a write in bytes, if it is known.
     fn write_len(&self) -> Option<usize> {
         None
     }
 }
 
 impl Io for TcpStream {
-    /// Four times as many whole packets as Linux sends at once, which are 64 KiB.
+    /// Linux sends up to 64 KiB in whole packets at once. This is four times as much.
     #[cfg(unix)]
     fn write_len(&self) -> Option<usize> {
         let packet = socket2::SockRef::from(self).tcp_mss().ok()?.max(1) as usize;
@@ -63,7 +63,7 @@ impl Io for TcpStream {
     }
 }
 
-/// TLS has records of its own, whose length is no packet's.
+/// TLS writes records of its own, which do not match packets.
 #[cfg(unix)]
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for tokio_rustls::server::TlsStream<T> {}
 #[cfg(unix)]
@@ -89,7 +89,7 @@ enum Socket {
     Local(local::Listener),
 }
 
-/// What has to be agreed on before the first block, if anything.
+/// The handshake before the first block, if there is one.
 #[derive(Clone)]
 pub(crate) enum Security {
     None,
@@ -131,7 +131,7 @@ impl Listener {
         &self.security
     }
 
-    /// The next connection, and a name for it. Nothing is lost if this is dropped.
+    /// Accepts the next connection, and names it. Cancel safe: dropping the future loses no connection.
     pub(crate) async fn accept(&mut self) -> io::Result<(BoxIo, String)> {
         match &mut self.socket {
             Socket::Tcp(listener) => {
@@ -148,7 +148,7 @@ impl Listener {
 }
 
 impl Security {
-    /// What a client needs to trust this service, in PEM; nothing where there is nothing to trust.
+    /// Returns the certificate that a client must trust, in PEM; none without TLS.
     pub(crate) fn certificate(&self) -> Option<&str> {
         match self {
             Self::None => None,
@@ -157,7 +157,7 @@ impl Security {
         }
     }
 
-    /// The server's side of the handshake. For a task of its own: a client may take its time.
+    /// Does the server's side of the handshake. Call it in a task of its own, because a client may be slow.
     pub(crate) async fn handshake(&self, io: BoxIo) -> io::Result<BoxIo> {
         match self {
             Self::None => Ok(io),
@@ -167,7 +167,7 @@ impl Security {
     }
 }
 
-/// Where a service is.
+/// A service to connect to.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     pub(crate) over: Over,

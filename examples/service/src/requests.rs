@@ -1,4 +1,4 @@
-//! What the program does: a tower `Service` that turns a block into a block.
+//! The service itself: a tower `Service` that turns a block into a block.
 //!
 //! | request | answer |
 //! |---|---|
@@ -8,7 +8,7 @@
 //! | `sleep 250` | `+slept 250 ms`, after so long |
 //! | any other, or one that takes too long | `-` and why |
 //!
-//! It knows nothing of connections. A limit on the time of a request is a layer of tower's.
+//! It knows nothing of connections. A layer of tower limits the time of a request.
 
 use std::{str::FromStr, time::Duration};
 
@@ -19,7 +19,7 @@ use tower::{BoxError, Service, ServiceBuilder};
 pub(crate) const DONE: u8 = b'+';
 pub(crate) const REFUSED: u8 = b'-';
 
-/// The service. A request that takes longer than `limit` fails.
+/// Returns the service. A request that takes longer than `limit` fails.
 pub(crate) fn service(
     limit: Duration,
 ) -> impl Service<BytesMut, Response = Bytes, Error = BoxError, Future: Send> + Clone + Send + 'static
@@ -27,7 +27,7 @@ pub(crate) fn service(
     ServiceBuilder::new().timeout(limit).service_fn(answer)
 }
 
-/// What a client gets where there is no answer.
+/// Turns an error into the answer that a client gets.
 pub(crate) fn refusal(error: BoxError) -> Bytes {
     format!("{}{error}", char::from(REFUSED)).into()
 }
@@ -86,8 +86,8 @@ impl Request {
     }
 }
 
-/// What follows the verb, from the space on. An owned block can be changed in place: where the
-/// space was, the answer has its first byte, and nothing is copied.
+/// The text after the verb, with the space before it. The first byte of the answer replaces the space in place,
+/// so nothing is copied.
 struct Text(BytesMut);
 
 impl Text {

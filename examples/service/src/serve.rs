@@ -1,4 +1,4 @@
-//! `service serve`: accepts clients up to a limit, and ends when asked to, with nothing half done.
+//! `service serve`: accepts clients up to a limit. When it is asked to stop, it finishes what it has begun.
 
 use std::{
     io,
@@ -26,7 +26,7 @@ use crate::{
     say, seconds,
 };
 
-/// How long to wait after a failure to accept, such as too many open files, which is over when
+/// How long to wait after `accept` failed, for example because too many files are open. Files become free when
 /// connections end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -127,7 +127,7 @@ impl Connections {
             self.open.spawn(serving.instrument(span));
         }
 
-        // Clients who come now are refused, not left waiting.
+        // So that new clients are refused, and do not wait.
         drop(listener);
         say(format_args!(
             "stopping; open connections: {}",
@@ -147,7 +147,7 @@ impl Connections {
         Ok(())
     }
 
-    /// Waits for a free place, and then for a client to take it.
+    /// Waits for a permit, and then for a client.
     async fn accept(&self, listener: &mut Listener) -> (OwnedSemaphorePermit, BoxIo, String) {
         let permit = self.permits.clone().acquire_owned().await;
         let permit = permit.expect("the semaphore is never closed");
@@ -164,7 +164,7 @@ impl Connections {
         }
     }
 
-    /// The task of a connection, which borrows nothing and holds its place until it is done.
+    /// Returns the task of a connection. The task owns everything, and holds its permit until it ends.
     fn serve_one(
         &self,
         io: BoxIo,
@@ -179,7 +179,7 @@ impl Connections {
             info!("open");
             let handshake = timeout(limits.block_deadline, security.handshake(io));
             let handshake = tokio::select! {
-                // First, because a connection without a handshake is ended without a reset below.
+                // Polled first, because a connection that has no handshake to do must end without a reset.
                 biased;
                 handshake = handshake => handshake,
                 () = stop.cancelled() => return info!("stopped within its handshake"),
@@ -199,7 +199,7 @@ impl Connections {
     }
 }
 
-/// Whether a failure to accept is that of the client that was to be accepted: others may be waiting.
+/// True if only the client that was to be accepted has failed. Others may be waiting.
 fn is_of_one_client(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -22,7 +22,7 @@ use crate::{
     requests::{DONE, service},
 };
 
-/// As `serve` has them by default. `LengthDelimitedCodec` has no such limits.
+/// The defaults of `serve`. `LengthDelimitedCodec` has no stall timeout and no block deadline.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 const BLOCK_DEADLINE: Duration = Duration::from_secs(10);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -52,7 +52,7 @@ impl Contender {
 
 pub(super) struct Turn {
     pub(super) took: Duration,
-    /// Nanoseconds from when a request was to be sent to when its answer was there.
+    /// Nanoseconds from the moment a request was due to the arrival of its answer.
     pub(super) latencies: Histogram<u64>,
 }
 
@@ -104,7 +104,7 @@ pub(super) async fn turn(
     Ok(Turn { took, latencies })
 }
 
-/// Both ends of as many connections as asked for.
+/// Opens `args.connections` connections, and returns both ends of each.
 async fn connect(args: &LoadArgs) -> anyhow::Result<Vec<(BoxIo, BoxIo)>> {
     let folder = tempfile::tempdir()?;
     let address = match args.over {
@@ -140,7 +140,7 @@ async fn serve_wholeblock(io: BoxIo, pipelined: usize) -> anyhow::Result<()> {
     Ok(served.end?)
 }
 
-/// The same service and adapter, and the same way to stop.
+/// The same service and adapter, and a token to stop it as well, so that only the framing differs.
 async fn serve_length_delimited(
     io: BoxIo,
     pipelined: usize,
@@ -174,7 +174,7 @@ fn length_delimited() -> LengthDelimitedCodec {
     builder.max_frame_length(MAX_REQUEST).new_codec()
 }
 
-/// Keeps `pipelined` requests in flight until the time is over, and checks each answer.
+/// Keeps `pipelined` requests in flight until `until`, and checks each answer.
 async fn drive<T, E>(
     transport: T,
     payload: usize,
@@ -198,7 +198,7 @@ where
     // Flushes whenever nothing is free; ends when `free` is dropped.
     let sending = UnboundedReceiverStream::new(freed)
         .map(move |()| {
-            // Nobody listens only if receiving has failed.
+            // This fails only if receiving has failed.
             let _ = began.send(Instant::now());
             Ok(request.clone())
         })

@@ -1,4 +1,4 @@
-//! Connections that do not leave the machine: a Unix socket, or a named pipe of Windows.
+//! Connections within the machine: a Unix socket, or a named pipe on Windows.
 
 #[cfg(unix)]
 pub(crate) use self::unix::*;
@@ -13,7 +13,7 @@ mod unix {
 
     pub(crate) const DEFAULT_ADDRESS: &str = "service.sock";
 
-    /// Removes its file when dropped.
+    /// Removes its socket file when it is dropped.
     pub(crate) struct Listener {
         listener: UnixListener,
         path: PathBuf,
@@ -46,7 +46,7 @@ mod unix {
         }
     }
 
-    /// Whether a service that was killed has left its file at `path`: where one runs, it answers.
+    /// True if a killed service has left its socket file at `path`: a running service accepts connections.
     async fn is_left_over(path: &str) -> bool {
         let is_socket = std::fs::metadata(path).is_ok_and(|data| data.file_type().is_socket());
         let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
@@ -74,11 +74,11 @@ mod windows {
 
     pub(crate) const DEFAULT_ADDRESS: &str = r"\\.\pipe\wholeblock-service";
 
-    /// `ERROR_PIPE_BUSY`: every instance of the pipe has its client.
+    /// `ERROR_PIPE_BUSY`: every instance of the pipe has a client.
     const PIPE_BUSY: i32 = 231;
 
     pub(crate) struct Listener {
-        /// The instance of the pipe that the next client will have.
+        /// The instance of the pipe for the next client.
         next: NamedPipeServer,
         name: String,
     }
@@ -86,7 +86,7 @@ mod windows {
     impl Listener {
         #[allow(clippy::unused_async, reason = "as for a Unix socket")]
         pub(crate) async fn bind(name: &str) -> io::Result<Self> {
-            // The first instance: that a second service fails, and does not share the clients.
+            // So that a second service fails, and does not share the clients.
             let next = ServerOptions::new()
                 .first_pipe_instance(true)
                 .create(name)?;
@@ -100,7 +100,7 @@ mod windows {
 
         pub(crate) async fn accept(&mut self) -> io::Result<NamedPipeServer> {
             self.next.connect().await?;
-            // At once: while there is no instance, clients are told that there is no pipe.
+            // At once, because without an instance clients get the error that there is no pipe.
             let next = ServerOptions::new().create(&self.name)?;
             Ok(mem::replace(&mut self.next, next))
         }

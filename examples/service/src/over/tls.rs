@@ -1,4 +1,4 @@
-//! TLS, with a certificate that the service makes when it starts, and that its clients trust alone.
+//! TLS. The service makes a certificate when it starts, and its clients trust only that certificate.
 
 use std::{io, sync::Arc};
 
@@ -14,7 +14,7 @@ use tokio_rustls::{
 
 use super::BoxIo;
 
-/// A certificate and its key, which does not leave the process.
+/// A certificate and its key. The key does not leave the process.
 #[derive(Clone)]
 pub(crate) struct Identity {
     acceptor: TlsAcceptor,
@@ -22,7 +22,7 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    /// One that is good for this machine's names for itself, and for the host of `address`.
+    /// Makes a certificate for `localhost`, `127.0.0.1` and the host of `address`.
     pub(crate) fn new(address: &str) -> anyhow::Result<Self> {
         let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
         let host = host(address).to_owned();
@@ -50,7 +50,7 @@ impl Identity {
     }
 }
 
-/// The client's side: trusts `certificate`, and no other.
+/// Does the client's side of the handshake. Trusts only `certificate`.
 pub(crate) async fn connect(
     socket: TcpStream,
     address: &str,
@@ -67,7 +67,7 @@ pub(crate) async fn connect(
     Ok(Box::new(connecting.await?))
 }
 
-/// `[::1]:8802` is on `::1`.
+/// Returns the host of an address: `::1` for `[::1]:8802`.
 fn host(address: &str) -> &str {
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
     host.trim_start_matches('[').trim_end_matches(']')

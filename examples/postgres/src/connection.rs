@@ -1,5 +1,5 @@
-//! A connection to PostgreSQL by its protocol, version 3. A message is a block with its header
-//! kept: a tag, the length (its own four bytes count, the tag does not), and what the tag says.
+//! A connection to PostgreSQL, by version 3 of its protocol. A message is a block with a kept header: a tag,
+//! and a length that counts its own four bytes and not the tag. The tag says what follows.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use wholeblock::{
     BlockCodec, BlockTransport, LengthField, LengthPrefix, TransferStats, send_blocks,
 };
 
-/// The longest message to take. PostgreSQL sends a row as one, so this is the longest row, too.
+/// The longest message to receive. PostgreSQL sends each row as one message, so this limits a row, too.
 const MAX_MESSAGE: usize = 16 * 1024 * 1024;
 
 /// A header: the tag and the length.
 const HEADER_LEN: usize = 5;
 
-/// How long the server may say nothing while something is expected from it.
+/// How long the server may be silent while a message is due.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Login<'a> {
@@ -27,7 +27,7 @@ pub(crate) struct Login<'a> {
     pub(crate) password: Option<&'a str>,
 }
 
-/// A connection that is logged in, and has nothing under way.
+/// A connection that is logged in and idle.
 pub(crate) struct Connection {
     transport: BlockTransport<TcpStream, LengthField>,
 }
@@ -37,7 +37,7 @@ impl Connection {
         let socket = TcpStream::connect(server).await?;
         socket.set_nodelay(true)?;
 
-        // The first message has no tag, for reasons of history; all others of both sides have.
+        // The first message has no tag, for reasons of history. All other messages of both sides have one.
         let untagged = LengthPrefix::u32().including_header()?;
         let mut transport = BlockTransport::new(socket, BlockCodec::new(untagged));
         transport.send(startup(login)).await?;
@@ -89,7 +89,7 @@ impl Connection {
                         .send(message_of(b'p', &[begun.message()]))
                         .await?;
                 }
-                // That the server knows the password, too.
+                // The server proves that it knows the password, too.
                 (b'R', [0, 0, 0, 12, proof @ ..]) => {
                     scram
                         .as_mut()
@@ -105,7 +105,7 @@ impl Connection {
         }
     }
 
-    /// Runs `sql` and gives each row it returns to `row`. Returns how many bytes have arrived.
+    /// Runs `sql`, and calls `row` with each row. Returns the number of bytes that arrived.
     pub(crate) async fn query(
         &mut self,
         sql: &str,
@@ -115,7 +115,7 @@ impl Connection {
         let before = self.transport.stats().received_bytes;
         let mut failed = None;
         loop {
-            // A row is only read here, so it is lent, which costs no allocation.
+            // `recv`, because it lends the row without an allocation.
             let message = self.transport.recv().await?;
             let message = message.context("the server ended the connection")?;
             let body = &message[HEADER_LEN..];
@@ -132,8 +132,7 @@ impl Connection {
         }
     }
 
-    /// Runs `sql`, a `COPY … FROM STDIN`, and sends it `data`, which are messages of
-    /// [`copy_data`].
+    /// Runs `sql`, a `COPY … FROM STDIN`, and sends `data`, which are messages from [`copy_data`].
     pub(crate) async fn copy_in(
         &mut self,
         sql: &str,
@@ -144,20 +143,20 @@ impl Connection {
         let done = message_of(b'c', &[]);
         let messages = stream::iter(data).chain(stream::iter([done]));
         let sent = send_blocks(&mut self.transport, messages).await?;
-        // What it says of the data, it says when it has all.
+        // The server reports errors in the data only when it has all of it.
         self.wait_for(b'Z').await?;
         Ok(sent)
     }
 
-    /// Says farewell.
+    /// Ends the session and the connection.
     pub(crate) async fn close(mut self) -> anyhow::Result<()> {
         self.send(b'X', &[]).await?;
         self.transport.close().await?;
         Ok(())
     }
 
-    /// Receives until a message with `tag` comes. After an error that is no sooner than the
-    /// server is ready for something new.
+    /// Receives until a message with `tag` comes. After an error, waits until the server is ready again, and
+    /// then returns the error.
     async fn wait_for(&mut self, tag: u8) -> anyhow::Result<()> {
         let mut failed = None;
         loop {
@@ -181,11 +180,11 @@ impl Connection {
     }
 }
 
-/// A row as the server sent it: the number of its columns, and each with its length before it.
+/// A row as the server sent it: the number of columns, and each column with its length before it.
 pub(crate) struct Row<'a>(&'a [u8]);
 
 impl<'a> Row<'a> {
-    /// Its columns, as text; null is none.
+    /// Returns the columns as text. A null is `None`.
     pub(crate) fn columns<const N: usize>(&self) -> anyhow::Result<[Option<&'a str>; N]> {
         let Some((&count, mut rest)) = self.0.split_first_chunk::<2>() else {
             bail!("a row without a number of columns");
@@ -213,12 +212,12 @@ impl<'a> Row<'a> {
     }
 }
 
-/// A message that carries `data`, some lines of what is copied in.
+/// Returns a message that carries `data`: some lines to copy in.
 pub(crate) fn copy_data(data: &[u8]) -> Bytes {
     message_of(b'd', &[data])
 }
 
-/// A message with its header, since that is a part of the block.
+/// Returns a message with its header, which is a part of the block.
 fn message_of(tag: u8, parts: &[&[u8]]) -> Bytes {
     let len: usize = parts.iter().map(|part| part.len()).sum();
     let mut message = BytesMut::with_capacity(HEADER_LEN + len);
@@ -230,7 +229,7 @@ fn message_of(tag: u8, parts: &[&[u8]]) -> Bytes {
     message.freeze()
 }
 
-/// Version 3.0 and the names; the length before it is the framing's.
+/// Returns version 3.0 and the names. The framing writes the length before them.
 fn startup(login: &Login<'_>) -> Bytes {
     let mut message = BytesMut::new();
     message.put_u32(3 << 16);
@@ -241,7 +240,7 @@ fn startup(login: &Login<'_>) -> Bytes {
     message.freeze()
 }
 
-/// What a person can read of an error: fields that each begin with a letter and end with a zero.
+/// Returns the readable part of an error. Each field begins with a letter and ends with a zero.
 fn error_text(fields: &[u8]) -> String {
     let field = |letter: u8| {
         let found = fields

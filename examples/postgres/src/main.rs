@@ -1,5 +1,5 @@
-//! Speaks PostgreSQL's protocol to a real server: logs in, reads rows, copies rows in, and takes the
-//! time beside `tokio-postgres`, which does the same in turns with it.
+//! Speaks PostgreSQL's protocol to a real server: logs in, reads rows and copies rows in. `tokio-postgres` does
+//! the same in turns with it, and the times of both are compared.
 //!
 //! ```text
 //! PGPASSWORD=secret cargo run --release -p postgres -- --connect 127.0.0.1:5432
@@ -9,10 +9,10 @@
 //! copy in: 611112 rows, 50.0 MB: 238.8 ms; tokio-postgres 238.4 ms, 0.94 times as long
 //! ```
 //!
-//! Nearly all of that is the server's time. `.ci/postgres` starts a server and does this.
+//! Nearly all of that is the server's time. `.ci/postgres` starts a server and runs this example.
 //!
-//! The framing is all that `wholeblock` has to do with PostgreSQL: see `connection.rs`. Every row
-//! is checked, and what was copied in is counted by the server. `--help` lists the options.
+//! `wholeblock` does only the framing: see `connection.rs`. The program checks every row, and lets the server
+//! count what was copied in. `--help` lists the options.
 
 mod connection;
 
@@ -30,7 +30,7 @@ use tokio_postgres::{NoTls, SimpleQueryMessage};
 
 use connection::{Connection, Login, copy_data};
 
-/// Bytes of lines in one message when copying in: what `psql` and others send is as long, or less.
+/// Bytes of lines in one message to copy in. `psql` and others send as much at once, or less.
 const COPY_MESSAGE: usize = 64 * 1024;
 
 /// Reads from PostgreSQL and copies into it, by its own protocol and by tokio-postgres
@@ -186,7 +186,7 @@ fn check(n: u64, columns: [Option<&str>; 2]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Copies lines into a temporary table, and has the server count them.
+/// Copies lines into a temporary table, and lets the server count them.
 async fn copy(
     args: &Args,
     ours: &mut Connection,
@@ -249,10 +249,10 @@ async fn copy(
     Ok(())
 }
 
-/// What each line says beside its number.
+/// The text of each line, after its number.
 const TEXT: &str = "The quick brown fox jumps over the lazy dog, and the dog goes on sleeping.";
 
-/// Lines of about `bytes` bytes, in messages, and how many these are.
+/// Returns about `bytes` bytes of lines, in messages, and the number of lines.
 fn lines(bytes: usize) -> (u64, Vec<Bytes>) {
     let (mut count, mut total, mut chunks) = (0, 0, Vec::new());
     while total < bytes {
@@ -267,7 +267,7 @@ fn lines(bytes: usize) -> (u64, Vec<Bytes>) {
     (count, chunks)
 }
 
-/// How long each took, round by round.
+/// The times of both, round by round.
 #[derive(Default)]
 struct Times {
     ours: Vec<Duration>,

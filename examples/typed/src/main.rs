@@ -1,5 +1,5 @@
-//! Typed messages: serde's through tokio-serde, and protobuf's. Both ways make a block transport a
-//! `Sink` and a `Stream` of `Reading`s; any other serializer goes the way of protobuf.
+//! Typed messages: serde's through tokio-serde, and protobuf's. Both ways turn a block transport into a
+//! `Sink` and a `Stream` of `Reading`s. For any other serializer, do as with protobuf.
 //!
 //! ```text
 //! cargo run -p typed
@@ -29,7 +29,7 @@ trait Typed: Sink<Reading, Error = io::Error> + Stream<Item = io::Result<Reading
 impl<T: Sink<Reading, Error = io::Error> + Stream<Item = io::Result<Reading>> + Unpin> Typed for T {}
 
 fn json(io: DuplexStream) -> impl Typed {
-    // tokio-serde's JSON, and much else, wants a transport that fails with `io::Error`.
+    // tokio-serde's JSON, and many other libraries, need a transport whose error is `io::Error`.
     let codec = BlockCodec::length_prefixed().err_into::<io::Error>();
     SymmetricallyFramed::new(BlockTransport::new(io, codec), SymmetricalJson::default())
 }
@@ -43,7 +43,7 @@ fn protobuf(io: DuplexStream) -> impl Typed {
 
 /// Sends a reading from one end to the other.
 async fn pass<T: Typed>(typed: fn(DuplexStream) -> T) -> io::Result<Reading> {
-    let (here, there) = duplex(1024); // in the place of a connection
+    let (here, there) = duplex(1024); // instead of a connection
     let (sensor, celsius) = ("attic".into(), 21.5);
     typed(here).send(Reading { sensor, celsius }).await?;
     typed(there).next().await.expect("a reading")

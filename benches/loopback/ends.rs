@@ -23,16 +23,16 @@ use tokio::{
 
 use crate::link::Link;
 
-/// What one contender took in one round.
+/// The times of one contender in one round.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Took {
     /// From the start of the sender until the receiver has seen the end.
     pub(crate) seconds: f64,
-    /// Seconds that both ends spent computing, in the kernel too.
+    /// Processor seconds of both ends, including the kernel.
     pub(crate) cpu: Option<f64>,
 }
 
-/// Moves `load` once, one way. For the raw limit, once each way of writing: the better counts.
+/// Moves `load` once, in one direction. For the raw limit, once with each way of writing: the faster counts.
 pub(crate) fn throughput(contender: Contender, load: Load, link: &Link) -> anyhow::Result<Took> {
     let one_way = |contender| {
         let send = Task::Send(load.source());
@@ -49,7 +49,7 @@ pub(crate) fn throughput(contender: Contender, load: Load, link: &Link) -> anyho
     })
 }
 
-/// Runs both ends from the same moment until both are done.
+/// Starts both ends at the same moment, and waits until both are done.
 pub(crate) fn time(
     contender: Contender,
     load: Load,
@@ -58,8 +58,8 @@ pub(crate) fn time(
     far: Task,
 ) -> anyhow::Result<Took> {
     let (near_socket, far_socket) = link.connect()?;
-    // All that may fail before the start is done here: a thread that came to nothing would leave
-    // the other waiting at the barrier.
+    // Everything that may fail is done before the start, because a thread that failed would leave the other
+    // waiting at the barrier.
     let near = End::new(contender, near, near_socket, load)?;
     let far = End::new(contender, far, far_socket, load)?;
     let start = Barrier::new(2);
@@ -80,7 +80,7 @@ pub(crate) fn time(
     });
     let cpu = system::cpu_seconds().zip(cpu);
     let moved = match (sent, seen) {
-        // One may have failed only because the other did, and which is which does not show.
+        // One may have failed only because the other did, and nothing says which.
         (Err(near), Err(far)) => bail!("the near end: {near:#}; the far end: {far:#}"),
         (sent, seen) => [sent?, seen?],
     };
@@ -137,8 +137,8 @@ impl End {
     }
 }
 
-/// A blocking socket, for loops that are written once for both kinds: each poll is the system call,
-/// and waits as long as that does.
+/// A blocking socket for loops that also run on tokio's sockets. Each poll makes the system call, and blocks as
+/// long as the call does.
 struct Blocking(TcpStream);
 
 impl AsyncRead for Blocking {

@@ -1,4 +1,4 @@
-//! What was measured, in figures.
+//! The figures of all measurements, and their tables.
 
 use support::{
     contenders::Contender,
@@ -24,9 +24,9 @@ pub(crate) struct Line {
     cpu_s_per_gb: Option<f64>,
     /// Throughput as a share of the raw limit's in the same round.
     of_raw: Vec<f64>,
-    /// The same over `LengthDelimitedCodec`'s.
+    /// Throughput as a ratio to `LengthDelimitedCodec`'s in the same round.
     over_ld: Vec<f64>,
-    /// Processor time over its.
+    /// Processor time as a ratio to `LengthDelimitedCodec`'s in the same round.
     cpu_over_ld: Vec<f64>,
 }
 
@@ -35,7 +35,7 @@ impl Figures {
         let seconds = |took: &[Took]| -> Vec<f64> { took.iter().map(|t| t.seconds).collect() };
         let lines = rounds.iter().map(|(contender, took)| {
             let own = seconds(took);
-            // All move the same payload, so that the ratio of throughputs is that of times.
+            // All contenders move the same payload, so the inverse ratio of times is the ratio of throughputs.
             let against = |peer| {
                 let peer = of(rounds, peer).unwrap_or_default();
                 stats::ratios(&seconds(peer), &own)
@@ -62,13 +62,13 @@ impl Figures {
 }
 
 impl Line {
-    /// NaN where the raw limit did not take part.
+    /// NaN if the raw limit did not take part.
     pub(crate) fn of_raw(&self) -> f64 {
         stats::median(&self.of_raw)
     }
 }
 
-/// A table for each load, and for each source and framing one of all sizes.
+/// Prints a table for each load, and one of all sizes for each source and framing.
 pub(crate) fn report(results: &[Figures], args: &Args) {
     for figures in results {
         args.title(&args.describe(&figures.load));
@@ -91,7 +91,7 @@ pub(crate) fn report(results: &[Figures], args: &Args) {
     }
 }
 
-/// The results with the same source and framing, which lie together.
+/// Returns the results by source and framing. Results with the same ones are adjacent.
 pub(crate) fn groups(results: &[Figures]) -> impl Iterator<Item = &[Figures]> {
     results.chunk_by(|a, b| (a.load.source, a.load.prefixed) == (b.load.source, b.load.prefixed))
 }
@@ -142,13 +142,13 @@ fn cpu_and_ratio(line: &Line) -> String {
     format!("{} ({})", two(cpu), two(stats::median(&line.cpu_over_ld)))
 }
 
-/// A row for each contender, a column for each size.
+/// Makes a table with a row for each contender and a column for each size.
 fn summary(group: &[Figures], cell: impl Fn(&Line) -> String) -> Table {
     let sizes = group.iter().map(|figures| stats::bytes(figures.load.size));
     let heading: Vec<_> = ["contender".to_owned()].into_iter().chain(sizes).collect();
     let heading: Vec<_> = heading.iter().map(String::as_str).collect();
     let mut table = Table::new(1, &heading);
-    // The lines of all loads are of the same contenders in the same order.
+    // All loads have lines of the same contenders, in the same order.
     for (index, line) in group[0].lines.iter().enumerate() {
         let cells = group.iter().map(|figures| cell(&figures.lines[index]));
         let name = line.contender.name().to_owned();

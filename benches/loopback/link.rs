@@ -1,4 +1,4 @@
-//! Where the two ends of a connection meet.
+//! The link between the two ends of a connection.
 
 use std::{
     io,
@@ -7,7 +7,7 @@ use std::{
 
 use crate::veth::Veth;
 
-/// What `--via` takes.
+/// The values of `--via`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Via {
     Loopback,
@@ -32,7 +32,7 @@ impl Via {
         }
     }
 
-    /// Why there is no such link here, if there is none.
+    /// Says why this system has no such link, if it has none.
     pub(crate) fn missing(self) -> Option<&'static str> {
         match self {
             Self::Loopback => None,
@@ -50,7 +50,7 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Over a link that is not [`missing`](Via::missing).
+    /// Fails if the link is [`missing`](Via::missing).
     pub(crate) fn new(via: Via, nodelay: bool) -> anyhow::Result<Self> {
         let veth = match via {
             Via::Loopback => None,

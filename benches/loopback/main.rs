@@ -1,4 +1,4 @@
-//! One TCP connection: how near to the bare socket whole blocks come.
+//! One TCP connection: how close whole blocks come to the speed of the bare socket.
 //!
 //! ```text
 //! cargo bench -p benches --bench loopback
@@ -9,8 +9,8 @@
 //! cargo bench -p benches --bench loopback -- --trips 5000 --sizes 64 --framing prefixed
 //! ```
 //!
-//! Sender and receiver have a thread each, and a current-thread runtime each where they use tokio.
-//! A measurement moves a fixed number of payload bytes one way. It lasts from the start of the
+//! Sender and receiver have a thread each, and a current-thread runtime each if they use tokio.
+//! A measurement moves a fixed number of payload bytes in one direction. It lasts from the start of the
 //! sender until the receiver has seen the end of the stream. The receiver looks at every block.
 //!
 //! | contender, `--only`      | sender                             | receiver                    |
@@ -27,17 +27,16 @@
 //! | `helpers`                | `send_blocks` on a `Framed`        | `recv_blocks` on a `Framed` |
 //! | `recv`, `recv-batch`     | `send_blocks` on a `BlockTransport`| `recv`, `recv_batch`        |
 //!
-//! The raw limit runs twice in each turn: blocks copied into a buffer of 60 KiB that is written
-//! when it is full; and blocks kept, and slices of them written, 60 KiB at once. The better of the
-//! two counts. Every contender takes its blocks from the same source, the raw limit too: slices of
-//! a shared buffer, or a fresh `Vec` a block.
+//! The raw limit runs twice in each turn. Once it copies blocks into a buffer of 60 KiB, and writes the
+//! buffer when it is full. Once it keeps the blocks, and writes slices of them, 60 KiB at once. The faster
+//! way counts. Every contender, also the raw limit, takes its blocks from the same source.
 //!
-//! `LengthDelimitedCodec` has no blocks without headers: beside exact-length framing it runs with
-//! its own. What a `Framed` is fed leaves when tokio-util's 8 KiB are reached, and with `ld-64k` and
-//! `framed-64k` 64 KiB. Bare loops that write as much as a `Framed` at a time are `tokio-8k`.
+//! `LengthDelimitedCodec` cannot send blocks without headers, so beside exact-length framing it runs with
+//! its headers. A `Framed` writes after 8 KiB, tokio-util's default, and with `ld-64k` and `framed-64k`
+//! after 64 KiB. `tokio-8k` are bare loops that write as much at a time as a `Framed`.
 //!
-//! `--source` is where blocks come from: slices of a buffer of 64 KiB, one block again and again (`hot`, as a
-//! broadcast), slices of a buffer that no cache holds (`cold`), or a `fresh` `Vec` each.
+//! `--source` says where blocks come from: slices of a buffer of 64 KiB, one block again and again (`hot`,
+//! like a broadcast), slices of a buffer that no cache holds (`cold`), or a `fresh` `Vec` for each block.
 //!
 //! Contenders take turns, another one first in each round, after a round to warm up. The tables
 //! have medians over the rounds; a share is the median of the shares within each round.
@@ -45,19 +44,19 @@
 //! With `--via veth:MTU`, the ends are in network namespaces of their own, joined by a pair of
 //! virtual Ethernet devices, so that TCP's segments are as long as over a network of that MTU.
 //!
-//! With `--sweep`, `BlockTransport` and `send_blocks` are measured with each of these lengths of writes,
-//! over all links, both options and payloads in the cache and not, and the last tables have the worst of
-//! all. `path` is the length that a path takes at once, `2path` twice that, `default` the default:
+//! With `--sweep`, `BlockTransport` and `send_blocks` run with each of these write lengths, over all links,
+//! both socket options and payloads in the cache and out of it. The last tables have the worst result of
+//! each length. `path` is the length that a path takes at once, `2path` twice that, `default` the default:
 //!
 //! ```text
 //! cargo bench -p benches --bench loopback -- --sweep default,path,4path,65160 --rounds 5 --mib 96 --sizes 64,1024,51200,1MiB,16MiB
 //! ```
 //!
-//! With `--peak`, every measurement is made in a process of its own, and the table has the most
-//! memory that it ever had resident: both ends, and the source.
+//! With `--peak`, every measurement runs in a process of its own, and the table has the peak resident memory
+//! of that process: both ends, and the source.
 //!
-//! With `--trips`, one block goes there and back instead, which `send_blocks` and `recv_blocks` are
-//! not for.
+//! With `--trips`, one block goes there and back instead. `send_blocks` and `recv_blocks` are not made for
+//! that, and do not take part.
 
 use std::path::PathBuf;
 
@@ -178,7 +177,7 @@ fn parse_switch(text: &str) -> Result<bool, String> {
     }
 }
 
-/// `1048576`, `1024KiB`, `1MiB`.
+/// Parses `1048576`, `1024KiB`, `1MiB`.
 fn parse_size(text: &str) -> Result<usize, String> {
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
     let unit = match text[digits.len()..].trim() {
@@ -190,19 +189,19 @@ fn parse_size(text: &str) -> Result<usize, String> {
     };
     let count: usize = digits.parse().map_err(|_| "not a number".to_owned())?;
     match count.checked_mul(unit) {
-        // The prefix is a u32, so that its largest value is the longest block.
+        // The prefix is a u32, so its largest value is the longest block.
         Some(size @ 1..) if u32::try_from(size).is_ok() => Ok(size),
         _ => Err("out of range".to_owned()),
     }
 }
 
-/// Blocks of `size` bytes in a measurement.
+/// Returns the number of blocks of `size` bytes in a measurement.
 fn blocks(mib: usize, size: usize) -> u64 {
     ((mib << 20) / size).max(3) as u64
 }
 
 impl Args {
-    /// What is to be measured; loads of one source and framing lie together.
+    /// Returns what to measure. Loads with the same source and framing are adjacent.
     fn loads(&self) -> Vec<Load> {
         let framings: &[bool] = match self.framing {
             Framings::Exact => &[false],
@@ -229,7 +228,7 @@ impl Args {
         format!("{size}, {}, {}", load.framing(), load.source.name())
     }
 
-    /// Says what the tables were made with.
+    /// Prints the settings of the tables.
     fn heading(&self, amount: &str) {
         println!(
             "one connection via {}, TCP_NODELAY {}; {amount}; {} rounds after one to warm up\n",

@@ -1,7 +1,7 @@
-//! `--peak`: how much memory a contender ever had, beside its throughput.
+//! `--peak`: the peak memory of each contender, and its throughput.
 //!
-//! Each measurement is made by a process of its own, which holds both ends and the source: what
-//! the raw limit has is the least that there can be.
+//! Each measurement runs in a process of its own, which contains both ends and the source. No contender can
+//! need less than the raw limit.
 
 use std::{
     env,
@@ -53,7 +53,8 @@ pub(crate) fn measure(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Seconds and peak bytes of the `place`th measurement: load by load, contender by contender.
+/// Starts a process for measurement number `place`, and returns its seconds and peak bytes. Measurements are
+/// numbered load by load, contender by contender.
 fn ask_child(place: usize) -> anyhow::Result<(f64, f64)> {
     let output = Command::new(env::current_exe()?)
         .args(env::args_os().skip(1))
@@ -66,7 +67,7 @@ fn ask_child(place: usize) -> anyhow::Result<(f64, f64)> {
     Ok((seconds.parse()?, bytes.parse()?))
 }
 
-/// What is asked of the child. It was started with the same arguments, and so counts the same.
+/// Makes measurement number `place` in the child. The child has the same arguments, so it has the same numbers.
 pub(crate) fn child(args: &Args, place: usize, link: &Link) -> anyhow::Result<()> {
     let contenders = run::contenders(&args.only);
     let loads = args.loads();

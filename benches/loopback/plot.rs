@@ -1,4 +1,4 @@
-//! The shares of the raw limit, in bars.
+//! Draws the shares of the raw limit as bars.
 
 use std::path::Path;
 
@@ -17,10 +17,10 @@ const FONT: &str = "Helvetica, Arial, sans-serif";
 const WIDTH: u32 = 1040;
 const PANEL_HEIGHT: u32 = 360;
 
-/// Where the names of the contenders stand, right of the bars.
+/// The left edge of the legend, to the right of the bars.
 const LEGEND_LEFT: i32 = 790;
 
-/// Of the bars, in the order of the contenders without the raw limit.
+/// The colours of the bars, in the order of the contenders without the raw limit.
 const COLOURS: [RGBColor; 13] = [
     RGBColor(168, 174, 182),
     RGBColor(204, 208, 213),
@@ -37,7 +37,7 @@ const COLOURS: [RGBColor; 13] = [
     RGBColor(8, 48, 107),
 ];
 
-/// None for the raw limit, which is a line and no bar.
+/// None for the raw limit, which is drawn as a line.
 fn colour(line: &Line) -> Option<RGBColor> {
     let mut bars = Contender::value_variants()
         .iter()
@@ -46,7 +46,7 @@ fn colour(line: &Line) -> Option<RGBColor> {
     Some(COLOURS[place % COLOURS.len()])
 }
 
-/// A panel for each source and framing, a group of bars for each block size.
+/// Draws a panel for each source and framing, with a group of bars for each block size.
 pub(crate) fn plot(path: &Path, results: &[Figures]) -> anyhow::Result<()> {
     let lines = || results.iter().flat_map(|figures| &figures.lines);
     ensure!(

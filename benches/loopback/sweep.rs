@@ -1,7 +1,7 @@
-//! `--sweep`: how long a write should be, by what is worst for each length.
+//! `--sweep`: compares write lengths by the worst result of each.
 //!
-//! Links, socket options and sources of payloads are all tried with each size, and `BlockTransport` and
-//! `send_blocks` with each length of a write. `LengthDelimitedCodec` has its turn in each round.
+//! Tries all links, socket options and sources of payloads with each size, and `BlockTransport` and
+//! `send_blocks` with each write length. `LengthDelimitedCodec` has its turn in each round.
 
 use std::{
     fmt,
@@ -23,17 +23,17 @@ use crate::{
     link::{Link, Via},
 };
 
-/// Bytes of a write.
+/// A write length.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Length {
     Default,
-    /// So many times what the path takes at once.
+    /// A multiple of what the path takes at once.
     Path(usize),
     Bytes(usize),
 }
 
 impl Length {
-    /// `default`, `path`, `2path` or a number.
+    /// Parses `default`, `path`, `2path` or a number.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         if text == "default" {
             return Ok(Self::Default);
@@ -83,7 +83,7 @@ impl fmt::Display for Entry {
     }
 }
 
-/// What stands in a column for each length.
+/// The figures that are printed for each length.
 const COLUMNS: [(Contender, Figure, &str); 4] = [
     (Contender::Transport, Figure::Rate, "BlockTransport"),
     (Contender::Recv, Figure::Rate, "send_blocks"),
@@ -93,14 +93,14 @@ const COLUMNS: [(Contender, Figure, &str); 4] = [
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Figure {
-    /// Throughput over `LengthDelimitedCodec`'s.
+    /// Throughput, as a ratio to `LengthDelimitedCodec`'s.
     Rate,
-    /// Processor time over its.
+    /// Processor time, as a ratio to `LengthDelimitedCodec`'s.
     Cpu,
 }
 
 impl Figure {
-    /// The worse of two; NaN is none.
+    /// Returns the worse of two figures. NaN is no figure.
     fn worse(self, a: f64, b: f64) -> f64 {
         match self {
             Self::Rate => a.min(b),
@@ -109,7 +109,7 @@ impl Figure {
     }
 }
 
-/// By column, length and size.
+/// Figures by column, length and size.
 type Cells = Vec<Vec<Vec<f64>>>;
 
 pub(crate) fn measure(args: &Args, lengths: &[Length]) -> anyhow::Result<()> {
@@ -163,7 +163,7 @@ fn empty(lengths: usize, sizes: usize) -> Cells {
     vec![vec![vec![f64::NAN; sizes]; lengths]; COLUMNS.len()]
 }
 
-/// Bytes that a connection over `link` takes at once.
+/// Returns how many bytes a connection over `link` takes at once.
 fn path_len(link: &Link) -> anyhow::Result<usize> {
     let (near, _far): (TcpStream, _) = link.connect()?;
     Ok(system::path_write_len(&near)?)
@@ -220,7 +220,7 @@ fn ratio(rounds: &Rounds<Took, Entry>, entry: Entry, figure: Figure) -> f64 {
     })
 }
 
-/// Leaves the worse of each two in `worst`.
+/// Keeps the worse of each two figures in `worst`.
 fn merge(worst: &mut Cells, cells: &Cells) {
     for ((worst, cells), (_, figure, _)) in worst.iter_mut().zip(cells).zip(COLUMNS) {
         for (worst, cell) in worst.iter_mut().flatten().zip(cells.iter().flatten()) {
@@ -244,7 +244,7 @@ fn print(args: &Args, lengths: &[Length], cells: &Cells) {
 }
 
 impl Args {
-    /// Payloads that are in the cache, and payloads that are not, unless told.
+    /// Returns the given sources; by default, payloads in the cache and out of it.
     fn sweep_sources(&self) -> Vec<Source> {
         match self.source.sources() {
             [Source::Slices] => vec![Source::Hot, Source::Cold],

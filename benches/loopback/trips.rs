@@ -15,7 +15,7 @@ type Quantiles = [f64; 2];
 
 pub(crate) fn measure(args: &Args, trips: u64, link: &Link) -> anyhow::Result<()> {
     let mut contenders = run::contenders(&args.only);
-    // For one block at a time these do the same as `Framed` and `Ld`.
+    // These do the same as `Framed` and `Ld` with one block at a time.
     let others = [
         Contender::Recv,
         Contender::RecvBatch,

@@ -10,12 +10,12 @@ use std::{
 use anyhow::{Context, ensure};
 use namespaces::{are_allowed, enter};
 
-/// Of the devices, each in a namespace of its own, where nothing else is that could have them.
+/// The addresses of the devices. Each is alone in its namespace, so they cannot conflict with others.
 const NEAR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 const FAR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 
-/// The namespaces, by name; dropping it removes them and with them the devices. What a killed run
-/// leaves shows in `ip netns list`.
+/// The names of the namespaces. A drop removes the namespaces and their devices. `ip netns list` shows the
+/// namespaces that a killed run left.
 #[derive(Debug)]
 pub(crate) struct Veth {
     near: String,
@@ -34,7 +34,7 @@ impl Veth {
     }
 
     pub(crate) fn new(mtu: u32) -> anyhow::Result<Self> {
-        // Named first, so that whatever fails from here on is cleared away.
+        // Before the commands, so that a drop cleans up if one of them fails.
         let veth = Self {
             near: format!("wholeblock-{}-near", process::id()),
             far: format!("wholeblock-{}-far", process::id()),
@@ -54,7 +54,7 @@ impl Veth {
         Ok(veth)
     }
 
-    /// Both ends of a new connection, each in its namespace.
+    /// Returns both ends of a new connection, each in its namespace.
     pub(crate) fn pair(&self) -> io::Result<(TcpStream, TcpStream)> {
         let listener = within(&self.far, || TcpListener::bind((FAR, 0)))?;
         let address = listener.local_addr()?;
@@ -67,7 +67,7 @@ impl Veth {
 impl Drop for Veth {
     fn drop(&mut self) {
         for namespace in [&self.near, &self.far] {
-            // It may be that it was never made, and there is nobody left to tell.
+            // Fails if the namespace was never made. There is nobody to report it to.
             let _ = ip(&format!("netns del {namespace}"));
         }
     }
@@ -86,8 +86,8 @@ fn ip(arguments: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs `open` on a thread that is in `namespace`. A socket stays in the one it was made in, and so
-/// does what a listener accepts, whoever uses it.
+/// Runs `open` on a thread in `namespace`. A socket stays in the namespace in which it was made, whichever
+/// thread uses it, and so do the connections that it accepts.
 fn within<T: Send>(namespace: &str, open: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     thread::scope(|scope| {
         let opened = scope.spawn(|| enter(namespace).and_then(|()| open()));
@@ -108,7 +108,7 @@ mod namespaces {
         geteuid().is_root()
     }
 
-    /// Of this thread alone.
+    /// Moves only the current thread.
     pub(super) fn enter(name: &str) -> io::Result<()> {
         let file = File::open(format!("/var/run/netns/{name}"))?;
         Ok(move_into_link_name_space(

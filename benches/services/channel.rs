@@ -1,4 +1,4 @@
-//! Producers that push blocks into a channel, which is forwarded into the sink: one way.
+//! Producers push blocks into a channel, which is forwarded into the sink, in one direction.
 
 use bytes::Bytes;
 use futures::{Sink, StreamExt};
@@ -10,7 +10,7 @@ use crate::payloads::Payloads;
 
 pub(crate) const PRODUCERS: u64 = 8;
 
-/// Blocks that wait for the sink.
+/// Blocks that can wait for the sink.
 const CHANNEL: usize = 64;
 
 /// Payload `n` comes from producer `n % PRODUCERS`.
@@ -25,7 +25,7 @@ pub(crate) async fn sender<E: Failure>(
         let (payloads, to_sink) = (payloads.clone(), to_sink.clone());
         producers.spawn(async move {
             for n in (first..blocks).step_by(PRODUCERS as usize) {
-                // Nobody takes it if the sink has failed, which says why.
+                // This fails if the sink has failed. The sink returns the reason.
                 if to_sink.send(payloads.payload(n)).await.is_err() {
                     break;
                 }

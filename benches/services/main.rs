@@ -17,17 +17,17 @@
 //! | `channel`  | receives blocks, one way                                                 |
 //! | `proxy`    | a proxy, which feeds while blocks are ready, then flushes; behind it `feed` |
 //!
-//! In `rpc`, the callers are tasks too, and so is the client's end of the connection. In `channel`,
-//! 8 producers push blocks into a channel of 64, which is forwarded into the sink. Any other client
-//! feeds requests while fewer than `--in-flight` are without an answer, then flushes.
+//! In `rpc`, each caller is a task, too, and so is the client's end of the connection. In `channel`, 8
+//! producers push blocks into a channel of 64, which is forwarded into the sink. Any other client feeds
+//! requests while fewer than `--in-flight` are without an answer, then flushes.
 //!
-//! A contender runs at both ends; of `proxy`, in the proxy only. Each end has a thread and a
-//! current-thread runtime of its own; the server behind the proxy shares the client's. With
-//! `--threads 1` they all share one.
+//! A contender runs at both ends. In `proxy`, it runs only in the proxy. Each end has a thread and a
+//! current-thread runtime of its own; the server behind the proxy shares the client's. With `--threads 1`,
+//! all share one.
 //!
 //! **Each end needs a core of its own.** A contender that makes the two ends take turns loses half
-//! of the machine. On a machine that is busy with other work this does not show, because the ends
-//! take turns there with every contender.
+//! of the machine. On a machine that is busy with other work this does not show, because there the ends
+//! take turns with every contender.
 //!
 //! A measurement is a fixed number of requests, which take `LengthDelimitedCodec` about `--millis`.
 //! It lasts until both ends have seen the end of the stream. Answers are as long as requests. The
@@ -64,7 +64,7 @@ mod rpc;
 mod shapes;
 mod sides;
 
-/// Descriptors that a process has open beside its connections, with room to spare.
+/// Descriptors that the process needs beside its connections, with room to spare.
 const OTHER_FILES: usize = 64;
 
 /// `cargo bench -p benches --bench services -- [OPTIONS]`
@@ -123,7 +123,8 @@ fn parse_switch(text: &str) -> Result<bool, String> {
     }
 }
 
-/// The others have one payload, or more than the numbers of those in flight.
+/// Refuses the other sources. With `hot`, all requests would have the same number. `cold` needs more payloads
+/// than `Payloads` makes.
 fn parse_source(text: &str) -> Result<Source, String> {
     match text {
         "slices" => Ok(Source::Slices),
@@ -149,7 +150,7 @@ impl Args {
         contenders
     }
 
-    /// What is to be measured; what belongs into one table lies together.
+    /// Returns what to measure. The measurements of one table are adjacent.
     fn jobs(&self) -> Vec<Job> {
         let shapes = match &self.shapes[..] {
             [] => Shape::value_variants(),
@@ -158,7 +159,7 @@ impl Args {
         let mut jobs = Vec::new();
         for &shape in shapes {
             let in_flights = match shape {
-                // Its producers wait for the channel only.
+                // Producers wait only for the channel, so `--in-flight` has no effect.
                 Shape::Channel => &[channel::PRODUCERS as usize],
                 _ => &self.in_flight[..],
             };

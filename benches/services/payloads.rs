@@ -1,4 +1,4 @@
-//! The requests: blocks with a number in them, by which their answers are told apart.
+//! The requests: each block contains a number that identifies its answer.
 
 use std::hint::black_box;
 
@@ -9,17 +9,17 @@ use support::load::{PAYLOAD, SHARED, Source};
 /// Bytes of the number at the front of each payload.
 pub(crate) const NUMBER_LEN: usize = size_of::<u64>();
 
-/// Payloads of one size. They start over where the shared buffer ends, their numbers too.
+/// Payloads of one size. At the end of the shared buffer, they start again, with the same numbers.
 #[derive(Clone, Debug)]
 pub(crate) struct Payloads {
-    /// All payloads, one behind the other.
+    /// All payloads, one after the other.
     shared: Bytes,
     size: usize,
     source: Source,
 }
 
 impl Payloads {
-    /// A multiple of `distinct` payloads, so that no two of as many in a row carry the same number.
+    /// Makes a multiple of `distinct` payloads, so that `distinct` payloads in a row have different numbers.
     pub(crate) fn new(size: usize, source: Source, distinct: usize) -> Self {
         let count = (SHARED / size).max(1).next_multiple_of(distinct);
         let mut shared = vec![PAYLOAD; count * size];
@@ -27,7 +27,7 @@ impl Payloads {
             payload[..NUMBER_LEN].copy_from_slice(&(number as u64).to_be_bytes());
         }
         Self {
-            // As in `Load::source`: counted from the first payload on, unseen by the compiler.
+            // Sliced and hidden from the compiler for the reasons that `Load::source` gives.
             shared: black_box(Bytes::from(shared).slice(..)),
             size,
             source,

@@ -6,7 +6,7 @@ use futures::{FutureExt, Sink, SinkExt, Stream, StreamExt};
 use support::contenders::{Failure, Moved, Peer};
 use tokio::try_join;
 
-/// Between a client and a server, until both have ended.
+/// Relays between a client and a server until both have ended.
 pub(crate) async fn proxy<E: Failure>(client: impl Peer<E>, server: impl Peer<E>) -> Moved {
     let (to_client, from_client) = client.split();
     let (to_server, from_server) = server.split();

@@ -15,7 +15,7 @@ pub(crate) struct Figures {
     pub(crate) rounds: Rounds<f64>,
 }
 
-/// A table for each shape, number of connections and number of requests in flight.
+/// Prints a table for each shape, number of connections and number of requests in flight.
 pub(crate) fn print(results: &[Figures], markdown: bool) {
     for group in results.chunk_by(|a, b| a.job.describe() == b.job.describe()) {
         let title = group[0].job.describe();
@@ -24,8 +24,8 @@ pub(crate) fn print(results: &[Figures], markdown: bool) {
     }
 }
 
-/// A row for each size. The ratios are the median of those within each round, with the least and
-/// the greatest of them.
+/// Makes a table with a row for each size. A ratio is the median of the ratios within each round, beside the
+/// least and the greatest.
 fn table(group: &[Figures]) -> Table {
     let others = || {
         let names = group[0].rounds.iter().map(|(contender, _)| *contender);

@@ -1,5 +1,5 @@
-//! The shape of an RPC library, of tarpc for one: callers and handlers are tasks, and each end of
-//! the connection is one task, which polls the stream and the sink in turn.
+//! The shape of an RPC library such as tarpc. Callers and handlers are tasks, and each end of the connection
+//! is one task, which polls the stream and the sink in turn.
 
 use std::{
     collections::HashMap,
@@ -18,11 +18,11 @@ use tokio::{
 
 use crate::payloads::{NUMBER_LEN, Payloads};
 
-/// Calls, or answers, that wait for the task of the connection: as many as tarpc has by default.
+/// Calls or answers that can wait for the task of the connection. This is tarpc's default.
 const CHANNEL: usize = 100;
 
-/// A request or an answer. As with a serializer, it has its own memory: its block is made when it
-/// is sent, and dropped when it is received.
+/// A request or an answer. It has its own memory, as with a serializer: its block is made when it is sent, and
+/// dropped when it is received.
 struct Message {
     number: u64,
     body: Vec<u8>,
@@ -48,7 +48,7 @@ struct Call {
     answer: oneshot::Sender<Message>,
 }
 
-/// `calls` calls, by `in_flight` callers.
+/// Makes `calls` calls by `in_flight` callers.
 pub(crate) async fn client<E: Failure>(
     peer: impl Peer<E>,
     payloads: Payloads,
@@ -88,7 +88,7 @@ pub(crate) async fn client<E: Failure>(
     while let Some(caller) = callers.join_next().await {
         match caller? {
             Ok(calls) => answered += calls,
-            // The connection knows why it ended.
+            // Prefers the connection's own error, which is the cause.
             Err(error) => return Err(connection.await?.err().unwrap_or(error)),
         }
     }
@@ -103,7 +103,7 @@ struct ClientEnd<P> {
 }
 
 impl<P> ClientEnd<P> {
-    /// One answer and one call at a time, until neither moves.
+    /// Moves one answer and one call at a time, until neither moves.
     fn poll<E: Failure>(&mut self, cx: &mut Context<'_>) -> Poll<anyhow::Result<()>>
     where
         P: Peer<E>,
@@ -127,7 +127,7 @@ impl<P> ClientEnd<P> {
         let answer = Message::decode(answer)?;
         let caller = self.waiting.remove(&answer.number);
         let caller = caller.context("an answer that nobody awaits")?;
-        // The caller is gone only if another one has failed.
+        // This fails only if another caller has failed.
         let _ = caller.send(answer);
         Poll::Ready(Ok(()))
     }
@@ -156,7 +156,7 @@ impl<P> ClientEnd<P> {
     }
 }
 
-/// Answers each request with itself, by a handler that is a task of its own.
+/// Answers each request with itself, in a task of its own.
 pub(crate) async fn server<E: Failure>(peer: impl Peer<E>) -> Moved {
     let (to_connection, answers) = mpsc::channel(CHANNEL);
     let mut connection = ServerEnd {
@@ -183,7 +183,7 @@ struct ServerEnd<P> {
 }
 
 impl<P> ServerEnd<P> {
-    /// One request and one answer at a time, until neither moves.
+    /// Moves one request and one answer at a time, until neither moves.
     fn poll<E: Failure>(&mut self, cx: &mut Context<'_>) -> Poll<anyhow::Result<()>>
     where
         P: Peer<E>,
@@ -213,7 +213,7 @@ impl<P> ServerEnd<P> {
                 let request = Message::decode(request)?;
                 let to_connection = self.to_connection.clone();
                 tokio::spawn(async move {
-                    // Nobody takes the answer if the connection has failed.
+                    // This fails if the connection has failed.
                     let _ = to_connection.send(request).await;
                 });
             }
@@ -233,7 +233,7 @@ impl<P> ServerEnd<P> {
                 self.answered += 1;
                 Poll::Ready(Ok(()))
             }
-            // It never ends, because this end keeps a sender.
+            // `None` never comes, because this end keeps a sender.
             Poll::Ready(None) | Poll::Pending => {
                 ready!(self.peer.poll_flush_unpin(cx)?);
                 Poll::Pending

@@ -15,7 +15,7 @@ use wholeblock::{BlockCodec, BlockTransport};
 
 use crate::{channel, payloads::Payloads, pipelined, proxy, rpc, sides::Sides};
 
-/// Their names are what `--shapes` takes.
+/// The values of `--shapes`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Shape {
     Rpc,
@@ -41,7 +41,7 @@ impl Shape {
     }
 }
 
-/// What one measurement moves, and how.
+/// The settings of one measurement.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Job {
     pub(crate) shape: Shape,
@@ -76,14 +76,14 @@ impl Job {
         }
     }
 
-    /// How many requests on each connection keep `LengthDelimitedCodec` busy for `time`.
+    /// Returns how many requests on each connection keep `LengthDelimitedCodec` busy for `time`.
     pub(crate) fn requests_in(&self, time: Duration) -> anyhow::Result<u64> {
         let mut requests = self.in_flight;
         loop {
             let took = self.run(Contender::Ld, requests)?;
             let share = time.as_secs_f64() / took.as_secs_f64();
             let wanted = (requests as f64 * share).ceil() as u64;
-            // Shorter runs are mostly connecting and starting.
+            // A shorter run mostly measures how long it takes to connect and to start.
             if share < 4.0 {
                 return Ok(wanted.next_multiple_of(self.in_flight));
             }
@@ -102,7 +102,7 @@ impl Job {
         }
     }
 
-    /// The name of the table that this belongs into.
+    /// Returns the name of the table for this measurement.
     pub(crate) fn describe(&self) -> String {
         let shape = self.shape.describe();
         let (in_flight, connections) = (self.in_flight, self.connections);
@@ -134,7 +134,7 @@ impl Job {
     ) -> anyhow::Result<()> {
         let (near, far) = sides.connect()?;
         if self.shape == Shape::Proxy {
-            // The client and the server are the same for all: the proxy is what differs.
+            // Only the proxy differs: the client and the server are the same for all contenders.
             let over_ld = |io| Framed::new(io, self.load().length_delimited());
             let (server, to_server) = sides.connect()?;
             sides.spawn_near(self.client(over_ld(near), payloads, requests));

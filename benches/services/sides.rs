@@ -16,10 +16,10 @@ use tokio::{
     task::JoinSet,
 };
 
-/// A measurement that takes longer fails: blocks wait that should not.
+/// A measurement that takes longer fails, because blocks are stuck.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Clients on one, servers on the other; both may be the same.
+/// Clients run on one side, servers on the other. With one thread, both are the same.
 pub(crate) struct Sides {
     near: Side,
     /// None if there is one thread only.
@@ -27,7 +27,7 @@ pub(crate) struct Sides {
     nodelay: bool,
 }
 
-/// A runtime, and what is to run on it.
+/// A runtime and its tasks.
 struct Side {
     runtime: Runtime,
     tasks: Vec<Running>,
@@ -46,7 +46,7 @@ impl Sides {
         self.far.as_mut().unwrap_or(&mut self.near)
     }
 
-    /// Both ends of a new connection: the one of the clients' side, the one of the servers'.
+    /// Returns both ends of a new connection: first the clients' end, then the servers' end.
     pub(crate) fn connect(&mut self) -> anyhow::Result<(TcpStream, TcpStream)> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let near = std::net::TcpStream::connect(listener.local_addr()?)?;
@@ -66,12 +66,12 @@ impl Sides {
         self.far().tasks.push(task);
     }
 
-    /// Runs all tasks until the last of them has ended. Each is to move `blocks` blocks.
+    /// Runs all tasks until the last one has ended. Each must move `blocks` blocks.
     pub(crate) fn run(self, blocks: u64) -> anyhow::Result<Duration> {
         let sides: Vec<_> = [self.near].into_iter().chain(self.far).collect();
         let count = sides.len();
         let start = Arc::new(Barrier::new(count));
-        // The threads are not scoped: this one leaves them behind if the time is over.
+        // Not scoped threads, because after a timeout this thread leaves them behind.
         let (report, reports) = mpsc::channel();
         for side in sides {
             let (start, report) = (start.clone(), report.clone());
@@ -80,9 +80,9 @@ impl Sides {
                 let began = Instant::now();
                 let moved = side.runtime.block_on(all_moved(side.tasks, blocks));
                 let ended = Instant::now();
-                // Closes the sockets that a failure has left, so that the other side ends too.
+                // After a failure, this closes the sockets, so that the other side ends, too.
                 drop(side.runtime);
-                // Nobody listens if the time is over.
+                // This fails after a timeout.
                 let _ = report.send(moved.map(|()| (began, ended)));
             });
         }

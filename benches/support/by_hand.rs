@@ -1,5 +1,5 @@
-//! The loops as they are written by hand where there is no codec: tokio's `BufWriter` and `BufReader`,
-//! a header, `write_all` and `read_exact`.
+//! Loops as a program without a codec has them: tokio's `BufWriter` and `BufReader`, a header, `write_all`
+//! and `read_exact`.
 
 use std::{hint::black_box, io, sync::mpsc::Sender, time::Instant};
 

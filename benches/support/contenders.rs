@@ -1,6 +1,6 @@
 //! The ways to move blocks: one list for all benchmarks.
 //!
-//! To add one: a variant, its name, and its arm in `Contender::run_with`.
+//! To add a way, add a variant, its name, and its arm in `Contender::run_with`.
 
 use std::{
     error::Error,
@@ -24,18 +24,18 @@ use super::{
     raw::{self, Writes},
 };
 
-/// Their short names are what `--only` takes.
+/// The values of `--only`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Contender {
     Raw,
-    /// The other way of [`Raw`](Self::Raw) to write; the better of the two is the limit.
+    /// Another way to write for [`Raw`](Self::Raw). The faster of the two is the limit.
     #[value(skip)]
     RawVectored,
     Tokio,
-    /// What `Framed` could reach with the writes that it makes, if all else cost nothing.
+    /// Makes the writes of `Framed` and nothing else, so `Framed` cannot be faster.
     #[value(name = "tokio-8k")]
     Tokio8k,
-    /// What is written by hand where there is no codec.
+    /// The loops of a program without a codec.
     ByHand,
     Ld,
     #[value(name = "ld-64k")]
@@ -46,7 +46,7 @@ pub enum Contender {
     /// `send_blocks` and `recv_blocks` on a `Framed`.
     Helpers,
     Transport,
-    /// The same by the traits that it shares with `Framed`.
+    /// The same through `Sink` and `Stream`, which `Framed` has, too.
     TransportSink,
     /// As [`Transport`](Self::Transport), with all the timeouts that its documentation recommends.
     TransportTimeouts,
@@ -74,12 +74,12 @@ impl Contender {
         }
     }
 
-    /// Whether it is meant for blocking sockets. All others are given tokio's.
+    /// True if it needs blocking sockets. All others get tokio's.
     pub fn is_blocking(self) -> bool {
         matches!(self, Self::Raw | Self::RawVectored)
     }
 
-    /// One end of a connection at work; fails where `load` is none that can be moved.
+    /// Returns the future that does `task` at one end of a connection. Fails if `load` is invalid.
     pub fn run(self, task: Task, io: impl Io, load: Load) -> anyhow::Result<Running> {
         Ok(match load.prefixed {
             true => self.run_with(task, io, load, load.length_prefix()?),
@@ -123,7 +123,7 @@ fn transport<T: Io, F: Form>(io: T, codec: BlockCodec<F>, load: &Load) -> BlockT
     }
 }
 
-/// `Framed` that writes 64 KiB at a time instead of 8.
+/// Returns a `Framed` that writes 64 KiB at a time instead of 8.
 pub fn framed_64k<T: Io, C>(io: T, codec: C) -> Framed<T, C> {
     let mut framed = Framed::new(io, codec);
     framed.set_backpressure_boundary(64 * 1024);
@@ -145,8 +145,8 @@ pub enum Task {
     Send(Blocks),
     /// Receives blocks up to the end.
     Receive,
-    /// Sends these blocks one by one, and awaits the answer to each. How many microseconds each
-    /// took is told to the other.
+    /// Sends these blocks one by one, and awaits the answer to each. Sends the microseconds of each round
+    /// trip to the channel.
     Ask(Blocks, Sender<f64>),
     /// Sends each block that it receives back.
     Echo,
@@ -155,12 +155,12 @@ pub enum Task {
 /// The number of blocks that an end has moved.
 pub type Moved = anyhow::Result<u64>;
 
-/// An end at work.
+/// The future of an end.
 ///
-/// Boxed one by one, so that no task is as large as the largest of them: `connections` weighs them.
+/// Each is boxed by itself, so that a task is no larger than its contender needs: `connections` measures that.
 pub type Running = BoxFuture<'static, Moved>;
 
-/// What the loops run over.
+/// A transport that the loops run over.
 pub trait Io: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Io for T {}
@@ -170,7 +170,7 @@ pub trait Form: Framing + Send + Unpin + 'static {}
 
 impl<F: Framing + Send + Unpin + 'static> Form for F {}
 
-/// A sink and a stream of blocks, whoever's codec is in it.
+/// A sink and a stream of blocks, with any codec.
 pub trait Peer<E>:
     Sink<Bytes, Error = E> + Stream<Item = Result<BytesMut, E>> + Unpin + Send + 'static
 {
@@ -181,12 +181,12 @@ impl<P, E> Peer<E> for P where
 {
 }
 
-/// What can go wrong with one.
+/// The error of a [`Peer`].
 pub trait Failure: Error + Send + Sync + 'static {}
 
 impl<E: Error + Send + Sync + 'static> Failure for E {}
 
-/// All of them go through these, so that what differs is the codec.
+/// All codecs go through the same loops, so that only the codec differs.
 fn sink_stream<E: Failure>(task: Task, peer: impl Peer<E>) -> Running {
     match task {
         Task::Send(source) => Box::pin(feed(peer, source)),
@@ -276,9 +276,9 @@ pub async fn receive_own<F: Form>(mut transport: Ours<impl Io, F>) -> Moved {
     Ok(seen)
 }
 
-/// `send_blocks`, and blocks lent by the transport, one by one or in batches. A block that is alone is
-/// left to the sink and the stream: a second caller of `recv` would keep it from being inlined into
-/// the loop that is measured.
+/// `send_blocks`, and blocks lent by the transport, one by one or in batches. Round trips go through the sink
+/// and the stream, because the compiler would not inline `recv` into the measured loop if it had a second
+/// caller.
 fn lent<F: Form>(task: Task, transport: Ours<impl Io, F>, batches: bool) -> Running {
     match task {
         Task::Send(source) => Box::pin(send_all(transport, source)),
@@ -334,7 +334,8 @@ pub async fn receive_batches<F: Form>(mut transport: Ours<impl Io, F>) -> Moved 
     Ok(seen)
 }
 
-/// Not within `receive_batches`, whose count would be kept in memory for each block.
+/// A function of its own, because within `receive_batches` the compiler writes the count to memory for each
+/// block.
 fn look<'b>(batch: impl Iterator<Item = &'b [u8]>) -> u64 {
     let mut seen = 0;
     for block in batch {

@@ -1,5 +1,4 @@
-//! What the benchmarks share: the contenders, what they move, in which order they run, and the
-//! tables that come of it.
+//! Shared by the benchmarks: the contenders, what they move, the order in which they run, and the tables.
 
 pub mod by_hand;
 pub mod contenders;

@@ -35,7 +35,7 @@ impl Source {
 pub struct Load {
     /// Payload bytes of a block.
     pub size: usize,
-    /// Whether a big-endian u32 is in front of each block; if not, nothing is.
+    /// True if a big-endian u32 is before each block. Otherwise there is no header.
     pub prefixed: bool,
     pub source: Source,
     pub blocks: u64,
@@ -55,7 +55,7 @@ impl Load {
         if self.prefixed { size_of::<u32>() } else { 0 }
     }
 
-    /// Appends what is on the wire in front of a payload of `len` bytes.
+    /// Appends the header of a payload of `len` bytes.
     pub fn put_header(&self, len: usize, wire: &mut Vec<u8>) {
         if self.prefixed {
             wire.extend_from_slice(&(len as u32).to_be_bytes());
@@ -66,7 +66,7 @@ impl Load {
         self.header_len() + self.size
     }
 
-    /// One block as it is on the wire.
+    /// Returns one block as it is on the wire.
     pub fn wire(&self) -> Vec<u8> {
         let mut wire = Vec::new();
         self.put_header(self.size, &mut wire);
@@ -78,7 +78,7 @@ impl Load {
         self.blocks as f64 * self.size as f64 / 1e9
     }
 
-    /// The blocks to be sent.
+    /// Returns the blocks to send.
     pub fn source(&self) -> Blocks {
         let whole = |len: usize| (len / self.size).max(1) * self.size;
         let shared = match self.source {
@@ -86,8 +86,8 @@ impl Load {
             Source::Hot => vec![PAYLOAD; self.size].into(),
             Source::Cold => cold().slice(..whole(COLD)),
         };
-        // Sliced, so that it is counted from the first block on: a `Bytes` just made of a `Vec` has
-        // no count yet. The compiler is not to see which of the two it is.
+        // Sliced, because a `Bytes` that was just made of a `Vec` has no reference count yet. `black_box`
+        // keeps the compiler from knowing that there is one.
         let shared = black_box(Bytes::slice(&shared, ..));
         Blocks {
             shared,
@@ -96,7 +96,7 @@ impl Load {
         }
     }
 
-    /// The default prefix; blocks over its limit raise it.
+    /// Returns the default prefix, with a higher limit if the blocks need one.
     pub fn length_prefix(&self) -> Result<LengthPrefix, ConfigError> {
         let prefix = LengthPrefix::u32();
         match self.size as u64 <= prefix.max_whole_len() {
@@ -105,7 +105,7 @@ impl Load {
         }
     }
 
-    /// As it comes; blocks over its limit raise it.
+    /// Returns the default codec, with a higher limit if the blocks need one.
     pub fn length_delimited(&self) -> LengthDelimitedCodec {
         let mut codec = LengthDelimitedCodec::new();
         codec.set_max_frame_length(codec.max_frame_length().max(self.size));
@@ -113,17 +113,17 @@ impl Load {
     }
 }
 
-/// Every byte of every payload: nothing that is measured depends on the content.
+/// Every byte of every payload. The speed does not depend on the content.
 pub const PAYLOAD: u8 = b'a';
 
-/// Bytes of the shared buffer, or one block if that is longer: more than the first-level cache
-/// holds, so that a sender that reads payloads pays for it, and less than the second.
+/// Bytes of the shared buffer, or one block if that is longer. The buffer does not fit into the first-level
+/// cache, so a sender that reads payloads pays for it. It fits into the second-level cache.
 pub const SHARED: usize = 64 * 1024;
 
-/// The same for [`Source::Cold`]: more than the caches hold.
+/// The same for [`Source::Cold`]. Fits into no cache.
 pub const COLD: usize = 256 << 20;
 
-/// Made once: to write it takes as long as a measurement.
+/// Returns a buffer that is filled only once, because that takes as long as a measurement.
 fn cold() -> Bytes {
     static COLD_BUFFER: OnceLock<Bytes> = OnceLock::new();
     let buffer = COLD_BUFFER.get_or_init(|| vec![PAYLOAD; COLD].into());
@@ -137,16 +137,16 @@ pub struct Blocks {
     shared: Bytes,
     /// Where in `shared` the next block begins.
     at: usize,
-    /// Its `blocks` are those still to come.
+    /// Its `blocks` counts down to 0.
     load: Load,
 }
 
 impl Iterator for Blocks {
     type Item = Bytes;
 
-    /// Not inlined: whoever takes a block is to know as little of it as of one that came from
-    /// another task. Otherwise the compiler sees which functions count the references, and removes
-    /// them where the block is dropped again.
+    /// Not inlined, because the caller must know as little about a block as if another task had sent it.
+    /// Otherwise the compiler sees how the block counts its references, and removes the counting if the
+    /// block is dropped again.
     #[inline(never)]
     fn next(&mut self) -> Option<Bytes> {
         self.load.blocks = self.load.blocks.checked_sub(1)?;

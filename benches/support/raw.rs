@@ -1,6 +1,6 @@
 //! The bare loops: what blocks cost a program without a codec.
 //!
-//! They run over a blocking socket as the limit, and over tokio's as "tokio raw".
+//! They run over a blocking socket as "raw limit", and over tokio's socket as "tokio raw".
 
 use std::{collections::VecDeque, hint::black_box, io::IoSlice, sync::mpsc::Sender, time::Instant};
 
@@ -13,32 +13,31 @@ use super::{
     load::{Blocks, Load},
 };
 
-/// Bytes of a write. This is the limit's own number and no setting of the crate: one segment of
-/// Linux's TCP holds a little less than 64 KiB, and what a write has beyond that leaves as a short
-/// packet of its own. Of the lengths from 30 to 480 KiB, 60 was the best or near it on loopback and
-/// on veth, with Nagle's algorithm off.
+/// Bytes of a write. Only the bare loops use this, not the crate. One segment of Linux's TCP holds a little
+/// less than 64 KiB, and the rest of a longer write leaves as a short packet of its own. Of the lengths from 30
+/// to 480 KiB, 60 KiB was the best or near it on loopback and on veth, with Nagle's algorithm off.
 const WRITE: usize = 60 * 1024;
 
-/// Bytes to read at once, or one block if that is longer: larger reads no longer pay for the cache
-/// they take.
+/// Bytes to read at once, or one block if that is longer. Larger reads gain less than their use of the cache
+/// costs.
 const READ: usize = 64 * 1024;
 
-/// Bytes from which on tokio-util's `Framed` writes what it has, unless it is told otherwise.
+/// tokio-util's `Framed` writes once it has so many bytes, by default.
 const FRAMED: usize = 8 * 1024;
 
 /// How a sender writes.
 #[derive(Clone, Copy, Debug)]
 pub enum Writes {
-    /// Blocks are copied into a buffer, and it is written when it has so many bytes.
+    /// Copies blocks into a buffer, and writes it when it has so many bytes.
     Filled(usize),
-    /// Blocks are kept, and slices of them written.
+    /// Keeps blocks, and writes slices of them.
     Vectored,
 }
 
 impl Writes {
     pub const FILLED: Self = Self::Filled(WRITE);
 
-    /// The way that is usually the better for blocks of `size` bytes.
+    /// Returns the way that is usually faster for blocks of `size` bytes.
     pub fn for_size(size: usize) -> Self {
         match size < WRITE {
             true => Self::FILLED,
@@ -46,7 +45,7 @@ impl Writes {
         }
     }
 
-    /// Whole blocks, as `Framed` has them in its buffer when it writes.
+    /// Returns writes as long as `Framed`'s, which has whole blocks in its buffer when it writes.
     pub fn as_framed(load: &Load) -> Self {
         Self::Filled(FRAMED.next_multiple_of(load.wire_len()))
     }
@@ -77,12 +76,12 @@ async fn send_filled(mut io: impl Io, load: Load, source: Blocks, len: usize) ->
     Ok(load.blocks)
 }
 
-/// Blocks as pieces of `len` bytes; only the last may be shorter.
+/// Cuts blocks into pieces of `len` bytes. Only the last piece may be shorter.
 struct Pieces {
     len: usize,
-    /// At most one piece, and what the last header has beyond it.
+    /// At most one piece, and the part of the last header that does not fit into it.
     filled: Vec<u8>,
-    /// What the last block has beyond `filled`.
+    /// The part of the last block that does not fit into `filled`.
     rest: Bytes,
     source: Blocks,
     load: Load,
@@ -114,10 +113,10 @@ impl Pieces {
 }
 
 async fn send_vectored(mut io: impl Io, load: Load, mut source: Blocks) -> Moved {
-    // All blocks have one length, and therefore one header.
+    // All blocks have the same length, and so the same header.
     let mut header = Vec::new();
     load.put_header(load.size, &mut header);
-    // Blocks that are not wholly written, and how much of the first is.
+    // Blocks that are not wholly written, and how many bytes of the first are written.
     let mut kept = VecDeque::<Bytes>::new();
     let mut written = 0;
     loop {
@@ -166,7 +165,7 @@ async fn receive(mut io: impl Io, load: Load) -> Moved {
     Ok(seen)
 }
 
-/// Looks at the whole blocks in `bytes` as a program would that uses them, and counts them.
+/// Looks at the whole blocks in `bytes`, like a program that uses them, and counts them.
 fn look(load: Load, mut bytes: &[u8]) -> anyhow::Result<u64> {
     let mut seen = 0;
     while !bytes.is_empty() {

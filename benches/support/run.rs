@@ -8,9 +8,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::contenders::Contender;
 
-/// Whether this was started to measure: `cargo bench` says `--bench`, `cargo test` does not.
+/// True if `cargo bench` started this program, which passes `--bench`.
 ///
-/// Says what to type if it was not, for a test run has no time to measure.
+/// Otherwise prints what to type, because `cargo test` has no time to measure.
 pub fn is_bench(name: &str) -> bool {
     let asked = env::args().any(|arg| arg == "--bench") && env::args().all(|arg| arg != "--test");
     if !asked {
@@ -19,7 +19,7 @@ pub fn is_bench(name: &str) -> bool {
     asked
 }
 
-/// For arguments that count: rounds, connections.
+/// Parses a number of rounds or connections, for clap.
 pub fn parse_count(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count @ 1..) => Ok(count),
@@ -27,7 +27,7 @@ pub fn parse_count(text: &str) -> Result<usize, String> {
     }
 }
 
-/// Those named by `--only`; all if none is.
+/// Returns the contenders that `--only` names, or all if it names none.
 pub fn contenders(only: &[Contender]) -> Vec<Contender> {
     match only {
         [] => Contender::value_variants().to_vec(),
@@ -35,22 +35,22 @@ pub fn contenders(only: &[Contender]) -> Vec<Contender> {
     }
 }
 
-/// What each contender took, round by round, in the order of the contenders.
+/// The measurements of each contender, round by round, in the order of the contenders.
 pub type Rounds<M, C = Contender> = Vec<(C, Vec<M>)>;
 
-/// The order of all measurements: contenders take turns, another one first in each round, so that
-/// a machine that is slow for a while is slow for all of them. One more round comes first, to warm
-/// up, and does not count.
+/// The order of all measurements. Contenders take turns, another one first in each round, so that a machine
+/// that is slow for a while is slow for all of them. One more round comes first, to warm up, and does not
+/// count.
 #[derive(Debug)]
 pub struct Schedule<C = Contender> {
     contenders: Vec<C>,
     rounds: usize,
-    /// On a terminal only, and drawn between two measurements, never while one is under way.
+    /// Shown only on a terminal. Drawn between two measurements, never during one.
     progress: ProgressBar,
 }
 
 impl<C: Copy + Display> Schedule<C> {
-    /// For `loads` calls of [`measure`](Self::measure).
+    /// Makes a schedule for `loads` calls of [`measure`](Self::measure).
     pub fn new(contenders: Vec<C>, rounds: usize, loads: usize) -> Self {
         let template = "{bar:30} {pos}/{len} [{elapsed} of {duration}] {msg}";
         let style = ProgressStyle::with_template(template).expect("a template without mistakes");
@@ -90,7 +90,7 @@ impl<C: Copy + Display> Schedule<C> {
     }
 }
 
-/// What `contender` took, if it took part.
+/// Returns the measurements of `contender`, if it took part.
 pub fn of<M, C: PartialEq>(rounds: &Rounds<M, C>, contender: C) -> Option<&[M]> {
     let found = rounds.iter().find(|(name, _)| *name == contender);
     found.map(|(_, measured)| &measured[..])

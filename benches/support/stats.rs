@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-/// The value that a `share` (0 to 1) of `values` does not exceed; NaN if there are none.
+/// Returns the value that a `share` (0 to 1) of `values` does not exceed. NaN if there are no values.
 pub fn quantile(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -21,13 +21,12 @@ pub fn median(values: &[f64]) -> f64 {
     quantile(values, 0.5)
 }
 
-/// Each round is compared with itself, so that a machine which is slow for a while is slow on both
-/// sides.
+/// Returns the ratio within each round. If the machine is slow for a while, both sides of a ratio are slow.
 pub fn ratios(over: &[f64], under: &[f64]) -> Vec<f64> {
     over.iter().zip(under).map(|(o, u)| o / u).collect()
 }
 
-/// The name of a number of bytes, in the units sizes are given in here.
+/// Formats a number of bytes with the units of `--sizes`.
 pub fn bytes(count: usize) -> String {
     match count {
         n if n >= 1 << 20 && n % (1 << 20) == 0 => format!("{} MiB", n >> 20),
@@ -36,7 +35,7 @@ pub fn bytes(count: usize) -> String {
     }
 }
 
-/// `value` with so many decimals, or a dash for what is not known.
+/// Formats `value` with `places` decimals, and NaN as a dash.
 pub fn decimals(value: f64, places: usize) -> String {
     match value.is_nan() {
         true => "-".to_owned(),
@@ -44,7 +43,7 @@ pub fn decimals(value: f64, places: usize) -> String {
     }
 }
 
-/// `count` with a comma every three digits.
+/// Formats `count` with a comma every three digits.
 pub fn grouped(count: usize) -> String {
     let digits = count.to_string();
     let mut out = String::new();
@@ -57,7 +56,7 @@ pub fn grouped(count: usize) -> String {
     out
 }
 
-/// Rows under a heading, padded into columns; also Markdown, if wanted.
+/// A table as padded columns or as Markdown.
 #[derive(Debug)]
 pub struct Table {
     heading: Vec<String>,

@@ -1,9 +1,9 @@
-//! What the operating system says about this process, where it says so.
+//! What the operating system says about this process, if it does.
 
 use std::io;
 
-/// Bytes that are best written to `socket` at once: as many whole packets of its path as the system
-/// sends in one piece, which are 64 KiB on Linux.
+/// Returns the best write length for `socket`: as many whole packets of its path as the system sends in one
+/// piece, which is up to 64 KiB on Linux.
 #[cfg(unix)]
 pub fn path_write_len(socket: &impl std::os::fd::AsFd) -> io::Result<usize> {
     let packet = socket2::SockRef::from(socket).tcp_mss()?.max(1) as usize;
@@ -15,7 +15,7 @@ pub fn path_write_len<S>(_socket: &S) -> io::Result<usize> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Seconds that all threads of this process have spent computing, in the kernel too.
+/// Returns the processor seconds of all threads of this process, including the kernel.
 #[cfg(unix)]
 pub fn cpu_seconds() -> Option<f64> {
     use rustix::time::{ClockId, clock_gettime};
@@ -29,7 +29,7 @@ pub fn cpu_seconds() -> Option<f64> {
     None
 }
 
-/// How many files and sockets this process may have open at once.
+/// Returns how many files and sockets this process may have open at once.
 #[cfg(unix)]
 pub fn file_limit() -> Option<u64> {
     use rustix::process::{Resource, getrlimit};
@@ -42,17 +42,17 @@ pub fn file_limit() -> Option<u64> {
     None
 }
 
-/// The most bytes of memory that this process ever had resident.
+/// Returns the peak resident memory of this process.
 pub fn peak_resident_bytes() -> Option<u64> {
     status_bytes("VmHWM:")
 }
 
-/// Bytes of memory that this process has resident.
+/// Returns the resident memory of this process.
 pub fn resident_bytes() -> Option<u64> {
     status_bytes("VmRSS:")
 }
 
-/// A size in the process's status. Linux alone has the file.
+/// Returns a size from the process's status file, which only Linux has.
 fn status_bytes(field: &str) -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix(field))?;

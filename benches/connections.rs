@@ -8,13 +8,13 @@
 //!
 //! Prints three tables, of the contenders of `loopback` that use tokio:
 //!
-//! 1. Throughput of blocks one way, all connections together: a fixed number of bytes, whatever the
-//!    number of connections, from the start until the last receiver has seen its end. Medians over the
-//!    rounds, and the median ratio to `LengthDelimitedCodec`'s in the same round.
-//! 2. Requests of one block, each answered by the same block, one in flight on each connection: how many
-//!    a second on all of them together.
-//! 3. Heap bytes of one idle connection's receiving end, its task included: when it has been polled
-//!    once and nothing has come, and when it has received 256 blocks of 1 KiB and waits again.
+//! 1. Throughput of blocks in one direction, all connections together. A measurement moves a fixed number of
+//!    bytes, whatever the number of connections. It lasts from the start until the last receiver has seen
+//!    its end. Medians over the rounds, and the median ratio to `LengthDelimitedCodec`'s in the same round.
+//! 2. Requests a second on all connections together. A request is one block, and the answer is the same
+//!    block. Each connection has one request in flight.
+//! 3. Heap bytes of one idle connection's receiving end, its task included: when it was polled once and has
+//!    received nothing, and when it has received 256 blocks of 1 KiB and waits again.
 
 use std::{
     alloc::System,
@@ -41,16 +41,16 @@ use tokio::{
     time::sleep,
 };
 
-/// In place for the throughput too, the same for all.
+/// Also counts while the throughput is measured, and costs all contenders the same.
 #[global_allocator]
 static HEAP: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// Blocks of this length that a connection has received before it is called idle again: enough to have grown
-/// whatever buffer grows.
+/// Blocks that a connection receives before its idle memory is measured again. This is enough to grow every
+/// buffer that grows.
 const TRAFFIC: u64 = 256;
 const TRAFFIC_SIZE: usize = 1024;
 
-/// Descriptors that a process has open beside its connections, with room to spare.
+/// Descriptors that the process needs beside its connections, with room to spare.
 const OTHER_FILES: usize = 64;
 
 /// `cargo bench -p benches --bench connections -- [OPTIONS]`
@@ -92,7 +92,7 @@ fn main() -> anyhow::Result<()> {
         .counts
         .iter()
         .fold(args.idle, |most, &count| most.max(count));
-    // Both ends of each are in this process.
+    // This process has both ends of each connection.
     let needed = (2 * most + OTHER_FILES) as u64;
     ensure!(
         system::file_limit().is_none_or(|limit| limit >= needed),
@@ -200,7 +200,7 @@ fn requests(args: &Args, contenders: &[Contender]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Connections to one listener: the near ends and the far ends.
+/// Opens `count` connections, and returns the near and the far end of each.
 async fn connect(count: usize) -> anyhow::Result<Vec<(TcpStream, TcpStream)>> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let address = listener.local_addr()?;
@@ -214,19 +214,19 @@ async fn connect(count: usize) -> anyhow::Result<Vec<(TcpStream, TcpStream)>> {
     Ok(pairs)
 }
 
-/// How long `count` connections take, with `load` on each.
+/// Measures how long `count` connections take to move `load` each.
 async fn one_way(contender: Contender, count: usize, load: Load) -> anyhow::Result<Duration> {
     let tasks = || (Task::Send(load.source()), Task::Receive);
     time(contender, count, load, tasks).await
 }
 
-/// How long `count` connections take to ask for `load`, block by block.
+/// Measures how long `count` connections take to send `load` each, block by block, and to get it back.
 async fn there_and_back(
     contender: Contender,
     count: usize,
     load: Load,
 ) -> anyhow::Result<Duration> {
-    // How long each took is for `loopback`.
+    // `loopback` uses the time of each round trip. Here it is ignored.
     let (tell, _told) = mpsc::channel();
     let tasks = || (Task::Ask(load.source(), tell.clone()), Task::Echo);
     time(contender, count, load, tasks).await
@@ -245,7 +245,7 @@ async fn time(
         let sending = contender.run(near_task, near, load)?;
         let mut started = started.clone();
         ends.spawn(async move {
-            // It cannot be gone: it is dropped after all tasks have ended.
+            // Cannot fail, because `start` is dropped after all tasks have ended.
             let _ = started.wait_for(|&started| started).await;
             sending.await
         });
@@ -268,7 +268,7 @@ async fn all_moved(mut ends: JoinSet<anyhow::Result<u64>>, load: Load) -> anyhow
 fn idle_memory(contenders: &[Contender], idle: usize) -> anyhow::Result<()> {
     let mut table = Table::new(1, &["contender", "nothing came", "after traffic"]);
     for &contender in contenders {
-        // On a runtime of its own, so that nothing is left on its threads by the one before.
+        // A new runtime, so that its threads keep nothing from the contender before.
         let bytes = runtime()?.block_on(idle_heap(contender, idle))?;
         let [fresh, used] = bytes.map(|bytes| stats::grouped(bytes / idle));
         table.row(vec![contender.name().to_owned(), fresh, used]);
@@ -278,7 +278,7 @@ fn idle_memory(contenders: &[Contender], idle: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What `idle` connections hold to which nothing has come, and what they hold after traffic.
+/// Returns the heap bytes of `idle` connections before any traffic, and after traffic.
 async fn idle_heap(contender: Contender, idle: usize) -> anyhow::Result<[usize; 2]> {
     let load = load(TRAFFIC_SIZE, TRAFFIC);
     let (mut near, far): (Vec<_>, Vec<_>) = connect(idle).await?.into_iter().unzip();
@@ -295,13 +295,13 @@ async fn idle_heap(contender: Contender, idle: usize) -> anyhow::Result<[usize; 
     }
     let used = settled_heap().await;
 
-    // Only now, for they were to hold what they hold: whether they saw what was sent.
+    // Checks only now whether all blocks arrived, because until here the receivers must stay idle.
     drop(near);
     all_moved(receivers, load).await?;
     Ok([fresh, used].map(|heap| heap.saturating_sub(before)))
 }
 
-/// Heap bytes of this process, once all tasks have come to rest.
+/// Returns the heap bytes of this process, once all tasks are at rest.
 async fn settled_heap() -> usize {
     let heap = || {
         let stats = HEAP.stats();
@@ -311,8 +311,8 @@ async fn settled_heap() -> usize {
     };
     let mut last = heap();
     loop {
-        // The receivers cannot be asked whether they have seen all: they wait within the codec.
-        // Several tenths of a second in which nothing changes are taken for rest.
+        // A receiver that waits within the codec cannot say whether it has received everything. So the tasks
+        // are taken to be at rest when nothing changes for 0.4 seconds.
         sleep(Duration::from_millis(400)).await;
         let now = heap();
         if now == last {

@@ -1,4 +1,4 @@
-//! The part of their rate that honest connections keep beside connections that flood with empty
+//! The share of their rate that honest connections keep while other connections flood the server with empty
 //! blocks.
 //!
 //! ```text
@@ -6,15 +6,14 @@
 //! cargo bench -p benches --bench floods -- --honest 50 --floods 8 --rounds 15
 //! ```
 //!
-//! A server of one thread forwards what each connection sends back to it. The honest clients send a
-//! block of 64 bytes and wait for the answer, again and again. The others send headers of empty
-//! blocks without end and read all that comes back. All clients share a second thread, or the server's
-//! with `--threads 1`.
+//! A server of one thread sends each block back to its sender. The honest clients send a block of 64 bytes
+//! and wait for the answer, again and again. The others send headers of empty blocks without end, and read
+//! everything that comes back. All clients share a second thread, or the server's with `--threads 1`.
 //!
 //! `BlockTransport` has the timeouts and limits that SECURITY.md recommends. Contenders take turns,
 //! another one first in each round, after a round to warm up. The table shows the median of the
 //! answers a second that all honest clients get alone and beside the floods, and the median, lowest
-//! and highest part that they keep within a round.
+//! and highest share that they keep within a round.
 
 use std::{
     net::SocketAddr,
@@ -116,7 +115,7 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The answers a second that the honest clients get beside so many floods.
+/// Returns the answers a second that the honest clients get beside `floods` floods.
 fn answers_a_second(contender: Contender, args: &Args, floods: usize) -> anyhow::Result<f64> {
     let connections = args.honest + floods;
     let clients = runtime()?;
@@ -136,7 +135,7 @@ fn answers_a_second(contender: Contender, args: &Args, floods: usize) -> anyhow:
     let server = thread::spawn(move || {
         server.block_on(async {
             serve_all(contender, listener, connections).await?;
-            let _ = stopped.await; // ready when the clients are done, or gone
+            let _ = stopped.await; // ready when the clients are done or have failed
             anyhow::Ok(())
         })
     });
@@ -147,7 +146,7 @@ fn answers_a_second(contender: Contender, args: &Args, floods: usize) -> anyhow:
     served.and(rate)
 }
 
-/// Accepts so many connections, and serves each in a task.
+/// Accepts `connections` connections, and serves each in a task.
 async fn serve_all(
     contender: Contender,
     listener: std::net::TcpListener,
@@ -173,7 +172,7 @@ async fn measure(address: SocketAddr, args: &Args, floods: usize) -> anyhow::Res
         socket.set_nodelay(true)?;
         tokio::spawn(ask(socket, Arc::clone(&answers)));
     }
-    // A part of the time to begin with, and then the part that counts.
+    // A quarter of the time to warm up. Then the measurement begins.
     let time = Duration::from_millis(args.millis as u64);
     sleep(time / 4).await;
     let (before, begun) = (answers.load(Relaxed), Instant::now());
@@ -211,7 +210,7 @@ fn serve(contender: Contender, socket: TcpStream) -> anyhow::Result<()> {
 
 async fn echo<E: Failure>(peer: impl Peer<E>) {
     let (sink, blocks) = peer.split();
-    // It ends when the client is gone.
+    // Ends when the client is gone.
     let _ = blocks.map_ok(BytesMut::freeze).forward(sink).await;
 }
 

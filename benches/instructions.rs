@@ -1,21 +1,21 @@
-//! One way to move 64-byte blocks, to be run under callgrind.
+//! Moves 64-byte blocks in one of several ways, under callgrind.
 //!
 //! ```text
 //! .ci/instructions
 //! ```
 //!
-//! prints how many instructions each way takes for a block, and fails where one takes more than it
-//! should. By hand, where `cargo bench -p benches --bench instructions --no-run` names the binary:
+//! prints how many instructions each way takes for a block, and fails if a way takes more than its bound.
+//! To run one way by hand, take the binary that `cargo bench -p benches --bench instructions --no-run` names:
 //!
 //! ```text
 //! valgrind --tool=callgrind BINARY lent-next 120000
 //! ```
 //!
-//! The ways are the loops of `loopback`, and the blocks to be sent come from the same source: slices
-//! of a shared buffer. Everything happens in memory, over a transport that fills the room of each read
-//! and takes every write whole. Blocks have a big-endian u32 before them, by a `LengthPrefix` or
-//! (`field-`) by a `LengthField`; `timed-` is a transport with all its timeouts set. The difference between two numbers of blocks is free of what it takes
-//! to start.
+//! The ways are the loops of `loopback`, and the blocks come from the same source: slices of a shared buffer.
+//! Everything happens in memory, over a transport that fills each read and takes every write whole. Blocks
+//! have a big-endian u32 before them, from a `LengthPrefix` or (`field-`) from a `LengthField`. `timed-` is a
+//! transport with all its timeouts set. `.ci/instructions` runs each way with two numbers of blocks, and
+//! subtracts, so that the start of the program does not count.
 
 use std::{env, hint::black_box, time::Duration};
 
@@ -35,7 +35,7 @@ use wholeblock::{BlockCodec, BlockTransport, LengthField};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Blocks that lie one after the other in memory: the number of blocks is a multiple of it.
+/// Blocks that lie one after the other in memory. The number of blocks must be a multiple of this.
 const AT_ONCE: usize = 1_000;
 
 const MODES: &str = "memory, lent-next, lent-batch, transport-stream, framed-stream, \
@@ -73,8 +73,8 @@ fn main() -> anyhow::Result<()> {
     let framed = || Framed::new(memory(load), BlockCodec::length_prefixed());
     let theirs = || Framed::new(memory(load), LengthDelimitedCodec::new());
     let source = load.source();
-    // Not by `Contender::run`, which has the compiler make the round trips as well: what has more
-    // than one caller is not inlined into the loops that are counted here.
+    // Not through `Contender::run`, which also compiles the round trips: a function with more than one caller
+    // is not inlined into the loops that are counted here.
     let moved = match mode.as_str() {
         "memory" => block_on(read_all(load)),
         "lent-next" => block_on(receive_lent(ours())),
@@ -106,14 +106,13 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A transport without a system behind it. It gives the same block again and again, as many bytes as a
-/// read has room for, and takes every write, vectored too, and forgets it.
+/// Returns a transport in memory. It fills each read with the same block again and again. It takes every write,
+/// also a vectored one, and drops it.
 fn memory(load: Load) -> Scripted {
     Scripted::repeating(&load.wire().repeat(AT_ONCE), load.blocks / AT_ONCE as u64)
 }
 
-/// What the receivers cannot do without: the transport's own copy into a buffer, and nothing made
-/// of it.
+/// The least that a receiver does: the transport copies into a buffer, which nobody looks at.
 async fn read_all(load: Load) -> anyhow::Result<u64> {
     let mut memory = memory(load);
     let mut buffer = vec![0; 64 * 1024];
@@ -126,7 +125,7 @@ async fn read_all(load: Load) -> anyhow::Result<u64> {
     }
 }
 
-/// What the senders cannot do without: each block taken from its source, and dropped.
+/// The least that a sender does: takes each block from its source, and drops it.
 fn look_at(source: Blocks) -> u64 {
     let mut seen = 0;
     for block in source {

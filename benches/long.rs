@@ -1,4 +1,4 @@
-//! Long blocks: what it costs to move them whole, part by part, and without any framing.
+//! Long blocks: the cost to move them whole, part by part, and without any framing.
 //!
 //! ```text
 //! cargo bench -p benches --bench long
@@ -6,18 +6,19 @@
 //! cargo bench -p benches --bench long -- --only heap --gib 5
 //! ```
 //!
-//! One connection over loopback, a thread for each end. In each table the contenders take turns, another
-//! one first in each round, after a round to warm up. A ratio is the median over the rounds of a
-//! contender's rate over that of the one above it which is called the base.
+//! One connection over loopback, a thread for each end. In each table, the contenders take turns, another
+//! one first in each round, after a round to warm up. The first contender of a table is the base; in `slab`,
+//! each loop by hand is the base of the `recv_into` below it. A ratio is a contender's rate over the base's
+//! rate in the same round, and the table has the median over the rounds.
 //!
-//! - `look`: each byte is received and looked at: a sum is made of all of them.
-//! - `memory`, `file`: each byte is received and written to memory, or to a file. The sender writes
-//!   64 KiB at a time, without a framing, for both.
-//! - `slab`: blocks of 51,200 bytes, each received into the same memory of the caller's. The sender, too,
-//!   is the same.
-//! - `heap`: the most heap that both ends hold, above that of two idle ones, while one block is moved
-//!   part by part.
-//! - `discard`: readers are dropped after their first part. A timer of 1 ms is on the same thread.
+//! - `look`: the receiver adds up all bytes.
+//! - `memory`, `file`: the receiver writes each byte to memory, or to a file. For all contenders, the sender
+//!   writes 64 KiB at a time, by hand.
+//! - `slab`: blocks of 51,200 bytes, each received into the same memory of the caller. A contender has the
+//!   same sender as its base.
+//! - `heap`: the peak heap of both ends while one block is moved part by part, minus the heap of two idle
+//!   ends.
+//! - `discard`: readers are dropped after their first part, while a timer of 1 ms runs on the same thread.
 
 use std::{
     alloc::System,
@@ -99,7 +100,7 @@ enum Question {
     Discard,
 }
 
-/// Who sends.
+/// How the sender sends.
 #[derive(Clone, Copy, Debug)]
 enum Sender {
     LengthDelimited,
@@ -113,7 +114,7 @@ enum Sender {
     },
 }
 
-/// Who receives, and where to.
+/// How the receiver receives, and where to.
 #[derive(Clone, Copy, Debug)]
 enum Receiver {
     LengthDelimited,
@@ -288,7 +289,7 @@ fn table(args: &Args, name: &str, size: usize, rows: &[Row]) -> anyhow::Result<(
     Ok(())
 }
 
-/// Seconds from the first byte that is sent to the last that is received.
+/// Returns the seconds from the first byte sent to the last byte received.
 fn measure(
     args: &Args,
     sender: Sender,
@@ -396,7 +397,7 @@ async fn send(
     Ok(())
 }
 
-/// Returns how many payload bytes came.
+/// Returns how many payload bytes arrived.
 async fn receive(
     mut socket: TcpStream,
     receiver: Receiver,
@@ -497,7 +498,7 @@ async fn look_at_all(block: &mut (impl AsyncBufRead + Unpin)) -> anyhow::Result<
     }
 }
 
-/// Reads all of `bytes`, and returns how many they are.
+/// Reads all of `bytes`, and returns their number.
 fn look(bytes: &[u8]) -> u64 {
     let words = bytes.chunks_exact(8);
     let rest = words.remainder().iter().map(|&byte| u64::from(byte));
@@ -518,7 +519,7 @@ async fn into_slab<F: wholeblock::Framing>(
     Ok(bytes)
 }
 
-/// What one would write by hand.
+/// The loop that a program would have without a framing.
 async fn copy_bare(
     socket: &mut TcpStream,
     out: &mut (impl AsyncWrite + Unpin),
@@ -549,7 +550,7 @@ async fn scratch_file() -> anyhow::Result<File> {
     Ok(file)
 }
 
-/// Heap bytes that are allocated.
+/// Returns the allocated heap bytes.
 fn held() -> usize {
     let stats = GLOBAL.stats();
     stats
@@ -617,7 +618,7 @@ fn discard() -> anyhow::Result<()> {
         let receiving = tokio::spawn(async move {
             let mut held = 0;
             loop {
-                // Given up now and then, to see what is held meanwhile.
+                // Cancelled now and then, to see the capacity of the read buffer meanwhile.
                 let waiting = timeout(Duration::from_micros(300), transport.recv_reader());
                 let Ok(received) = waiting.await else {
                     held = held.max(transport.read_capacity());

@@ -1,4 +1,4 @@
-//! The example pair beside one on `LengthDelimitedCodec` that writes the same two files.
+//! Compares the example pair with a pair on `LengthDelimitedCodec` that writes the same two files.
 //!
 //! ```text
 //! cargo bench -p benches --bench pair
@@ -54,10 +54,10 @@ use crate::support::{
     server::{Receiving, receive},
 };
 
-/// As the example has it.
+/// The example's default.
 const STALL_TIMEOUT: Patience = Patience(Some(Duration::from_secs(30)));
 
-/// Bytes between two looks at the log, as in the example.
+/// Bytes to send before they are logged, as in the example.
 const GROUP_BYTES: usize = 1024 * 1024;
 
 /// `cargo bench -p benches --bench pair -- [OPTIONS]`

@@ -5,7 +5,7 @@ use wholeblock_fuzz::{Run, session::Input};
 #[cfg(fuzzing)]
 libfuzzer_sys::fuzz_target!(|input: Input| input.run());
 
-/// Built with all else, so that it compiles. `cargo fuzz` runs the target.
+/// Without libFuzzer, the target is only built, so that it compiles. `cargo fuzz` runs it.
 #[cfg(not(fuzzing))]
 fn main() {
     let _: fn(&Input) = Run::run;

@@ -1,9 +1,9 @@
-//! Blocks to send that are cut into pieces, as their own bytes say.
+//! Cuts blocks to send into pieces, as their own bytes say.
 
 use bytes::Bytes;
 use wholeblock::{Payload, Pieces, internals::CHAIN_THRESHOLD};
 
-/// Where a block is cut: after as many bytes as its next piece has.
+/// The lengths of pieces.
 const LENS: [usize; 8] = [
     0,
     1,
@@ -15,7 +15,7 @@ const LENS: [usize; 8] = [
     3 * CHAIN_THRESHOLD,
 ];
 
-/// Pieces that a block has at most.
+/// A block has at most so many pieces before its rest.
 const MAX_PIECES: usize = 40;
 
 /// A piece of a block.
@@ -40,7 +40,7 @@ impl Payload for Piece {
     }
 }
 
-/// Cuts `block`, of which the last byte decides how.
+/// Cuts `block`. Its last byte decides how.
 pub(crate) fn cut(block: &[u8]) -> Vec<Piece> {
     let mut random = block.last().map_or(0, |last| u32::from(*last));
     let mut rest = Bytes::copy_from_slice(block);

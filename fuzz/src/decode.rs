@@ -1,5 +1,5 @@
-//! Any bytes, in any pieces, under any configuration, by every form of receiving: the blocks and
-//! the error that the reference finds, and no more memory than was promised.
+//! Receives arbitrary bytes, in any pieces, under any configuration, in every way. The blocks and the error
+//! must be the reference's, and the memory must stay within the promised bounds.
 
 use std::{
     iter, mem,
@@ -34,10 +34,10 @@ use crate::{
     neighbour,
 };
 
-/// The longest stream, in bytes: enough for a buffer to grow and to be given away.
+/// The longest stream, in bytes. It is long enough for a buffer to grow and to be given to a block.
 const MAX_WIRE: usize = 600 * KIB;
 
-/// Small blocks in a run, and bytes in each if that can be: most of a batch.
+/// Small blocks in a run, and bytes in each if the framing allows: together most of a batch.
 const RUN: usize = 500;
 const SMALL: usize = 100;
 
@@ -49,12 +49,12 @@ pub struct Input {
     config: Config,
     chosen_at_run_time: bool,
     settings: Settings,
-    /// Whether another connection on the thread has left no buffer.
+    /// True if another connection on the thread goes on, and so leaves no spare buffer.
     neighbour_goes_on: bool,
     form: Form,
     reads: Vec<Step>,
     pieces: Vec<Piece>,
-    /// What follows the pieces on the wire, as it is.
+    /// The bytes after the pieces on the wire.
     raw: Vec<u8>,
 }
 
@@ -70,7 +70,7 @@ enum Form {
     /// By `recv_blocks`.
     Received(Fickle),
     Lent {
-        /// In batches, of which no more than this many blocks are taken.
+        /// Receives in batches, and takes at most so many blocks of each.
         batches_of: Option<u8>,
         fickle: Fickle,
     },
@@ -80,26 +80,25 @@ enum Form {
     },
     /// By `recv_reader`.
     Read {
-        /// How many bytes of each block are read, in turn, before its reader is dropped; all, if there
-        /// are none.
+        /// The numbers of bytes to read of each block before its reader is dropped, in turn. None reads all.
         drops: [Option<Len>; 3],
-        /// Bytes that are read at once.
+        /// Bytes to read at once.
         at_once: Len,
-        /// True if they are lent.
+        /// True if the reader lends the bytes.
         lends: bool,
     },
 }
 
-/// True if each wait is given up where nothing has come, and each receiver after a block.
+/// True if each wait is cancelled when nothing has come, and each receiver is dropped after a block.
 type Fickle = bool;
 
 /// A part of a stream.
 #[derive(Arbitrary, Clone, Debug)]
 enum Piece {
-    /// A block, if there can be one of this length, and otherwise of one near it. It is filled with
-    /// the byte, and kept if that is odd. A run of small blocks follows if it is the largest.
+    /// A block of this length, or of the nearest one that is possible. It is filled with the byte. If the byte
+    /// is odd, the receiver keeps the block. If it is 255, a run of small blocks follows.
     Block(Len, u8),
-    /// The header of a block that does not follow.
+    /// A header without its block.
     Announced(u64),
     Bytes(Vec<u8>),
 }
@@ -116,7 +115,7 @@ impl Input {
         for piece in &self.pieces {
             match piece {
                 Piece::Block(Len(len), fill) => {
-                    // One more than the limit, too.
+                    // Also one byte more than the limit.
                     add_block(&mut wire, reference, *len, max.saturating_add(1), *fill);
                     if *fill == u8::MAX {
                         for at in 0..RUN {
@@ -203,7 +202,7 @@ impl Visit for &Input {
     }
 }
 
-/// A receiver of which the buffer and the codec can be seen.
+/// A receiver that shows its buffer and its codec.
 trait Receiver: BlockStream<Error = BlockError> {
     fn buffer(&self) -> &[u8];
     fn capacity(&self) -> usize;
@@ -236,16 +235,16 @@ receiver!(BlockTransport<Scripted, F>, read_capacity, codec);
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     Blocks,
-    /// Nothing, and the stream goes on.
+    /// No block, and the stream goes on.
     GoesOn,
     Over,
 }
 
-/// Compares what is received with what the reference reads.
+/// Compares what the crate receives with what the reference reads.
 struct Checks<'w> {
     reader: Reader<'w>,
     arrived: Arc<AtomicUsize>,
-    /// Whether the transport has just failed.
+    /// True if the transport has just failed.
     failed: bool,
     longest: usize,
     /// Blocks that are kept, and their lengths on the wire.
@@ -271,12 +270,12 @@ impl Checks<'_> {
             payload == &wire[header_len..],
             "another block than was sent"
         );
-        // It may be behind others that were skipped.
+        // Again, because `peek` may have skipped blocks before this one.
         self.begun();
         self.reader.take(wire.len());
     }
 
-    /// Keeps a block or drops it, as its last byte says.
+    /// Keeps a block if its last byte is odd, and otherwise drops it.
     fn keep_or_drop(&mut self, block: BytesMut) {
         let is_odd = block.last().is_some_and(|byte| byte % 2 == 1);
         if is_odd && self.kept.len() < MAX_KEPT {
@@ -286,7 +285,7 @@ impl Checks<'_> {
         }
     }
 
-    /// Records what has begun and is in the buffer.
+    /// Records the block that has begun, and the bytes in the buffer.
     fn begun(&mut self) {
         let arrived = self.arrived.load(Relaxed);
         self.bounds
@@ -302,14 +301,14 @@ impl Checks<'_> {
                 return Outcome::GoesOn;
             }
             Some(error) => self.reader.check_error(error),
-            // After an error of the transport, one end is none.
+            // After an error of the transport, the first `None` is not the end.
             None if mem::take(&mut self.failed) => return Outcome::GoesOn,
             None => assert_eq!(self.reader.peek(), Event::End, "an end"),
         }
         Outcome::Over
     }
 
-    /// Panics if too much is held with a buffer of this capacity, of which blocks may be lent.
+    /// Panics if the receiver holds too much memory. Its buffer has `capacity`, and may have `lent` blocks.
     fn memory(&mut self, capacity: usize, lent: bool) {
         self.begun();
         let arrived = self.arrived.load(Relaxed);
@@ -359,7 +358,7 @@ impl Checks<'_> {
         self.over(receiver);
     }
 
-    /// Receives blocks, until they end or the receiver is given up.
+    /// Receives blocks until the end, or until the receiver is dropped.
     fn receive(&mut self, receiver: &mut impl Receiver, fickle: Fickle) -> Outcome {
         let mut blocks = recv_blocks(receiver);
         loop {
@@ -423,7 +422,7 @@ impl Checks<'_> {
             if let Event::Block { wire, header_len } = self.reader.peek() {
                 room = room.max(wire.len() - header_len);
             } else if let Event::Truncated { expected, .. } = self.reader.peek() {
-                // It is not received, and may be longer than the stream.
+                // The block will not be received, and may be longer than the stream.
                 room = expected.min(memory.len() as u64) as usize;
                 if expected > room as u64 {
                     return;
@@ -488,7 +487,7 @@ impl Checks<'_> {
             self.failed = false; // here no end follows an error
             drop(receiving);
             self.task = task;
-            // A header may be as long as a batch.
+            // Twice, because a header may be as long as a batch.
             assert!(transport.read_capacity() <= 2 * 64 * KIB, "a longer buffer");
             if outcome == Outcome::Over {
                 break;
@@ -572,7 +571,7 @@ impl Checks<'_> {
         Outcome::Blocks
     }
 
-    /// Checks what `future` returns. If `fickle`, polls it once only.
+    /// Checks what `future` returns. If `fickle`, polls it only once.
     fn take<'b, B>(
         &mut self,
         future: impl Future<Output = Result<Option<B>, BlockError>>,
@@ -599,15 +598,15 @@ impl Checks<'_> {
         outcome
     }
 
-    /// Panics unless `again` is due after the stream is over: an error about the blocks comes again, at
-    /// once. After the end the transport is asked once more, and may fail.
+    /// Panics unless `again` may follow after the stream is over. An error about the blocks must come again at
+    /// once. After the end, the transport is read once more, and may fail.
     fn check_again(&mut self, again: Outcome) {
         let due = again == Outcome::Over || self.reader.peek() == Event::End;
         assert!(due, "not the error again");
     }
 
-    /// After the end there is nothing more, but the end or the error again; the buffer stays as it is,
-    /// and nothing is left.
+    /// Checks that only the end or the same error follows, that the buffer stays as it is, and that a drop
+    /// frees everything.
     fn over(mut self, mut receiver: impl Receiver) {
         let left = self.reader.buffered(self.arrived.load(Relaxed));
         assert!(
@@ -615,7 +614,7 @@ impl Checks<'_> {
             "what has arrived and is not taken"
         );
         if !left.is_empty() {
-            // With the room of the blocks that were taken from its front, at most a batch.
+            // The allocation includes the room of the blocks that were taken from its front, at most a batch.
             let filled = self.arrived.load(Relaxed).min(64 * KIB);
             self.allocation_at_failure = receiver.capacity().max(filled);
         }
@@ -636,7 +635,7 @@ impl Checks<'_> {
         self.bounds.check_gone();
     }
 
-    /// The bare decoder, given bytes as `Framed` gives them. Sends back what it takes.
+    /// Decodes with the bare decoder, which gets bytes as `Framed` passes them. Encodes each block again.
     fn decode<F: Framing>(
         mut self,
         mut codec: BlockCodec<F>,
@@ -696,7 +695,7 @@ impl Checks<'_> {
     }
 }
 
-/// Another framing reads the bytes that the former refused, and all behind them.
+/// Checks that another framing reads the refused bytes, and all bytes after them.
 fn go_on<F: Framing>(codec: BlockCodec<F>, mut buffer: BytesMut, left: &[u8]) {
     let mut codec = codec.with_framing(Exact::new(1).expect("a framing"));
     for byte in left {
@@ -706,8 +705,7 @@ fn go_on<F: Framing>(codec: BlockCodec<F>, mut buffer: BytesMut, left: &[u8]) {
     assert_eq!(codec.decode(&mut buffer).expect("no error"), None);
 }
 
-/// A block that was received can be sent: as the very bytes that it came as, where no others stand
-/// for it.
+/// Checks that a received block can be sent. If its header was canonical, the same bytes must be sent.
 fn check_sent_back<F: Framing>(
     sender: &mut BlockCodec<F>,
     reference: &Reference,

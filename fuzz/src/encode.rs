@@ -1,6 +1,5 @@
-//! Any blocks under any configuration, by every form of sending and through any partial writes: the
-//! bytes that the reference writes, or the refusal that it gives; and the blocks again at the other
-//! end.
+//! Sends arbitrary blocks, under any configuration, in every way and through any partial writes. The bytes
+//! and the refusals must be the reference's, and the other end must receive the blocks.
 
 use std::{
     cell::Cell,
@@ -30,7 +29,7 @@ use wholeblock::{
 
 use crate::{Run, cut::cut, memory::Heap};
 
-/// The most bytes of all blocks: some full writes.
+/// The most bytes of all blocks together: some full writes.
 const MAX_BYTES: usize = 400 * KIB;
 
 #[derive(Arbitrary, Debug)]
@@ -39,7 +38,7 @@ pub struct Input {
     chosen_at_run_time: bool,
     settings: Settings,
     vectored: bool,
-    /// For forms of sending that take what the transport does in turn.
+    /// What the transport does at each write, in turn.
     writes: Vec<Step>,
     reads: Vec<Step>,
     blocks: Vec<Block>,
@@ -48,12 +47,12 @@ pub struct Input {
 #[derive(Arbitrary, Clone, Copy, Debug)]
 struct Block {
     len: Len,
-    /// Whether it gets a length that can be sent, if there is one.
+    /// True if the block gets a length that can be sent, if there is one.
     fits: bool,
     fill: u8,
-    /// Whether the part of its header that it carries is what it should be.
+    /// True if the part of the header that the block carries is right.
     honest: bool,
-    /// Whether a sink is flushed after it.
+    /// True if the sink is flushed after the block.
     flush: bool,
 }
 
@@ -135,19 +134,19 @@ impl Input {
     }
 }
 
-/// Blocks to send, and what is to come of them.
+/// Blocks to send, and the expected results.
 struct Sending<'i> {
     input: &'i Input,
     blocks: &'i [Vec<u8>],
     results: &'i [Result<(), Refusal>],
-    /// Those that can be sent, on the wire.
+    /// The blocks that can be sent, on the wire.
     wire: &'i [u8],
-    /// Where in it each of them ends, behind a 0.
+    /// A 0, and then where each of them ends in `wire`.
     ends: &'i [usize],
 }
 
 impl Sending<'_> {
-    /// By the bare encoder.
+    /// Sends through the bare encoder.
     fn encode<F: Framing>(&self, mut codec: BlockCodec<F>) {
         let mut sent = BytesMut::new();
         let mut index = 0;
@@ -163,7 +162,7 @@ impl Sending<'_> {
         assert!(sent == self.wire, "other bytes than the reference's");
     }
 
-    /// By a sink, which is full at a number of bytes within `bounds`: then it writes, and not before.
+    /// Sends through a sink. The sink is full at a number of bytes within `bounds`, and writes only then.
     fn sink<W>(&self, mut sink: W, io: impl Fn(&W) -> &Scripted, bounds: RangeInclusive<usize>)
     where
         W: Sink<Bytes, Error = BlockError> + Unpin,
@@ -199,7 +198,7 @@ impl Sending<'_> {
         );
     }
 
-    /// In pieces, by a transport's own `feed`.
+    /// Sends blocks in pieces, through a transport's own `feed`.
     fn feed<F: Framing>(&self, mut transport: BlockTransport<Scripted, F>) {
         let task = Task::new();
         let mut index = 0;
@@ -220,8 +219,8 @@ impl Sending<'_> {
         );
     }
 
-    /// Out of readers, each of which gives its block as the peer's reads say. A block that was given up
-    /// is taken up again. The limit for whole blocks does not count.
+    /// Sends blocks from readers, which return as many bytes at a time as `reads` says. A cancelled block is
+    /// resumed. The limit for whole blocks does not apply.
     fn part_by_part<F: Framing>(
         &self,
         mut transport: BlockTransport<Scripted, F>,
@@ -247,7 +246,7 @@ impl Sending<'_> {
                     }
                     _ => transport.send_rest_from(&mut source),
                 };
-                // One poll only, now and then: then the future is dropped.
+                // Polls some futures only once, and then drops them.
                 let polled = match options.flush {
                     true => sending.poll_unpin(&mut task.context()),
                     false => Poll::Ready(task.finish(|cx| sending.poll_unpin(cx))),
@@ -261,7 +260,7 @@ impl Sending<'_> {
                 let kept =
                     transport.unfinished().is_none() && transport.stats().sent_blocks == index;
                 if kept && arrived.load(Relaxed) > 0 {
-                    // A header that was not there yet was taken back with what had come of it.
+                    // The header was not queued yet, so the block was dropped, with what had been read of it.
                     arrived.store(0, Relaxed);
                     source = Scripted::default().send(block).unrecorded();
                     source.arrived = arrived.clone();
@@ -275,7 +274,7 @@ impl Sending<'_> {
         }
     }
 
-    /// By transfers, each of which goes on behind the block that the one before was refused.
+    /// Sends through transfers. After a refused block, the next transfer goes on with the block after it.
     fn transfer<W>(&self, mut framed: W, io: impl Fn(&W) -> &Scripted)
     where
         W: BlockSink,
@@ -283,7 +282,7 @@ impl Sending<'_> {
     {
         let task = Task::new();
         let (mut index, mut at) = (0, 0);
-        // A transfer gives up at an error of the transport, too; what it took is queued then.
+        // A transfer also ends at an error of the transport. The blocks that it took are then queued.
         while at < self.blocks.len() {
             let taken = Cell::new(0);
             let source = self.blocks[at..]
@@ -310,7 +309,7 @@ impl Sending<'_> {
             };
             let result = result.map_err(BlockError::from);
             let taken = at + taken.get();
-            // All but the last were sent; and the last one too, unless it was refused.
+            // All except the last were sent. The last was sent, too, unless it was refused.
             let Some((last, before)) = self.results[at..taken].split_last() else {
                 assert!(
                     matches!(result, Err(BlockError::Io(_))),
@@ -324,7 +323,7 @@ impl Sending<'_> {
             );
             index += before.len() as u64;
             match result {
-                // A failure of the transport comes before a refusal.
+                // A failure of the transport is reported before a refusal.
                 Err(BlockError::Io(_)) => index += u64::from(last.is_ok()),
                 result => {
                     let len = self.blocks[taken - 1].len();
@@ -346,7 +345,7 @@ impl Sending<'_> {
         );
     }
 
-    /// At the other end, whatever the pieces.
+    /// Receives the blocks at the other end, in any pieces.
     fn receive<F: Framing>(&self, codec: BlockCodec<F>, max: usize) {
         let task = Task::new();
         let io = Scripted::sending(self.wire, self.input.reads.clone());
@@ -378,13 +377,13 @@ impl Sending<'_> {
         assert!(sent.all(|block| block.len() > max), "blocks are missing");
     }
 
-    /// Bytes on the wire of the first `blocks` that can be sent.
+    /// Returns the bytes on the wire of the first `blocks` blocks that can be sent.
     fn wire_len(&self, blocks: u64) -> usize {
         self.ends[blocks as usize]
     }
 }
 
-/// Polls until it is done, and again where the transport fails in passing.
+/// Polls until `poll` is done, and polls again after a passing failure of the transport.
 fn repeated(task: &Task, mut poll: impl FnMut(&mut Context<'_>) -> Poll<Result<(), BlockError>>) {
     loop {
         match task.finish(&mut poll) {
@@ -400,8 +399,8 @@ fn await_it<T>(task: &Task, future: impl Future<Output = T>) -> T {
     task.finish(|cx| future.as_mut().poll(cx))
 }
 
-/// Panics unless a block of `len` bytes had the result that the reference gives. Counts it in
-/// `index` where it was sent.
+/// Panics unless a block of `len` bytes had the result that the reference gives. Counts the block in `index` if
+/// it was sent.
 fn check(
     result: Result<(), BlockError>,
     expected: &Result<(), Refusal>,

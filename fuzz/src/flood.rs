@@ -1,5 +1,5 @@
-//! A flood of blocks over a transport that is always ready and spends nothing of a task's budget: the
-//! task yields all the same, and each of its turns moves blocks.
+//! A flood of blocks over a transport that is always ready and spends nothing of a task's budget. The task
+//! must yield nevertheless, and must move blocks in each turn.
 
 use std::{
     future::poll_fn,
@@ -19,10 +19,10 @@ use wholeblock::{
     recv_blocks,
 };
 
-/// Blocks of a flood: some turns.
+/// Blocks of a flood: enough for some turns.
 const BLOCKS: u64 = 16 * RECEIVED_PER_TURN;
 
-/// The longest blocks of a flood, in bytes on the wire, on average.
+/// The longest average block of a flood, in bytes on the wire.
 const LONGEST: usize = 256;
 
 thread_local! {
@@ -39,8 +39,8 @@ pub(crate) enum Form {
     Batched,
 }
 
-/// Receives the blocks of a stream, if they are small and nothing else is in it, as a flood. Panics if
-/// too many pass between two yields.
+/// Receives the blocks of a stream as a flood, if they are small and the stream contains nothing else. Panics
+/// if too many blocks pass between two yields.
 pub(crate) fn receive<F: Framing>(
     codec: BlockCodec<F>,
     mut reader: Reader<'_>,
@@ -55,7 +55,7 @@ pub(crate) fn receive<F: Framing>(
     if reader.peek() != Event::End || blocks == 0 || wire.len() > blocks * LONGEST {
         return;
     }
-    // A buffer's blocks are charged together where they are skipped or lent as a batch.
+    // The blocks of a buffer are charged together if they are skipped or lent as a batch.
     let a_buffer = match (form, reader.skipped) {
         (Form::Batched, 0) => BATCH / shortest,
         (_, 0) => 0,

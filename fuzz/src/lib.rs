@@ -1,6 +1,6 @@
-//! Any input to the crate, through the code that compares what comes of it with the reference:
-//! [`decode`], [`encode`] and [`session`]. The fuzz targets run it on what libFuzzer makes up;
-//! `tests/inputs.rs` on the seeds and on random bytes.
+//! Runs the crate on arbitrary input, and compares the results with the reference: [`decode`], [`encode`] and
+//! [`session`]. The fuzz targets take their input from libFuzzer. `tests/inputs.rs` takes the seeds and random
+//! bytes.
 
 use std::fmt::Debug;
 
@@ -15,7 +15,7 @@ mod neighbour;
 pub mod session;
 mod side;
 
-/// An input that is made of any bytes.
+/// An input that can be made of any bytes.
 pub trait Run: for<'a> Arbitrary<'a> + Debug {
     /// Panics if the crate does not do what its documentation says.
     fn run(&self);

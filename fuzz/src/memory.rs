@@ -1,4 +1,4 @@
-//! What is held on the heap, counted by the allocator; and how much the crate says it may be.
+//! Heap memory, counted by the allocator, and how much of it the crate promises to hold at most.
 
 use bytes::BytesMut;
 use peak_alloc::PeakAlloc;
@@ -7,17 +7,17 @@ use wholeblock::internals::{
     BATCH, HEADER_SLACK, INITIAL_CAPACITY as INITIAL, MAX_SPARE as SPARE_WRITE,
 };
 
-/// The little things beside buffers.
+/// Bytes for small allocations beside the buffers.
 const LITTLE: usize = 4 * KIB;
 
-/// What is not the read buffer: what the thread keeps for its next reader and its next writer, the
-/// small buffer to wait with, and little things. It may come into being in any run.
+/// Bytes beside the read buffer: the thread's spare buffers for the next reader and the next writer, the small
+/// buffer to wait with, and small allocations. Any run may allocate them.
 const BESIDES: usize = 2 * BATCH + INITIAL + LITTLE;
 
 #[global_allocator]
 static HEAP: PeakAlloc = PeakAlloc;
 
-/// The heap since some moment.
+/// The change of the heap since `new`.
 pub(crate) struct Heap {
     before: usize,
 }
@@ -30,17 +30,17 @@ impl Heap {
         }
     }
 
-    /// Bytes held now and not before.
+    /// Returns the bytes held now and not before.
     pub(crate) fn held(&self) -> usize {
         HEAP.current_usage().saturating_sub(self.before)
     }
 
-    /// The most that was held at any time.
+    /// Returns the most bytes held at any time.
     pub(crate) fn peak(&self) -> usize {
         HEAP.peak_usage().saturating_sub(self.before)
     }
 
-    /// Panics if a thread holds more than its spare buffers, now that all else is gone.
+    /// Panics if more is left than a thread's spare buffers.
     pub(crate) fn check_spares(&self) {
         let held = self.held();
         assert!(
@@ -56,19 +56,19 @@ impl Default for Heap {
     }
 }
 
-/// Watches a receiver: its memory follows what has arrived, and never what was announced.
+/// Checks that a receiver's memory follows what has arrived, and not what was announced.
 pub(crate) struct ReceiverBounds {
     heap: Heap,
     max_retained: usize,
     /// The most bytes of the stream that were in the buffer together.
     most_buffered: usize,
-    /// The most that the buffer might have had at any time.
+    /// The highest allowed capacity of the buffer so far.
     most_allowed: usize,
-    /// The most that the blocks which the user keeps may keep alive.
+    /// The most bytes that the user's blocks may keep alive.
     kept: usize,
 }
 
-/// Where a receiver is, to judge what it holds.
+/// The state of a receiver, which decides how much it may hold.
 pub(crate) struct Standing {
     /// Bytes that were read.
     pub(crate) arrived: usize,
@@ -76,10 +76,10 @@ pub(crate) struct Standing {
     pub(crate) longest: usize,
     /// The capacity of the buffer.
     pub(crate) capacity: usize,
-    /// Whether all that has arrived is taken.
+    /// True if the caller has taken everything that has arrived.
     pub(crate) idle: bool,
-    /// The buffer's allocation when it failed, if it has and was polled on: `Framed` makes room for another byte
-    /// then, in a buffer that stays as it is.
+    /// The buffer's allocation at an error, if the receiver was polled after it, and otherwise 0. `Framed` then
+    /// reserves room for another byte behind the bytes in the buffer.
     pub(crate) failed: usize,
 }
 
@@ -94,7 +94,8 @@ impl ReceiverBounds {
         }
     }
 
-    /// What a block of `wire_len` bytes may keep alive: a small one a batch, a large one the buffer.
+    /// Returns how much a block of `wire_len` bytes may keep alive: a small block a batch, a large one the
+    /// buffer.
     fn kept_by(&self, wire_len: usize) -> usize {
         match wire_len <= BATCH {
             true => BATCH,
@@ -107,7 +108,7 @@ impl ReceiverBounds {
         self.kept += self.kept_by(wire_len);
     }
 
-    /// Drops a block that was kept longer than its receiver. Panics if it kept more alive than it may.
+    /// Drops a block that has outlived its receiver. Panics if it kept more alive than it may.
     pub(crate) fn drop_kept(&self, block: BytesMut, wire_len: usize) {
         let before = self.heap.held();
         drop(block);
@@ -118,18 +119,18 @@ impl ReceiverBounds {
         );
     }
 
-    /// Records bytes that are in the buffer together: `kept` of them for certain, and not more
-    /// than `ahead`, some of which may have been skipped and dropped before they were that many.
+    /// Records the bytes that are in the buffer together: at least `kept`, and at most `ahead`. Some of the
+    /// latter may have been skipped and dropped before the others arrived.
     pub(crate) fn buffered(&mut self, kept: usize, ahead: usize) {
         let together = kept.max(ahead.min(self.most_allowed));
         self.most_buffered = self.most_buffered.max(together);
     }
 
-    /// Panics if more is held than may be.
+    /// Panics if the receiver holds too much.
     pub(crate) fn check(&mut self, now: &Standing) {
         let retained = self.max_retained.saturating_add(HEADER_SLACK);
         let batch = BATCH.min(self.max_retained);
-        // Small blocks that were taken out of a buffer have filled it too.
+        // The small blocks that were taken out of the buffer count, because they filled it, too.
         let filled = now.arrived.min(self.most_buffered + batch);
         let earned = INITIAL.max(2 * filled);
         let mut allowed = earned.min(batch.max(now.longest)) + HEADER_SLACK;
@@ -156,12 +157,12 @@ impl ReceiverBounds {
             "{held} bytes held, allowed are {heap} and {beside}; idle: {}",
             now.idle,
         );
-        // While it grows, there are two.
+        // While a buffer grows, there are two.
         let most = 2 * self.most_allowed + beside;
         assert!(peak <= most, "{peak} bytes at a time, allowed are {most}");
     }
 
-    /// Panics if more than a spare buffer is left, now that the receiver and all blocks are gone.
+    /// Panics if more than a spare buffer is left after the receiver and all blocks are dropped.
     pub(crate) fn check_gone(&self) {
         let held = self.heap.held();
         assert!(held <= BATCH + LITTLE, "{held} bytes are left");

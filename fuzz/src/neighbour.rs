@@ -1,5 +1,5 @@
-//! Another connection on the thread, and the read buffer that it leaves to the next or takes away: so
-//! that an input finds the same whichever was run before it.
+//! Another connection on the thread, which leaves its read buffer to the next connection or takes it away.
+//! So every input finds the same state, whichever input ran before it.
 
 use std::{future::Future, pin::pin, task::Poll};
 
@@ -11,12 +11,12 @@ use testing::{
     scripted::{Scripted, Step},
 };
 
-/// What fills a buffer of 8, 16, 32 and 64 KiB; and, after a wait, one more block.
+/// Enough to fill a buffer of 8, 16, 32 and 64 KiB, and after a wait one more block.
 static WIRE: [u8; 121 * KIB] = [0; 121 * KIB];
 static READS: [Step; 5] = [Step::All, Step::All, Step::All, Step::All, Step::Pending];
 
-/// Has a connection receive until its buffer is as large as a batch. It leaves that as it begins to
-/// wait; if it goes on, it takes it again, and away.
+/// Lets a connection receive until its buffer is as large as a batch. The connection returns the buffer when it
+/// begins to wait. If it goes on, it takes the buffer again, so that none is left.
 pub(crate) fn receive(goes_on: bool) {
     let codec = BlockCodec::exact(KIB).expect("a framing");
     let mut transport = BlockTransport::new(Scripted::sending(&WIRE, READS), codec);

@@ -1,5 +1,5 @@
-//! A session of any operations at both ends of a connection: every block that an end has taken to
-//! send comes out at the other, whole, once and in order.
+//! Runs arbitrary operations at both ends of a connection. Every block that one end has accepted must arrive at
+//! the other end, whole, once and in order.
 
 use std::{
     cell::RefCell,
@@ -33,13 +33,13 @@ use crate::{
     },
 };
 
-/// No session takes as many turns of its ends to deliver all.
+/// More turns than any session needs to deliver all blocks.
 const MAX_TURNS: usize = 20_000;
 
-/// The most bytes of all blocks in a session.
+/// The most bytes of all blocks together in a session.
 const MAX_BYTES: usize = 300 * KIB;
 
-/// Those in which what was received does not come again.
+/// The forms that receive no block twice.
 const FORMS: [Form; 6] = [
     Form::Owned,
     Form::Lent { leaked: false },
@@ -64,18 +64,18 @@ pub struct Input {
     /// The framings that the session goes through.
     configs: [Config; 2],
     settings: [Settings; 2],
-    /// Whether each end is a `Framed` at first, and no `BlockTransport`.
+    /// True if the end begins as a `Framed`. Otherwise it begins as a `BlockTransport`.
     framed: [bool; 2],
     capacity: Len,
     vectored: bool,
-    /// Whether what is written arrives when it is flushed.
+    /// True if written bytes arrive only at a flush.
     buffered: bool,
-    /// Whether each end closes inside of a block that is still unfinished after all operations.
+    /// True if the end closes inside a block that is still unfinished after all operations.
     gives_up: [bool; 2],
     ops: Vec<(End01, Op)>,
 }
 
-/// Which end does it.
+/// The end of an operation.
 type End01 = bool;
 
 #[derive(Arbitrary, Clone, Debug)]
@@ -84,22 +84,22 @@ enum Op {
     Feed(Vec<Block>),
     Transfer {
         blocks: Vec<Block>,
-        /// Whether the source has nothing at first, before each.
+        /// True if the source is pending once before each block.
         pausing: bool,
-        /// Whether the source fails after its last block.
+        /// True if the source fails after its last block.
         failing: bool,
-        /// Whether the transfer is leaked, where it is given up.
+        /// True if an unfinished transfer is leaked. Otherwise it is dropped.
         leaked: bool,
         polls: u8,
     },
-    /// Writes a block to the transport below, if nothing else is on its way, and flushes what is above.
+    /// Writes a block to the transport below, if nothing is queued above it, and flushes.
     Flush,
     Receive {
         form: Form,
         blocks: u8,
         polls: u8,
     },
-    /// What the next read, or write, does.
+    /// Plans what the next read or write does.
     Fault {
         read: bool,
         step: Step,
@@ -108,20 +108,20 @@ enum Op {
         decode: bool,
         max: Max,
     },
-    /// From `Framed` to `BlockTransport`, or the other way round.
+    /// Converts a `Framed` to a `BlockTransport`, or the other way round.
     Convert,
     /// Takes a `Framed` apart, and puts it together again, with another buffer.
     Parts,
-    /// Goes on with the next framing.
+    /// Changes to the next framing.
     Switch,
     Close,
-    /// Sends a block part by part, and gives up after some polls.
+    /// Sends a block part by part, and drops the future after some polls.
     SendFrom {
         block: Block,
         source: Vec<Step>,
         polls: u8,
     },
-    /// Goes on with one that was given up. None does after `Close`.
+    /// Resumes such a block, unless the end has closed.
     SendRest {
         source: Vec<Step>,
         polls: u8,
@@ -132,7 +132,7 @@ enum Op {
 struct Block {
     len: Len,
     fill: u8,
-    /// Whether it is sent as it is, even if it cannot be.
+    /// True if the block is sent as it is, even if it must be refused.
     raw: bool,
 }
 
@@ -197,7 +197,7 @@ impl Session {
         Self {
             framings,
             sides,
-            // A connection of few bytes takes many turns.
+            // A connection with a small capacity takes many turns.
             bytes_left: MAX_BYTES.min((input.capacity.0 + 1).saturating_mul(MAX_TURNS / 8)),
             blocks: 0,
         }
@@ -232,7 +232,7 @@ impl Session {
             }
             Op::Fault { read: true, step } => self.sides[at].end.plan_read(*step),
             Op::Fault { read: false, step } => self.sides[at].end.plan_write(*step),
-            // Blocks before a switch may be on their way, of which none is to be skipped.
+            // Blocks before a change of the framing may be on their way, and none of them may be skipped.
             Op::Limit { decode: true, .. } if self.sides[at].epoch < self.sides[1 - at].epoch => {}
             Op::Limit { decode, max } => {
                 let reference = self.reference(self.sides[at].epoch).clone();
@@ -253,11 +253,11 @@ impl Session {
         }
     }
 
-    /// The bytes of blocks to send from an end: no two are alike, unless they are short.
+    /// Returns the bytes of blocks to send from an end. No two are alike, unless they are short.
     fn payloads(&mut self, at: usize, blocks: &[Block]) -> Vec<Vec<u8>> {
         let side = &self.sides[at];
         if side.closed || side.epoch < self.sides[1 - at].epoch {
-            return Vec::new(); // it has to receive the other end's switch first
+            return Vec::new(); // this end must first receive the other end's change of framing
         }
         let (max, reference) = (side.max_encode, self.reference(side.epoch).clone());
         let mut payloads = Vec::new();
@@ -285,7 +285,7 @@ impl Session {
         payloads
     }
 
-    /// What comes of sending `block` whole, by the reference.
+    /// Returns the reference's result of sending `block` whole.
     fn expects(&self, at: usize, block: &[u8]) -> Result<(), Refusal> {
         self.expects_within(at, block, self.sides[at].max_encode)
     }
@@ -295,7 +295,7 @@ impl Session {
             .write(block, max, &mut Vec::new())
     }
 
-    /// Records a block that an end has taken to send.
+    /// Records a block that an end has accepted.
     fn taken(&mut self, at: usize, block: Vec<u8>) {
         let epoch = self.sides[at].epoch;
         let mut wire = Vec::new();
@@ -346,7 +346,7 @@ impl Session {
             let result = self.reference(epoch).write(&block, max, &mut wire);
             if result.is_ok() && self.sides[at].end.write_below(&wire) {
                 self.taken(at, block);
-                self.sides[at].encoded -= 1; // by the codec it was not
+                self.sides[at].encoded -= 1; // the codec did not encode it
             }
         }
     }
@@ -364,7 +364,7 @@ impl Session {
         }
     }
 
-    /// Panics unless `error` refuses `block` for what is `expected`, or for a block that is unfinished.
+    /// Panics unless `error` refuses `block` as `expected`, or because another block is unfinished.
     fn check_refused(
         &self,
         at: usize,
@@ -416,7 +416,7 @@ impl Session {
             let (before, len) = (side.encoded_bytes, block.len());
             self.taken(at, block.clone());
             let side = &mut self.sides[at];
-            side.encoded -= 1; // it is not all there
+            side.encoded -= 1; // it is not finished
             side.unfinished = Some(Unfinished {
                 len,
                 wire_len: side.encoded_bytes - before,
@@ -426,7 +426,7 @@ impl Session {
         }
     }
 
-    /// Goes on with a block that is unfinished, unless the end has closed.
+    /// Resumes an unfinished block, unless the end has closed.
     fn send_rest(&mut self, at: usize, source: &[Step], polls: usize, task: &Task) {
         let side = &mut self.sides[at];
         let (Io::Transport(io), Some(unfinished), false) =
@@ -439,7 +439,7 @@ impl Session {
         self.sent_part(at, result, source);
     }
 
-    /// Records what was sent of the unfinished block, out of `source`.
+    /// Records how much of the unfinished block was sent from `source`.
     fn sent_part(&mut self, at: usize, result: Option<Result<(), BlockError>>, source: &[Step]) {
         let side = &mut self.sides[at];
         let (Io::Transport(io), Some(unfinished)) = (&mut side.io, &mut side.unfinished) else {
@@ -464,7 +464,7 @@ impl Session {
             }
             Some(Err(BlockError::Source(_))) => assert_fails(source),
             Some(Err(error)) => self.write_failed(at, &error),
-            // What waits for the source alone has left.
+            // A future that waits only for its source has flushed.
             None if !self.sides[at].end.is_blocked() => self.sides[at].check_flushed(),
             None => {}
         }
@@ -501,7 +501,7 @@ impl Session {
         };
         let in_pieces = polls & 16 != 0;
         let polls = usize::from(polls % 16);
-        // With a `Framed`, what it has queued is leaked too.
+        // Not with a `Framed`, because its queue would be leaked, too.
         let leaked = *leaked && matches!(self.sides[at].io, Io::Transport(_));
         let result = either!(self.sides[at].io, io => {
             if *failing {
@@ -517,7 +517,7 @@ impl Session {
         });
         blocks.take();
         let mut taken = taken.take();
-        // What waits for the source alone has left.
+        // A transfer that waits only for its source has flushed.
         let all_left = match &result {
             Some(Err(BlockError::Io(_))) => false,
             Some(_) => true,
@@ -538,7 +538,7 @@ impl Session {
                 if let Some(Err(error)) = unfinished {
                     self.write_failed(at, &error);
                 }
-                // A refusal may have been found, and not told before this.
+                // The transfer may have found a refusal, and reported this first.
                 let is_whole = self.sides[at].unfinished.is_none();
                 let refused = |last: &Vec<u8>| !is_whole || self.expects(at, last).is_err();
                 if taken.last().is_some_and(refused) {
@@ -574,7 +574,7 @@ impl Session {
         self.written(at, polled, cx)
     }
 
-    /// An error of the transport passes: the same is to be asked again.
+    /// Checks the result of a flush or a close. After an error of the transport, it must be polled again.
     fn written(
         &mut self,
         at: usize,
@@ -592,8 +592,8 @@ impl Session {
         polled.map(drop)
     }
 
-    /// Goes on with the next framing, where nothing of the former one can be on its way here, nor
-    /// anything that the other end would refuse.
+    /// Changes to the next framing. Does nothing if a block in the old framing may be on its way to this end, or
+    /// a block that the other end would refuse.
     fn switch(&mut self, at: usize) {
         let (side, other) = (&self.sides[at], &self.sides[1 - at]);
         let carried = |(_, block): &(usize, Vec<u8>)| block.len() <= *other.former_max.start();
@@ -622,7 +622,7 @@ impl Session {
         (side.begun, side.waits) = (false, false);
     }
 
-    /// Polls once, for a block or for as many as are lent. Ready where it may be asked again at once.
+    /// Polls once, for a block or for lent blocks. Ready if it may be polled again at once.
     fn poll_receive(
         &mut self,
         at: usize,
@@ -640,7 +640,7 @@ impl Session {
             .iter()
             .filter(|(epoch, _)| *epoch == own)
             .count();
-        // What is behind a switch is not to be read before it.
+        // Blocks after a change of the framing must not be read before this end changes, too.
         let most = match of_epoch == side.expected.len() {
             true => usize::from(blocks),
             false => of_epoch.min(blocks.into()),
@@ -649,7 +649,7 @@ impl Session {
             self.go_on(at);
         }
         let (side, other) = self.side_and_other(at);
-        // After an error of the transport a stream ends, once.
+        // After an error of the transport, a stream returns `None` once.
         let ends = mem::take(&mut side.failed) && form == Form::Owned;
         let after = match (form, &mut side.io) {
             (
@@ -688,7 +688,7 @@ impl Session {
             After::Error(BlockError::Io(error)) => {
                 let (reads, _) = side.end.take_failures();
                 assert!(reads, "{error}, though the transport has not failed");
-                // After an error, `recv` and `recv_batch` yield no end.
+                // `recv` and `recv_batch` do not return `None` after an error.
                 side.failed = form == Form::Owned || matches!(side.io, Io::Framed(_));
             }
             After::Error(error @ BlockError::Truncated { .. }) => side.truncated(other, &error),
@@ -705,8 +705,8 @@ impl Session {
         }
     }
 
-    /// Panics unless the other end has ended between two blocks, and all was received that was not
-    /// skipped.
+    /// Panics unless the other end has closed between two blocks, and this end has received all blocks that it
+    /// does not skip.
     fn ended(&mut self, at: usize) {
         let (side, other) = self.side_and_other(at);
         assert!(other.closed, "an end, and the other end is open");
@@ -715,12 +715,12 @@ impl Session {
         side.over = true;
     }
 
-    /// Whether there are blocks to come at an end that it does not skip.
+    /// True if an end must still receive blocks.
     fn is_owed(&self, at: usize) -> bool {
         self.sides[at].is_owed(&self.sides[1 - at])
     }
 
-    /// Writes and reads until all has arrived, as an executor would: what is not woken is not polled.
+    /// Writes and reads until all blocks have arrived. Like an executor, polls only what was woken.
     fn deliver(&mut self) {
         let tasks = [(); 2].map(|()| [Task::new(), Task::new()]);
         let mut flushed = [false; 2];
@@ -750,7 +750,8 @@ impl Session {
         panic!("it takes without end");
     }
 
-    /// Finishes a block that is unfinished, unless it is given up, and flushes. Returns true once all has left.
+    /// Finishes an unfinished block, unless the end gives it up, and flushes. Returns true once everything was
+    /// written.
     fn poll_whole(&mut self, at: usize, task: &Task) -> bool {
         let side = &mut self.sides[at];
         if side.owes_rest() {
@@ -766,7 +767,8 @@ impl Session {
         flushed.is_ready() && !self.sides[at].owes_rest()
     }
 
-    /// Closes both ends: each sees a clean end, and again; or that the other has closed inside of a block.
+    /// Closes both ends. Each sees a clean end, and sees it again, or an error if the other has closed inside a
+    /// block.
     fn end(&mut self) {
         let task = Task::new();
         for at in [0, 1] {
@@ -779,7 +781,7 @@ impl Session {
                 match self.sides[at].over {
                     true => Poll::Ready(()),
                     false => {
-                        // After a block, or an error of the transport, it is asked again.
+                        // After a block, or an error of the transport, it is polled again.
                         polled.is_ready().then(|| cx.waker().wake_by_ref());
                         Poll::Pending
                     }

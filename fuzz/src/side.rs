@@ -1,4 +1,4 @@
-//! One end of a session: what it does its I/O with, and what is expected of it.
+//! One end of a session: its `Framed` or `BlockTransport`, and its expected results.
 
 use std::{
     cell::RefCell,
@@ -27,10 +27,10 @@ use testing::{
     reference::{Front, Reference},
 };
 
-/// Capacities of the buffers that parts come with: small ones, and one larger than any batch.
+/// Capacities of the read buffer in `FramedParts`: small ones, and one larger than any batch.
 const PARTS: [usize; 4] = [0, 3, 1_000, 300 * KIB];
 
-/// A way to receive. A `Framed` lends no batches: each block comes alone there.
+/// A way to receive. A `Framed` lends no batches, so there each block comes alone.
 #[derive(Arbitrary, Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
     Owned,
@@ -38,39 +38,40 @@ pub(crate) enum Form {
     Lent {
         leaked: bool,
     },
-    /// So many of each batch.
+    /// `of` blocks of each batch.
     Batched {
         of: u8,
         leaked: bool,
     },
-    /// A block, a batch, and a block by `recv_blocks` in turn.
+    /// In turn a block, a batch, and a block by `recv_blocks`.
     Mixed,
-    /// By `recv_into`, with so much memory and then as much as it asks for. Each is polled once or twice.
+    /// By `recv_into`, with `room` bytes of memory, and then with as much as it asks for. Each future is polled
+    /// once or twice.
     Memory {
         room: Len,
         twice: bool,
     },
-    /// A part of a block by `recv_reader`, of so many bytes, or all of it.
+    /// `most` bytes of a block by `recv_reader`, or all of it.
     Read {
         most: Option<Len>,
-        /// Bytes that are read at once.
+        /// Bytes to read at once.
         at_once: Len,
-        /// Whether the other end writes more where the reader must wait. Otherwise it is dropped there.
+        /// True if the other end writes more when the reader must wait. Otherwise the reader is dropped then.
         helped: bool,
     },
 }
 
 pub(crate) type Codec = BlockCodec<AnyFraming>;
 
-/// What an end does its I/O with.
+/// The `Framed` or `BlockTransport` of an end.
 pub(crate) enum Io {
     Framed(Framed<End, Codec>),
     Transport(BlockTransport<End, AnyFraming>),
-    /// While it is being changed.
+    /// Used only while it is being converted.
     Gone,
 }
 
-/// Does the same with either.
+/// Runs the same code with either.
 #[macro_export]
 macro_rules! either {
     ($io:expr, $either:ident => $do:expr) => {
@@ -82,21 +83,21 @@ macro_rules! either {
     };
 }
 
-/// A block that is sent part by part and was given up.
+/// A block whose sending was cancelled in the middle.
 pub(crate) struct Unfinished {
     pub(crate) len: usize,
     pub(crate) wire_len: u64,
-    /// What has not come from its source.
+    /// The bytes that its source has not yielded yet.
     pub(crate) rest: Vec<u8>,
 }
 
 impl Unfinished {
-    /// Bytes of it that are not queued: the last one waits for the end of its source.
+    /// Returns how many bytes are not queued. The last one is queued only at the end of the source.
     pub(crate) fn missing(&self) -> u64 {
         self.rest.len().max(1) as u64
     }
 
-    /// Panics unless `error` refuses another block because of it.
+    /// Panics unless `error` refuses another block because this one is unfinished.
     pub(crate) fn check_refusal(&self, error: &BlockError, encoded: u64) {
         let BlockError::Unfinished { queued, len, index } = *error else {
             panic!("{error}, behind an unfinished block");
@@ -106,43 +107,43 @@ impl Unfinished {
     }
 }
 
-/// One end, and what is expected of it.
+/// One end, and its expected results.
 pub(crate) struct Side {
     pub(crate) io: Io,
     pub(crate) end: End,
-    /// How often it has gone on with another framing.
+    /// How often the end has changed its framing.
     pub(crate) epoch: usize,
     pub(crate) max_encode: usize,
     pub(crate) max_decode: usize,
-    /// The limits since the last block: each may still hold for one that has begun.
+    /// The limits since the last block. Any of them may apply to a block that has begun.
     pub(crate) former_max: RangeInclusive<usize>,
-    /// Whether the next block has begun, and was found to be within its limit.
+    /// True if the next block has begun, and was found to be within its limit.
     pub(crate) begun: bool,
-    /// Whether the last wait for a block was in vain.
+    /// True if the last poll for a block was pending.
     pub(crate) waits: bool,
     pub(crate) skips: bool,
-    /// Blocks it has sent, or queued.
+    /// Blocks that the end has sent or queued.
     pub(crate) encoded: u64,
-    /// Bytes of them on the wire, with all of an unfinished one.
+    /// Bytes of these blocks on the wire. A block that is unfinished counts whole.
     pub(crate) encoded_bytes: u64,
-    /// The last block it has begun to send, if it is not all there. The other end expects it all the same.
+    /// The block that the end has begun to send and not finished. The other end expects it nevertheless.
     pub(crate) unfinished: Option<Unfinished>,
-    /// Whether it never finishes that at the session's end.
+    /// True if the end does not finish that block at the end of the session.
     pub(crate) gives_up: bool,
-    /// What it has not received of what the other end has sent, each with the epoch of its framing.
+    /// Blocks that the other end has sent and this end has not received, each with the epoch of its framing.
     pub(crate) expected: VecDeque<(usize, Vec<u8>)>,
     /// Blocks received or skipped.
     pub(crate) received: u64,
-    /// How many of them were skipped.
+    /// Skipped blocks, which also count in `received`.
     pub(crate) skipped: u64,
-    /// Whether the last of them was left by its reader, and may still be on its way.
+    /// True if the reader of the last block was dropped early. The rest may still be on its way.
     pub(crate) left: bool,
-    /// Whether it has met an error about the blocks themselves.
+    /// True after an error about the blocks themselves.
     pub(crate) dead: bool,
     pub(crate) closed: bool,
-    /// Whether its stream has just returned an error of the transport.
+    /// True if the stream has just returned an error of the transport.
     pub(crate) failed: bool,
-    /// Whether it has met the end, or such an error.
+    /// True after the end, or after an error about the blocks.
     pub(crate) over: bool,
 }
 
@@ -175,8 +176,8 @@ impl Side {
         self.former_max = least.min(max)..=most.max(max);
     }
 
-    /// Goes on with a `BlockTransport` instead of a `Framed`, or the other way round; or takes a
-    /// `Framed` apart, and puts it together again with a read buffer of another size.
+    /// If `other`, converts a `Framed` to a `BlockTransport` or the other way round. Otherwise takes a `Framed`
+    /// apart, and puts it together again with a read buffer of another size.
     pub(crate) fn convert(&mut self, other: bool) {
         let io = &mut self.io;
         *io = match (mem::replace(io, Io::Gone), other) {
@@ -197,7 +198,7 @@ impl Side {
         };
     }
 
-    /// Panics unless `block` is the next one that was sent and that is not over the limit.
+    /// Panics unless `block` is the next sent block that is not over the limit.
     pub(crate) fn received(&mut self, block: &[u8]) {
         self.left = false;
         loop {
@@ -215,7 +216,7 @@ impl Side {
         }
     }
 
-    /// Panics unless `part` is the front of the next block that was sent, whatever the limit.
+    /// Panics unless `part` is the front of the next sent block, whatever the limit.
     pub(crate) fn received_part(&mut self, part: &Part) {
         self.pass_skipped();
         let (sent, ..) = self.pop();
@@ -246,7 +247,7 @@ impl Side {
         self.die();
     }
 
-    /// Panics unless `other` has closed inside of the next block, or of one that was left by its reader.
+    /// Panics unless `other` has closed inside the next block, or inside one whose reader was dropped early.
     pub(crate) fn truncated(&mut self, other: &Self, error: &BlockError) {
         self.pass_skipped();
         let BlockError::Truncated {
@@ -277,7 +278,7 @@ impl Side {
         self.end.stop_reading();
     }
 
-    /// Writes what is queued, and flushes. Returns false if nothing has left.
+    /// Flushes. Returns false if no byte was written.
     pub(crate) fn write_more(&mut self, cx: &mut Context<'_>) -> bool {
         let before = self.end.passed_on();
         if !self.closed {
@@ -287,8 +288,8 @@ impl Side {
         self.end.passed_on() > before
     }
 
-    /// The next block that was sent, the limits that it may be under, and whether it was found to be
-    /// within its own.
+    /// Returns the next sent block, the limits that may apply to it, and whether it was found to be within its
+    /// limit.
     pub(crate) fn pop(&mut self) -> (Vec<u8>, RangeInclusive<usize>, bool) {
         let next = self.expected.pop_front();
         let (epoch, sent) = next.expect("a block that nobody sent");
@@ -299,7 +300,7 @@ impl Side {
         (sent, former_max, mem::take(&mut self.begun))
     }
 
-    /// Passes over what was skipped. Panics if it was not to be.
+    /// Passes over the skipped blocks. Panics if one should not have been skipped.
     pub(crate) fn pass_skipped(&mut self) {
         let skipped = either!(self.io, io => io.codec().skipped_blocks());
         while self.skipped < skipped {
@@ -312,28 +313,28 @@ impl Side {
         }
     }
 
-    /// Bytes that it has taken to send.
+    /// Returns the bytes that the end has accepted to send.
     pub(crate) fn queued_bytes(&self) -> u64 {
         self.encoded_bytes - self.unfinished.as_ref().map_or(0, Unfinished::missing)
     }
 
-    /// Panics unless all that it has taken to send has left.
+    /// Panics unless all these bytes were written.
     pub(crate) fn check_flushed(&self) {
         assert_eq!(self.end.passed_on(), self.queued_bytes(), "it is flushed");
     }
 
-    /// Whether it is to finish a block.
+    /// True if the end must still finish a block.
     pub(crate) fn owes_rest(&self) -> bool {
         self.unfinished.is_some() && !self.gives_up && !self.closed
     }
 
-    /// The block inside of which it has closed, if bytes of that have left.
+    /// Returns the block inside which the end has closed, if bytes of that block were sent.
     pub(crate) fn cut(&self) -> Option<&Unfinished> {
         let cut = self.unfinished.as_ref().filter(|_| self.closed)?;
         (cut.missing() < cut.wire_len).then_some(cut)
     }
 
-    /// Whether there are blocks to come from `other` that it does not skip.
+    /// True if `other` has sent blocks that this end must still receive.
     pub(crate) fn is_owed(&self, other: &Self) -> bool {
         let mut max = *self.former_max.start();
         let within = |(_, block): &(usize, Vec<u8>)| {
@@ -352,14 +353,14 @@ pub(crate) struct Part {
     pub(crate) bytes: Vec<u8>,
 }
 
-/// What came of one poll: blocks, copied, and what they were followed by.
+/// The result of one poll: copies of the blocks, and what followed them.
 pub(crate) struct Received {
     pub(crate) blocks: Vec<BytesMut>,
     pub(crate) after: After,
 }
 
 pub(crate) enum After {
-    /// Nobody has looked.
+    /// Not polled further.
     Unknown,
     Wait,
     End,
@@ -376,7 +377,7 @@ impl After {
     }
 }
 
-/// Takes a block.
+/// Polls for a block.
 pub(crate) fn poll_owned<R>(io: &mut R, cx: &mut Context<'_>) -> Received
 where
     R: BlockStream<Error = BlockError>,
@@ -388,8 +389,8 @@ where
     Received { blocks, after }
 }
 
-/// Reads up to `most` bytes of a block. Where that must wait, `write` may make the other end write more,
-/// and says whether it has.
+/// Reads up to `most` bytes of a block. When the reader must wait, `write` may let the other end write more,
+/// and returns true if it did.
 pub(crate) fn poll_part(
     transport: &mut BlockTransport<End, AnyFraming>,
     (most, at_once): (usize, usize),
@@ -419,7 +420,7 @@ pub(crate) fn poll_part(
     (Some(Part { len, bytes }), after)
 }
 
-/// Borrows the blocks that are there, up to `most`. One that was `left` by its reader may count with them.
+/// Borrows the blocks that have arrived, up to `most`. A block that was `left` by its reader may count, too.
 pub(crate) fn poll_lent(
     io: &mut Io,
     form: Form,
@@ -484,7 +485,7 @@ impl Received {
                 let of = of.min(most - so_far);
                 match pin!(transport.recv_batch()).poll(cx) {
                     Poll::Ready(Ok(Some(mut batch))) if leaked => {
-                        // A leaked batch has taken nothing, so its blocks come again.
+                        // A leaked batch takes no blocks, so they come again.
                         batch.by_ref().take(of).for_each(drop);
                         mem::forget(batch);
                         false
@@ -525,7 +526,7 @@ impl Received {
     }
 }
 
-/// Receives into `memory`, and gives up after one or two polls.
+/// Receives into `memory`, and drops the future after one or two polls.
 fn poll_into(
     transport: &mut BlockTransport<End, AnyFraming>,
     memory: &mut [u8],
@@ -539,14 +540,14 @@ fn poll_into(
     }
 }
 
-/// A block as a batch of one.
+/// Turns a block into a batch of one.
 fn one(
     polled: Poll<Result<Option<&[u8]>, BlockError>>,
 ) -> Poll<Result<Option<iter::Once<&[u8]>>, BlockError>> {
     polled.map_ok(|block| block.map(iter::once))
 }
 
-/// Polls so often, unless it is done before; then drops or leaks the future.
+/// Polls at most `polls + 1` times, and then drops or leaks the future.
 pub(crate) fn poll_some<T>(
     mut future: impl Future<Output = T> + Unpin,
     task: &Task,
@@ -564,9 +565,9 @@ pub(crate) fn poll_some<T>(
     done
 }
 
-/// A source of blocks that remembers which were taken from it.
+/// A source that remembers the blocks taken from it.
 pub(crate) struct Source {
-    /// Shared, so that they need not be leaked together with a transfer.
+    /// Shared, so that a leaked transfer does not leak them.
     pub(crate) blocks: Rc<RefCell<VecDeque<Vec<u8>>>>,
     pub(crate) pausing: bool,
     pub(crate) paused: bool,

@@ -1,4 +1,4 @@
-//! The seeds of the fuzz targets, and random inputs, through the same code.
+//! Runs the seeds of the fuzz targets, and random inputs, through the same code.
 //!
 //! `INPUTS=100000 cargo test --release -p wholeblock-fuzz` tries more of them, and
 //! `INPUT=17 cargo test -p wholeblock-fuzz -- session` one alone. A seed or an input that fails is
@@ -24,7 +24,7 @@ const MAX_LEN: usize = 2_000;
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    arguments.test_threads = Some(1); // what is counted is the whole process's
+    arguments.test_threads = Some(1); // because the allocator counts the whole process
     let trials = vec![
         trial::<decode::Input>("decode"),
         trial::<encode::Input>("encode"),
@@ -57,8 +57,8 @@ fn number_in(variable: &str) -> Option<u64> {
     Some(value.parse().expect("a number"))
 }
 
-/// Bytes for the input of this number. The lowest bit of a byte says whether a list goes on: how
-/// often it does differs from input to input.
+/// Returns the bytes of input `number`. The lowest bit of a byte says whether a list goes on, and each input has
+/// its own odds for that.
 fn random(number: u64) -> Vec<u8> {
     let mut rng = Rng::with_seed(number);
     let (len, goes_on) = (rng.usize(..MAX_LEN), rng.f64());

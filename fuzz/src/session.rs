@@ -592,8 +592,8 @@ impl Session {
         polled.map(drop)
     }
 
-    /// Changes to the next framing. Does nothing if a block in the old framing may be on its way to this end, or
-    /// a block that the other end would refuse.
+    /// Changes to the next framing. Does nothing if a block in the old framing may be on its way to this end,
+    /// or a block that the other end would refuse.
     fn switch(&mut self, at: usize) {
         let (side, other) = (&self.sides[at], &self.sides[1 - at]);
         let carried = |(_, block): &(usize, Vec<u8>)| block.len() <= *other.former_max.start();

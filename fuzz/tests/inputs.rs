@@ -57,8 +57,8 @@ fn number_in(variable: &str) -> Option<u64> {
     Some(value.parse().expect("a number"))
 }
 
-/// Returns the bytes of input `number`. The lowest bit of a byte says whether a list goes on, and each input has
-/// its own odds for that.
+/// Returns the bytes of input `number`. The lowest bit of a byte says whether a list goes on, and each input
+/// has its own odds for that.
 fn random(number: u64) -> Vec<u8> {
     let mut rng = Rng::with_seed(number);
     let (len, goes_on) = (rng.usize(..MAX_LEN), rng.f64());

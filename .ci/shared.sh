@@ -1,6 +1,7 @@
-# What the scripts here share: how to install packages and tools, how to find a compiler for another
-# target, or Debian's, which can build the standard library for it from source. `logs` is the folder
-# for what commands print: a script that installs packages or calls `logged` sets it first.
+# Shared by the scripts here: installs packages and tools, and finds a compiler for another target. If the
+# Rust on PATH does not have the target, Debian's compiler can build the standard library for it from source.
+# `logs` is the folder for the output of commands. A script that installs packages or calls `logged` must set
+# it first.
 
 say() { echo "--- $*"; }
 
@@ -9,9 +10,9 @@ fail() {
     exit 1
 }
 
-# logged NAME SECONDS COMMAND...: runs it silently, for so long at most, and shows what it printed
-# only if it fails. What it leaves running (Wine does) holds on to a file then, and not to
-# anybody's pipe.
+# logged NAME SECONDS COMMAND...: runs COMMAND silently for at most SECONDS, and shows its output only if it
+# fails. The output goes to a file, because a process that COMMAND leaves running (as Wine does) would keep a
+# pipe open.
 logged() {
     local log=$logs/$1.log
     timeout --kill-after=10 "$2" "${@:3}" </dev/null >"$log" 2>&1 && return
@@ -23,21 +24,21 @@ logged() {
 
 on_path() { command -v "$1" >/dev/null; }
 
-# install_tool NAME: the cargo command of that name, where it is missing.
+# install_tool NAME: installs the cargo command of that name if it is missing.
 install_tool() {
     on_path "$1" && return
     local begun=$SECONDS
-    # They run for a short time: to optimise them would take longer than it saves.
+    # Unoptimised, because the tools run so briefly that to optimise them takes longer than it saves.
     CARGO_PROFILE_DEV_DEBUG=0 cargo install "$1" --locked --quiet --debug
     echo "$1 installed in $((SECONDS - begun)) s"
 }
 
-# toolchain_has TRIPLE: the Rust on PATH has its standard library.
+# toolchain_has TRIPLE: succeeds if the Rust on PATH has the standard library of that target.
 toolchain_has() {
     on_path cargo && on_path rustc && [ -d "$(rustc --print sysroot 2>/dev/null)/lib/rustlib/$1/lib" ]
 }
 
-# Debian's compiler: new enough, and with the source of its standard library.
+# system_rust: succeeds if Debian's compiler is new enough and has the source of the standard library.
 system_rust() {
     [ -x /usr/bin/cargo ] && [ -x /usr/bin/rustc ] || return
     local declared actual
@@ -60,7 +61,7 @@ install_packages() {
     logged apt-get-install 1200 "${apt[@]}" install --yes --no-install-recommends "$@"
 }
 
-# choose_cargo TRIPLE: adds to `cargo`, the command, and to `options` what builds for it.
+# choose_cargo TRIPLE: appends the cargo that can build for TRIPLE to `cargo`, and its options to `options`.
 choose_cargo() {
     if toolchain_has "$1"; then
         cargo+=(cargo)
@@ -73,8 +74,8 @@ choose_cargo() {
     fi
 }
 
-# count LOG: shows each program with its result, and each test that did not run with the reason.
-# Sets `passed` and `ignored`, and fails if a test has failed, or none has run.
+# count LOG: shows the result of each program, and each ignored test with its reason. Sets `passed` and
+# `ignored`. Fails if a test has failed, or if none has run.
 count() {
     awk '
         /^ +Running / { program = $2 == "unittests" ? $3 : $2 }

@@ -3,8 +3,7 @@ use std::{env, io::Write};
 use anyhow::Context;
 use public_api::Builder;
 
-/// Traits that only the compiler and the standard library have a use for, and which change with
-/// them.
+/// Traits that only the compiler and the standard library use. They change with the compiler.
 const INTERNAL: [&str; 3] = [
     "core::marker::Freeze",
     "core::marker::StructuralPartialEq",
@@ -13,7 +12,7 @@ const INTERNAL: [&str; 3] = [
 
 fn main() -> anyhow::Result<()> {
     let path = env::args().nth(1).context("which rustdoc JSON file?")?;
-    // Blanket impls are there for every type.
+    // Every type has the blanket impls.
     let api = Builder::from_rustdoc_json(path)
         .omit_blanket_impls(true)
         .build()?;

@@ -651,8 +651,9 @@ pub enum ConfigError {
 
     /// A header that ends before its length field, is too long, or is shorter than what is to be stripped.
     #[error(
-        "a header of {header_len} bytes, of which {strip} are stripped, does not go with a length \
-         field that ends after {field_end}; a header has at most 1024 bytes"
+        "invalid header layout: the length field ends at byte {field_end}, the header has {header_len} \
+         bytes, and {strip} are stripped; the field and the stripped bytes must be within the header, \
+         which has at most 1024"
     )]
     Header {
         /// Bytes from the header's start to the length field's end.
@@ -664,7 +665,7 @@ pub enum ConfigError {
     },
 
     /// An adjustment that makes every length invalid.
-    #[error("with an adjustment of {adjustment}, no length is that of a block")]
+    #[error("adjustment {adjustment} makes every length invalid")]
     Adjustment {
         /// The adjustment asked for, in bytes.
         adjustment: i64,

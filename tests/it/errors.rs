@@ -376,12 +376,12 @@ fn configuration_errors_print_their_numbers_and_are_invalid_input() {
                 header_len: 4,
                 strip: 4,
             },
-            "a header of 4 bytes, of which 4 are stripped, does not go with a length field that \
-             ends after 5; a header has at most 1024 bytes",
+            "invalid header layout: the length field ends at byte 5, the header has 4 bytes, and 4 are \
+             stripped; the field and the stripped bytes must be within the header, which has at most 1024",
         ),
         (
             ConfigError::Adjustment { adjustment: -300 },
-            "with an adjustment of -300, no length is that of a block",
+            "adjustment -300 makes every length invalid",
         ),
     ];
     for (error, text) in table {

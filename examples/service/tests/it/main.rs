@@ -371,7 +371,7 @@ fn wrong_arguments_end_with_exit_status_2() {
 }
 
 #[test]
-fn a_load_prints_both_sides_and_their_ratio_for_each_payload() {
+fn load_prints_all_sides_and_their_ratios_for_each_payload() {
     let folder = Folder::new();
     for over in TRANSPORTS {
         let args = "--connections 2 --pipelined 4 --rounds 2 --turn 0.05 --payload 64,50000";
@@ -383,23 +383,26 @@ fn a_load_prints_both_sides_and_their_ratio_for_each_payload() {
             "echo over {over}; 2 connections, 4 requests in flight on each; 2 rounds of 50ms a side"
         );
         assert_eq!(lines[0], head);
-        assert_eq!(lines.len(), 3 + 2 * 3, "{}", load.stdout);
-        for (lines, payload) in lines[3..].chunks(3).zip(["64", "50000"]) {
+        assert_eq!(lines.len(), 3 + 2 * 5, "{}", load.stdout);
+        for (lines, payload) in lines[3..].chunks(5).zip(["64", "50000"]) {
             let words: Vec<Vec<&str>> = lines
                 .iter()
                 .map(|line| line.split_ascii_whitespace().collect())
                 .collect();
             assert_eq!(words[0][..3], [payload, "B", "wholeblock"]);
             assert_eq!(words[1][0], "LengthDelimitedCodec");
-            assert_eq!(words[2][0], "ratio");
-            for figures in [&words[0][3..], &words[1][1..]] {
+            assert_eq!(words[3][..2], ["LengthDelimitedCodec,", "timeout"]);
+            for figures in [&words[0][3..], &words[1][1..], &words[3][2..]] {
                 let [rate, p50, "µs", p99, "µs"] = figures else {
                     panic!("{}", load.stdout);
                 };
                 let [rate, p50, p99] = [rate, p50, p99].map(|n| n.parse::<f64>().unwrap());
                 assert!(rate > 0.0 && p50 > 0.0 && p99 >= p50, "{}", load.stdout);
             }
-            assert!(words[2][1].parse::<f64>().unwrap() > 0.0);
+            for ratio in [&words[2], &words[4]] {
+                assert_eq!(ratio[0], "ratio");
+                assert!(ratio[1].parse::<f64>().unwrap() > 0.0);
+            }
         }
     }
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);

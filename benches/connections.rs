@@ -28,7 +28,7 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use support::{
     contenders::{Contender, Task},
     load::{Load, Source},
-    run::{self, Schedule, of},
+    run::{self, Schedule, Turn, of, rates_and_cpu},
     stats::{self, Table, decimals},
     system,
 };
@@ -129,6 +129,7 @@ fn throughput(args: &Args, contenders: &[Contender]) -> anyhow::Result<()> {
         "contender",
         "GB/s",
         "over LengthDelimitedCodec",
+        "CPU over its",
     ];
     let mut table = Table::new(2, &heading);
     for &count in &args.counts {
@@ -138,16 +139,17 @@ fn throughput(args: &Args, contenders: &[Contender]) -> anyhow::Result<()> {
         );
         let gigabytes = load.gigabytes() * count as f64;
         let rounds = schedule.measure(&format!("{count} connections"), |contender| {
-            let took = runtime()?.block_on(one_way(contender, count, load))?;
-            Ok(gigabytes / took.as_secs_f64())
+            runtime()?.block_on(one_way(contender, count, load, gigabytes))
         })?;
-        let ld = of(&rounds, Contender::Ld).unwrap_or_default();
-        for (contender, rates) in &rounds {
+        let (ld, ld_cpu) = rates_and_cpu(of(&rounds, Contender::Ld).unwrap_or_default());
+        for (contender, turns) in &rounds {
+            let (rates, cpu) = rates_and_cpu(turns);
             table.row(vec![
                 stats::grouped(count),
                 contender.name().to_owned(),
-                decimals(stats::median(rates), 2),
-                decimals(stats::median(&stats::ratios(rates, ld)), 2),
+                decimals(stats::median(&rates), 2),
+                decimals(stats::median(&stats::ratios(&rates, &ld)), 2),
+                decimals(stats::median(&stats::ratios(&cpu, &ld_cpu)), 2),
             ]);
         }
     }
@@ -171,22 +173,24 @@ fn requests(args: &Args, contenders: &[Contender]) -> anyhow::Result<()> {
         "contender",
         "/s",
         "over LengthDelimitedCodec",
+        "CPU over its",
     ];
     let mut table = Table::new(2, &heading);
     for &count in &args.counts {
         let load = load(args.size, (args.requests / count).max(1) as u64);
         let all = load.blocks as f64 * count as f64;
         let rounds = schedule.measure(&format!("{count} connections"), |contender| {
-            let took = runtime()?.block_on(there_and_back(contender, count, load))?;
-            Ok(all / took.as_secs_f64())
+            runtime()?.block_on(there_and_back(contender, count, load, all))
         })?;
-        let ld = of(&rounds, Contender::Ld).unwrap_or_default();
-        for (contender, rates) in &rounds {
+        let (ld, ld_cpu) = rates_and_cpu(of(&rounds, Contender::Ld).unwrap_or_default());
+        for (contender, turns) in &rounds {
+            let (rates, cpu) = rates_and_cpu(turns);
             table.row(vec![
                 stats::grouped(count),
                 contender.name().to_owned(),
-                stats::grouped(stats::median(rates).round() as usize),
-                decimals(stats::median(&stats::ratios(rates, ld)), 2),
+                stats::grouped(stats::median(&rates).round() as usize),
+                decimals(stats::median(&stats::ratios(&rates, &ld)), 2),
+                decimals(stats::median(&stats::ratios(&cpu, &ld_cpu)), 2),
             ]);
         }
     }
@@ -214,30 +218,37 @@ async fn connect(count: usize) -> anyhow::Result<Vec<(TcpStream, TcpStream)>> {
     Ok(pairs)
 }
 
-/// Measures how long `count` connections take to move `load` each.
-async fn one_way(contender: Contender, count: usize, load: Load) -> anyhow::Result<Duration> {
+/// Makes `count` connections move `load` each, `amount` altogether.
+async fn one_way(
+    contender: Contender,
+    count: usize,
+    load: Load,
+    amount: f64,
+) -> anyhow::Result<Turn> {
     let tasks = || (Task::Send(load.source()), Task::Receive);
-    time(contender, count, load, tasks).await
+    time(contender, count, load, amount, tasks).await
 }
 
-/// Measures how long `count` connections take to send `load` each, block by block, and to get it back.
+/// Makes `count` connections send `load` each, block by block, and get it back: `amount` altogether.
 async fn there_and_back(
     contender: Contender,
     count: usize,
     load: Load,
-) -> anyhow::Result<Duration> {
+    amount: f64,
+) -> anyhow::Result<Turn> {
     // `loopback` uses the time of each round trip. Here it is ignored.
     let (tell, _told) = mpsc::channel();
     let tasks = || (Task::Ask(load.source(), tell.clone()), Task::Echo);
-    time(contender, count, load, tasks).await
+    time(contender, count, load, amount, tasks).await
 }
 
 async fn time(
     contender: Contender,
     count: usize,
     load: Load,
+    amount: f64,
     tasks: impl Fn() -> (Task, Task),
-) -> anyhow::Result<Duration> {
+) -> anyhow::Result<Turn> {
     let (start, started) = watch::channel(false);
     let mut ends = JoinSet::new();
     for (near, far) in connect(count).await? {
@@ -251,10 +262,13 @@ async fn time(
         });
         ends.spawn(contender.run(far_task, far, load)?);
     }
-    let began = Instant::now();
+    let (began, before) = (Instant::now(), system::cpu_seconds());
     start.send_replace(true);
     all_moved(ends, load).await?;
-    Ok(began.elapsed())
+    Ok(Turn {
+        rate: amount / began.elapsed().as_secs_f64(),
+        cpu: system::cpu_since(before),
+    })
 }
 
 async fn all_moved(mut ends: JoinSet<anyhow::Result<u64>>, load: Load) -> anyhow::Result<()> {

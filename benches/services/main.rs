@@ -45,7 +45,7 @@ use clap::{ArgAction, Parser, ValueEnum};
 use support::{
     contenders::Contender,
     load::Source,
-    run::{self, Schedule},
+    run::{self, Schedule, Turn},
     stats, system,
 };
 
@@ -202,7 +202,11 @@ fn main() -> anyhow::Result<()> {
         let requests = job.requests_in(time).with_context(|| text.clone())?;
         let all = requests as f64 * job.connections as f64;
         let rounds = schedule.measure(&text, |contender| {
-            Ok(all / job.run(contender, requests)?.as_secs_f64())
+            let before = system::cpu_seconds();
+            Ok(Turn {
+                rate: all / job.run(contender, requests)?.as_secs_f64(),
+                cpu: system::cpu_since(before),
+            })
         })?;
         results.push(Figures { job, rounds });
     }

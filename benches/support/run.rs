@@ -35,6 +35,18 @@ pub fn contenders(only: &[Contender]) -> Vec<Contender> {
     }
 }
 
+/// How fast something was, and the processor seconds it took, which are NaN if the system does not tell.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn {
+    pub rate: f64,
+    pub cpu: f64,
+}
+
+/// The rates of all turns, and their processor seconds.
+pub fn rates_and_cpu(turns: &[Turn]) -> (Vec<f64>, Vec<f64>) {
+    turns.iter().map(|turn| (turn.rate, turn.cpu)).unzip()
+}
+
 /// The measurements of each contender, round by round, in the order of the contenders.
 pub type Rounds<M, C = Contender> = Vec<(C, Vec<M>)>;
 

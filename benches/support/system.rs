@@ -29,6 +29,12 @@ pub fn cpu_seconds() -> Option<f64> {
     None
 }
 
+/// Returns the processor seconds since [`cpu_seconds`] returned `before`. NaN if the system does not tell.
+pub fn cpu_since(before: Option<f64>) -> f64 {
+    let cpu = cpu_seconds().zip(before);
+    cpu.map_or(f64::NAN, |(after, before)| after - before)
+}
+
 /// Returns how many files and sockets this process may have open at once.
 #[cfg(unix)]
 pub fn file_limit() -> Option<u64> {

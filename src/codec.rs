@@ -520,12 +520,7 @@ impl<F: Framing, E> BlockCodec<F, E> {
         self.check_len(payload.len())?;
         let start = dst.as_ref().len();
         self.append_unproven_header(payload, dst)?;
-        self.encode.blocks += 1;
-        dst.put_slice(payload);
-        Ok(BlockLen {
-            payload: payload.len(),
-            wire: dst.as_ref().len() - start,
-        })
+        Ok(self.append_payload(payload, start, dst))
     }
 
     /// Returns true if a block of `len` bytes can be sent and its header needs no check.
@@ -540,6 +535,17 @@ impl<F: Framing, E> BlockCodec<F, E> {
         let start = dst.as_ref().len();
         let framing = self.framing().outgoing();
         framing.encode_header(payload.len() as u64, dst);
+        self.append_payload(payload, start, dst)
+    }
+
+    /// Appends the payload of a block whose header begins at `start`, and counts the block.
+    #[inline]
+    fn append_payload(
+        &mut self,
+        payload: &[u8],
+        start: usize,
+        dst: &mut impl HeaderBuf,
+    ) -> BlockLen {
         self.encode.blocks += 1;
         dst.put_slice(payload);
         BlockLen {

@@ -100,8 +100,8 @@ fn main() -> anyhow::Result<()> {
     );
     let mut contenders = run::contenders(&args.only);
     contenders.retain(|contender| !contender.is_blocking());
-    throughput(&args, &contenders)?;
-    requests(&args, &contenders)?;
+    compare(&args, &contenders, Shape::OneWay)?;
+    compare(&args, &contenders, Shape::ThereAndBack)?;
     idle_memory(&contenders, args.idle)
 }
 
@@ -122,65 +122,71 @@ fn load(size: usize, blocks: u64) -> Load {
     }
 }
 
-fn throughput(args: &Args, contenders: &[Contender]) -> anyhow::Result<()> {
-    let schedule = Schedule::new(contenders.to_vec(), args.rounds, args.counts.len());
-    let heading = [
-        "connections",
-        "contender",
-        "GB/s",
-        "over LengthDelimitedCodec",
-        "CPU over its",
-    ];
-    let mut table = Table::new(2, &heading);
-    for &count in &args.counts {
-        let load = load(
-            args.size,
-            ((args.mib << 20) / (args.size * count)).max(1) as u64,
-        );
-        let gigabytes = load.gigabytes() * count as f64;
-        let rounds = schedule.measure(&format!("{count} connections"), |contender| {
-            runtime()?.block_on(one_way(contender, count, load, gigabytes))
-        })?;
-        let (ld, ld_cpu) = rates_and_cpu(of(&rounds, Contender::Ld).unwrap_or_default());
-        for (contender, turns) in &rounds {
-            let (rates, cpu) = rates_and_cpu(turns);
-            table.row(vec![
-                stats::grouped(count),
-                contender.name().to_owned(),
-                decimals(stats::median(&rates), 2),
-                decimals(stats::median(&stats::ratios(&rates, &ld)), 2),
-                decimals(stats::median(&stats::ratios(&cpu, &ld_cpu)), 2),
-            ]);
-        }
-    }
-    schedule.finish();
-    println!(
-        "{} blocks one way, length-prefixed, {}, TCP_NODELAY on; {} MiB altogether, medians of {} \
-         rounds after one to warm up\n",
-        stats::bytes(args.size),
-        Source::Slices.name(),
-        args.mib,
-        args.rounds
-    );
-    println!("{}", table.render(false));
-    Ok(())
+/// What the connections do.
+#[derive(Clone, Copy, Debug)]
+enum Shape {
+    /// Each moves its share of `--mib`. Rates are in GB/s.
+    OneWay,
+    /// Each sends its share of `--requests`, block by block, and gets it back. Rates are requests a second.
+    ThereAndBack,
 }
 
-fn requests(args: &Args, contenders: &[Contender]) -> anyhow::Result<()> {
+impl Shape {
+    /// The share of each of `count` connections.
+    fn load(self, args: &Args, count: usize) -> Load {
+        let blocks = match self {
+            Self::OneWay => (args.mib << 20) / (args.size * count),
+            Self::ThereAndBack => args.requests / count,
+        };
+        load(args.size, blocks.max(1) as u64)
+    }
+
+    /// What a rate counts of `load`.
+    fn amount(self, load: Load) -> f64 {
+        match self {
+            Self::OneWay => load.gigabytes(),
+            Self::ThereAndBack => load.blocks as f64,
+        }
+    }
+
+    /// The tasks of the near end and of the far end. `tell` gets the time of each round trip.
+    fn tasks(self, load: Load, tell: &mpsc::Sender<f64>) -> (Task, Task) {
+        match self {
+            Self::OneWay => (Task::Send(load.source()), Task::Receive),
+            Self::ThereAndBack => (Task::Ask(load.source(), tell.clone()), Task::Echo),
+        }
+    }
+
+    fn unit(self) -> &'static str {
+        match self {
+            Self::OneWay => "GB/s",
+            Self::ThereAndBack => "/s",
+        }
+    }
+
+    fn show(self, rate: f64) -> String {
+        match self {
+            Self::OneWay => decimals(rate, 2),
+            Self::ThereAndBack => stats::grouped(rate.round() as usize),
+        }
+    }
+}
+
+/// Prints the table of one shape.
+fn compare(args: &Args, contenders: &[Contender], shape: Shape) -> anyhow::Result<()> {
     let schedule = Schedule::new(contenders.to_vec(), args.rounds, args.counts.len());
     let heading = [
         "connections",
         "contender",
-        "/s",
+        shape.unit(),
         "over LengthDelimitedCodec",
         "CPU over its",
     ];
     let mut table = Table::new(2, &heading);
     for &count in &args.counts {
-        let load = load(args.size, (args.requests / count).max(1) as u64);
-        let all = load.blocks as f64 * count as f64;
+        let load = shape.load(args, count);
         let rounds = schedule.measure(&format!("{count} connections"), |contender| {
-            runtime()?.block_on(there_and_back(contender, count, load, all))
+            runtime()?.block_on(time(contender, count, load, shape))
         })?;
         let (ld, ld_cpu) = rates_and_cpu(of(&rounds, Contender::Ld).unwrap_or_default());
         for (contender, turns) in &rounds {
@@ -188,18 +194,27 @@ fn requests(args: &Args, contenders: &[Contender]) -> anyhow::Result<()> {
             table.row(vec![
                 stats::grouped(count),
                 contender.name().to_owned(),
-                stats::grouped(stats::median(&rates).round() as usize),
+                shape.show(stats::median(&rates)),
                 decimals(stats::median(&stats::ratios(&rates, &ld)), 2),
                 decimals(stats::median(&stats::ratios(&cpu, &ld_cpu)), 2),
             ]);
         }
     }
     schedule.finish();
-    println!(
-        "requests of {} and their answers, one in flight on each connection; {} altogether\n",
-        stats::bytes(args.size),
-        stats::grouped(args.requests)
-    );
+    let size = stats::bytes(args.size);
+    match shape {
+        Shape::OneWay => println!(
+            "{size} blocks one way, length-prefixed, {}, TCP_NODELAY on; {} MiB altogether, medians of {} \
+             rounds after one to warm up\n",
+            Source::Slices.name(),
+            args.mib,
+            args.rounds
+        ),
+        Shape::ThereAndBack => println!(
+            "requests of {size} and their answers, one in flight on each connection; {} altogether\n",
+            stats::grouped(args.requests)
+        ),
+    }
     println!("{}", table.render(false));
     Ok(())
 }
@@ -218,41 +233,19 @@ async fn connect(count: usize) -> anyhow::Result<Vec<(TcpStream, TcpStream)>> {
     Ok(pairs)
 }
 
-/// Makes `count` connections move `load` each, `amount` altogether.
-async fn one_way(
-    contender: Contender,
-    count: usize,
-    load: Load,
-    amount: f64,
-) -> anyhow::Result<Turn> {
-    let tasks = || (Task::Send(load.source()), Task::Receive);
-    time(contender, count, load, amount, tasks).await
-}
-
-/// Makes `count` connections send `load` each, block by block, and get it back: `amount` altogether.
-async fn there_and_back(
-    contender: Contender,
-    count: usize,
-    load: Load,
-    amount: f64,
-) -> anyhow::Result<Turn> {
-    // `loopback` uses the time of each round trip. Here it is ignored.
-    let (tell, _told) = mpsc::channel();
-    let tasks = || (Task::Ask(load.source(), tell.clone()), Task::Echo);
-    time(contender, count, load, amount, tasks).await
-}
-
+/// Runs `shape` with `load` on each of `count` connections.
 async fn time(
     contender: Contender,
     count: usize,
     load: Load,
-    amount: f64,
-    tasks: impl Fn() -> (Task, Task),
+    shape: Shape,
 ) -> anyhow::Result<Turn> {
+    // `loopback` uses the time of each round trip. Here it is ignored.
+    let (tell, _told) = mpsc::channel();
     let (start, started) = watch::channel(false);
     let mut ends = JoinSet::new();
     for (near, far) in connect(count).await? {
-        let (near_task, far_task) = tasks();
+        let (near_task, far_task) = shape.tasks(load, &tell);
         let sending = contender.run(near_task, near, load)?;
         let mut started = started.clone();
         ends.spawn(async move {
@@ -266,7 +259,7 @@ async fn time(
     start.send_replace(true);
     all_moved(ends, load).await?;
     Ok(Turn {
-        rate: amount / began.elapsed().as_secs_f64(),
+        rate: shape.amount(load) * count as f64 / began.elapsed().as_secs_f64(),
         cpu: system::cpu_since(before),
     })
 }

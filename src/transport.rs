@@ -458,7 +458,8 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     }
 
     /// Converts into a `Framed`, with what has been read ahead in its read buffer, and what is queued in
-    /// its write buffer. The timeouts are lost: set them again after converting back.
+    /// its write buffer. The timeouts and the [`write_len`](Self::write_len) are lost: set them again after
+    /// converting back.
     ///
     /// ```
     /// # use wholeblock::{BlockCodec, BlockError, BlockTransport};

@@ -3,11 +3,7 @@
 //! Tries all links, socket options and sources of payloads with each size, and `BlockTransport` and
 //! `send_blocks` with each write length. `LengthDelimitedCodec` has its turn in each round.
 
-use std::{
-    fmt,
-    io::{self, Write as _},
-    net::TcpStream,
-};
+use std::fmt;
 
 use support::{
     contenders::Contender,
@@ -165,7 +161,7 @@ fn empty(lengths: usize, sizes: usize) -> Cells {
 
 /// Returns how many bytes a connection over `link` takes at once.
 fn path_len(link: &Link) -> anyhow::Result<usize> {
-    let (near, _far): (TcpStream, _) = link.connect()?;
+    let (near, _far) = link.connect()?;
     Ok(system::path_write_len(&near)?)
 }
 
@@ -199,7 +195,6 @@ fn one_table(
             }
         }
     }
-    io::stdout().flush()?;
     Ok(cells)
 }
 

@@ -35,7 +35,7 @@ const COMMON_MSS: usize = 1_500 - 20 - 20 - 12;
 pub const FULL_WRITE: usize = 172 * COMMON_MSS;
 
 /// The range for the length of a full write: from a few packets to more than any path needs.
-pub const WRITE_LENS: RangeInclusive<usize> = 4 * 1024..=4 * 1024 * 1024;
+const WRITE_LENS: RangeInclusive<usize> = 4 * 1024..=4 * 1024 * 1024;
 
 /// The length of the first write after a flush, if more blocks follow. `Framed` writes as much at once. The
 /// peer works on it while this end queues the rest of its answers. If the queue gathered a full write
@@ -109,8 +109,7 @@ struct Chained {
 impl WriteQueue {
     /// Sets the length of a full write in bytes, clamped to [`WRITE_LENS`].
     pub(crate) fn set_write_len(&mut self, bytes: usize) {
-        let (least, most) = (*WRITE_LENS.start(), *WRITE_LENS.end());
-        self.write_len = bytes.clamp(least, most);
+        self.write_len = bytes.clamp(*WRITE_LENS.start(), *WRITE_LENS.end());
         self.limit = self.limit.min(self.write_len);
     }
 

@@ -26,7 +26,7 @@ pub(crate) struct BlockWriter {
 }
 
 impl BlockWriter {
-    /// Sets the length of a full write in bytes, clamped to [`WRITE_LENS`](super::WRITE_LENS).
+    /// Sets the length of a full write in bytes, clamped as the queue does.
     pub(crate) fn set_write_len(&mut self, bytes: usize) {
         self.queue.set_write_len(bytes);
     }

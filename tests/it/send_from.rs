@@ -45,6 +45,21 @@ fn slow(step: usize) -> Scripted {
 }
 
 #[test]
+fn send_from_between_whole_blocks_keeps_to_the_write_len() {
+    let block: Bytes = (0..300_000).map(|at| (at * 7) as u8).collect();
+    for write_len in [4 * KIB, 65_160, MIB] {
+        let mut blocks = transport(Scripted::default()).write_len(write_len);
+        ready(blocks.feed(&block)).unwrap(); // fills the queue
+        ready(blocks.send_from(300_000, &block[..])).unwrap();
+        ready(blocks.send(&block)).unwrap();
+        let io = blocks.get_ref();
+        assert!(io.written == wire(LengthPrefix::u32(), &vec![block.clone(); 3]));
+        let longest = io.gathered.iter().map(|(_, bytes)| *bytes).max();
+        assert_eq!(longest, Some(write_len.min(300_004)));
+    }
+}
+
+#[test]
 fn send_from_writes_the_bytes_of_each_framing() {
     fn check<F: Framing + Copy>(Case { name, framing, .. }: Case<F>) {
         for len in [0, 1, 2, 255, 5_000, 200_000] {

@@ -71,7 +71,7 @@ struct Args {
     blocks: u64,
     #[command(flatten)]
     wire: Wire,
-    /// Where c.txt and s.txt are written, 2 GB each by default.
+    /// Folder for c.txt and s.txt, which have 2 GB each by default.
     #[arg(long, value_name = "FOLDER")]
     folder: Option<PathBuf>,
     /// Given by `cargo bench`.

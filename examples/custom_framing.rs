@@ -1,4 +1,4 @@
-//! A header of your own: a mark, which shows at once if something is no block, and a length of two bytes.
+//! A header of your own: a mark and a length of two bytes. Bytes without the mark are refused at once.
 //! `check_framing` tests the framing. Then a peer sends a block without its header.
 //!
 //! ```text

@@ -1,4 +1,4 @@
-//! What the operating system says about this process, if it does.
+//! Figures of the operating system about this process and its sockets.
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! Where a received file goes, and the partial file that grows beside that place.
+//! The place of a received file, and of the partial file beside it.
 
 use std::{
     collections::HashMap,

@@ -51,7 +51,7 @@ pub(crate) const PART: usize = 256 * 1024;
 /// The longest block that is not a file, in bytes. JSON makes a path of 4 KiB at most six times as long.
 const MAX_MESSAGE_LEN: usize = 64 * 1024;
 
-/// What the sender offers.
+/// The sender's offer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Offer {
     Folder {

@@ -1,4 +1,4 @@
-//! What only Unix has: files for sockets, TLS as it is built here, and limits on open files.
+//! Tests that need Unix: socket files, TLS as it is built here, and limits on open files.
 
 use super::*;
 

@@ -122,6 +122,8 @@ enum Receiver {
     Reader,
     /// Through a `BufReader` of 256 KiB.
     BufReader,
+    /// Looks at it in 64 KiB of memory, without any framing.
+    Bare,
     ReaderTo(Place),
     BareTo(Place),
     IntoSlab {
@@ -181,6 +183,12 @@ fn main() -> anyhow::Result<()> {
                     Sender::SendBlocks,
                     Receiver::BufReader,
                 ),
+                (
+                    "send_blocks, bare reads of 64 KiB",
+                    Sender::SendBlocks,
+                    Receiver::Bare,
+                ),
+                ("bare writes and reads of 64 KiB", bare, Receiver::Bare),
             ],
         ),
         (
@@ -429,6 +437,19 @@ async fn receive(
             let mut transport = BlockTransport::new(socket, codec);
             while let Some(block) = transport.recv_reader().await? {
                 bytes += look_at_all(&mut BufReader::with_capacity(4 * BATCH, block)).await?;
+            }
+        }
+        Receiver::Bare => {
+            let mut batch = vec![0; BATCH];
+            for _ in 0..blocks {
+                let mut left = socket.read_u32().await? as usize;
+                while left > 0 {
+                    let part = left.min(BATCH);
+                    let part = socket.read(&mut batch[..part]).await?;
+                    ensure!(part > 0, "it ended");
+                    bytes += look(&batch[..part]);
+                    left -= part;
+                }
             }
         }
         Receiver::ReaderTo(place) => {

@@ -38,6 +38,8 @@ pub struct Input {
     chosen_at_run_time: bool,
     settings: Settings,
     vectored: bool,
+    /// The length of a transport's full write, if it is not the default.
+    write_len: Option<Len>,
     /// What the transport does at each write, in turn.
     writes: Vec<Step>,
     reads: Vec<Step>,
@@ -86,30 +88,33 @@ impl Visit for &Input {
         let peer = || Scripted::taking(self.writes.clone()).vectored(self.vectored);
         sending.encode(codec.clone());
         let no_bounds = 0..=usize::MAX;
-        let bounds = FIRST_WRITE..=FULL_WRITE;
+        let full_write = self.full_write();
+        let bounds = FIRST_WRITE.min(full_write)..=full_write;
+        let transport = || BlockTransport::new(peer(), codec.clone()).write_len(full_write);
         sending.sink(
             Framed::new(peer(), codec.clone()),
             Framed::get_ref,
             no_bounds,
         );
-        let transport = BlockTransport::new(peer(), codec.clone());
-        sending.sink(transport, BlockTransport::get_ref, bounds);
+        sending.sink(transport(), BlockTransport::get_ref, bounds);
         sending.transfer(
             FramedWrite::new(peer(), codec.clone()),
             FramedWrite::get_ref,
         );
-        sending.transfer(
-            BlockTransport::new(peer(), codec.clone()),
-            BlockTransport::get_ref,
-        );
-        sending.feed(BlockTransport::new(peer(), codec.clone()));
-        sending.part_by_part(BlockTransport::new(peer(), codec.clone()), &reference);
-        sending.receive(codec, max_decode);
-        heap.check_spares();
+        sending.transfer(transport(), BlockTransport::get_ref);
+        sending.feed(transport());
+        sending.part_by_part(transport(), &reference);
+        sending.receive(codec.clone(), max_decode);
+        heap.check_spares(full_write);
     }
 }
 
 impl Input {
+    fn full_write(&self) -> usize {
+        let len = self.write_len.map_or(FULL_WRITE, |len| len.0);
+        len.clamp(4 * KIB, 4 * KIB * KIB)
+    }
+
     fn blocks(&self, reference: &Reference, max: usize) -> Vec<Vec<u8>> {
         let mut left = MAX_BYTES;
         let mut blocks = Vec::new();

@@ -3,9 +3,7 @@
 use bytes::BytesMut;
 use peak_alloc::PeakAlloc;
 use testing::KIB;
-use wholeblock::internals::{
-    BATCH, HEADER_SLACK, INITIAL_CAPACITY as INITIAL, MAX_SPARE as SPARE_WRITE,
-};
+use wholeblock::internals::{BATCH, HEADER_SLACK, INITIAL_CAPACITY as INITIAL, max_spare};
 
 /// Bytes for small allocations beside the buffers.
 const LITTLE: usize = 4 * KIB;
@@ -40,13 +38,10 @@ impl Heap {
         HEAP.peak_usage().saturating_sub(self.before)
     }
 
-    /// Panics if more is left than a thread's spare buffers.
-    pub(crate) fn check_spares(&self) {
-        let held = self.held();
-        assert!(
-            held <= BATCH + SPARE_WRITE + LITTLE,
-            "{held} bytes are left"
-        );
+    /// Panics if more is left than a thread's spare buffers, after writes of `write_len` bytes at most.
+    pub(crate) fn check_spares(&self, write_len: usize) {
+        let (held, allowed) = (self.held(), BATCH + max_spare(write_len) + LITTLE);
+        assert!(held <= allowed, "{held} bytes are left");
     }
 }
 

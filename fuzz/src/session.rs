@@ -22,7 +22,9 @@ use testing::{
     scripted::{Scripted, Step},
 };
 use tokio_util::codec::Framed;
-use wholeblock::{AnyFraming, BlockError, BlockTransport, send_blocks, try_send_blocks};
+use wholeblock::{
+    AnyFraming, BlockError, BlockTransport, internals::FULL_WRITE, send_blocks, try_send_blocks,
+};
 
 use crate::{
     Run,
@@ -66,6 +68,8 @@ pub struct Input {
     settings: [Settings; 2],
     /// True if the end begins as a `Framed`. Otherwise it begins as a `BlockTransport`.
     framed: [bool; 2],
+    /// The length of a transport's full write, if it is not the default.
+    write_len: [Option<Len>; 2],
     capacity: Len,
     vectored: bool,
     /// True if written bytes arrive only at a flush.
@@ -166,12 +170,17 @@ impl Session {
             let settings = &input.settings[of];
             let (framing, reference) = &framings[0];
             let (codec, max_decode, max_encode) = settings.codec(*framing, reference);
+            let write_len = input.write_len[of].map_or(FULL_WRITE, |len| len.0);
             let io = match input.framed[of] {
                 true => Io::Framed(Framed::new(end.clone(), codec)),
-                false => Io::Transport(BlockTransport::new(end.clone(), codec)),
+                false => {
+                    let transport = BlockTransport::new(end.clone(), codec);
+                    Io::Transport(transport.write_len(write_len))
+                }
             };
             Side {
                 io,
+                write_len,
                 end,
                 epoch: 0,
                 max_encode,

@@ -110,6 +110,8 @@ impl Unfinished {
 /// One end, and its expected results.
 pub(crate) struct Side {
     pub(crate) io: Io,
+    /// The length of a full write, if `io` is a `BlockTransport`.
+    pub(crate) write_len: usize,
     pub(crate) end: End,
     /// How often the end has changed its framing.
     pub(crate) epoch: usize,
@@ -179,9 +181,10 @@ impl Side {
     /// If `other`, converts a `Framed` to a `BlockTransport` or the other way round. Otherwise takes a `Framed`
     /// apart, and puts it together again with a read buffer of another size.
     pub(crate) fn convert(&mut self, other: bool) {
-        let io = &mut self.io;
+        let (io, write_len) = (&mut self.io, self.write_len);
+        let set = |transport: BlockTransport<_, _>| transport.write_len(write_len);
         *io = match (mem::replace(io, Io::Gone), other) {
-            (Io::Framed(framed), true) => Io::Transport(framed.into()),
+            (Io::Framed(framed), true) => Io::Transport(set(framed.into())),
             (Io::Transport(transport), true) => Io::Framed(transport.into_framed()),
             (Io::Framed(framed), false) => {
                 let mut parts = framed.into_parts();
@@ -191,7 +194,7 @@ impl Side {
                 parts.read_buf = buffer;
                 match self.encoded % 2 {
                     0 => Io::Framed(Framed::from_parts(parts)),
-                    _ => Io::Transport(parts.into()),
+                    _ => Io::Transport(set(parts.into())),
                 }
             }
             (io, _) => io,

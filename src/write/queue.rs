@@ -49,11 +49,9 @@ const RAMP: usize = 4;
 /// Slices in one vectored write: enough for all large pieces that fit it, and the bytes around them.
 pub const MAX_SLICES: usize = 2 * FULL_WRITE.div_ceil(CHAIN_THRESHOLD) + 1;
 
-/// The largest buffer that is returned to the pool, unless the caller has set another length of writes.
-pub const MAX_SPARE: usize = max_spare(FULL_WRITE);
-
-/// Returns the capacity of a buffer that grows by doubling, once it holds a full write and a small block.
-const fn max_spare(write_len: usize) -> usize {
+/// Returns the capacity of the largest buffer that is returned to the pool: what a buffer that grows by
+/// doubling has, once it holds a full write and a small block.
+pub const fn max_spare(write_len: usize) -> usize {
     (write_len + CHAIN_THRESHOLD).next_power_of_two()
 }
 
@@ -539,7 +537,7 @@ mod tests {
     #[test]
     fn buffer_of_one_large_block_is_not_parked() {
         let mut queue = WriteQueue::default();
-        push(&mut queue, payload(0, 2 * MAX_SPARE), false);
+        push(&mut queue, payload(0, 2 * max_spare(FULL_WRITE)), false);
         queue.advance(queue.len());
         queue.release();
         assert!(pool::WRITE.take_if(|_| true).is_none());

@@ -32,10 +32,11 @@ macro_rules! rules {
     ($($rule:ident,)*) => { [$((stringify!($rule), $rule as fn())),*] };
 }
 
-const RULES: [(&str, fn()); 27] = rules![
+const RULES: [(&str, fn()); 28] = rules![
     no_allocation_per_lent_block_in_steady_state,
     no_allocation_per_block_of_recv_blocks_in_steady_state,
     no_allocation_per_owned_block_dropped_before_the_next_read,
+    kept_small_blocks_cost_two_allocations_a_batch,
     no_allocation_per_block_that_is_read_part_by_part_in_steady_state,
     no_allocation_per_block_that_is_received_into_memory_in_steady_state,
     no_allocation_if_a_transport_waits_for_each_read,
@@ -261,6 +262,25 @@ fn no_allocation_per_owned_block_dropped_before_the_next_read() {
         check_each(BlockTransport::new(peer(), codec()), len, per_read);
     }
     with_each_steady_stream!(check);
+}
+
+/// A batch of 64 KiB holds 6 blocks of 10,000 bytes and a part of the next one, which moves to the next
+/// batch.
+fn kept_small_blocks_cost_two_allocations_a_batch() {
+    let framing = LengthPrefix::u32();
+    let mut transport = BlockTransport::new(
+        repeating(framing, 10_000, 1_000, usize::MAX, false),
+        BlockCodec::new(framing),
+    );
+    let mut kept = Vec::with_capacity(1_000);
+    let mut receive = |blocks| {
+        for _ in 0..blocks {
+            kept.push(done(transport.next()).unwrap().unwrap());
+        }
+    };
+    receive(400);
+    let allocations = allocations(|| receive(600));
+    assert_eq!(allocations, 2 * 600 / 6); // the batch, and its reference count
 }
 
 /// How a block is read part by part.

@@ -446,6 +446,18 @@ mod tests {
     }
 
     #[test]
+    fn large_buffer_is_not_replaced_by_a_parked_one() {
+        let mut buffer = BytesMut::from(&vec![0; 2 * BATCH][..]);
+        let mut policy = policy(MIB, false);
+        policy.adopt(&buffer);
+        let _kept = buffer.split_to(2 * BATCH - 10); // so nobody can tell how large the allocation is
+        pool::READ.put(BytesMut::with_capacity(BATCH));
+        policy.unpark(&mut buffer);
+        assert_eq!(buffer.capacity(), 10);
+        assert!(pool::READ.take_if(|_| true).is_some(), "it is still there");
+    }
+
+    #[test]
     fn reclaim_exceeds_counts_bytes_already_written_out() {
         let mut buffer = BytesMut::from(&vec![0; MIB][..]);
         buffer.advance(MIB);

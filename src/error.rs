@@ -228,10 +228,15 @@ pub enum BlockError {
     },
 
     /// No bytes moved for the [stall timeout](crate#timeouts).
-    #[error("nothing moved for {waited:?} at block {index}, which begins at byte {offset}")]
+    #[error(
+        "{} for {waited:?} at block {index}, which begins at byte {offset}",
+        match direction { Direction::Receiving => "nothing arrived", Direction::Sending => "the peer took nothing" }
+    )]
     Stalled {
         /// The stall timeout.
         waited: Duration,
+        /// `Receiving` if nothing arrived, `Sending` if the peer took nothing.
+        direction: Direction,
         /// The block being received; for a transfer, the first of its blocks that is not wholly sent.
         index: u64,
         /// Where it begins.
@@ -240,10 +245,15 @@ pub enum BlockError {
 
     /// A block took longer than the [block deadline](crate#timeouts) to arrive whole, or to be sent
     /// whole.
-    #[error("block {index}, which begins at byte {offset}, took longer than {allowed:?}")]
+    #[error(
+        "block {index}, which begins at byte {offset}, took longer than {allowed:?} to {}",
+        match direction { Direction::Receiving => "arrive", Direction::Sending => "be sent" }
+    )]
     Late {
         /// The block deadline.
         allowed: Duration,
+        /// Whether the block was being received or sent.
+        direction: Direction,
         /// The block being received; for a transfer, the first of its blocks that is not wholly sent.
         index: u64,
         /// Offset of its first byte.
@@ -439,6 +449,17 @@ impl From<io::Error> for BlockError {
 pub trait CodecError: From<BlockError> + From<io::Error> + fmt::Display {}
 
 impl<E: From<BlockError> + From<io::Error> + fmt::Display> CodecError for E {}
+
+/// What a transport was doing when it timed out: in a [`BlockError::Stalled`] or [`BlockError::Late`].
+// A `usize` for the same reason as `BlockPart`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Direction {
+    /// Receiving from the peer.
+    Receiving,
+    /// Sending to the peer.
+    Sending,
+}
 
 /// The part of a block that was cut short in a [`BlockError::Truncated`].
 // A `usize`, so that `BlockError` has whole words only. With a byte here, each `Result` of a block is moved

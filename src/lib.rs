@@ -120,7 +120,7 @@
 //! |---|---|
 //! | `UnexpectedEof`, `InvalidData` | the peer's: it stopped short, or sent what the framing does not allow |
 //! | `InvalidInput` | the caller's |
-//! | `TimedOut` | nobody's: nothing moved for the stall timeout; or the peer's, whose block took longer than its deadline |
+//! | `TimedOut` | nobody's: nothing arrived or nothing was taken for the stall timeout; or the peer's, whose block took longer than its deadline |
 //! | any other | the transport's, or the source's |
 //!
 //! # Timeouts
@@ -199,7 +199,7 @@ mod write;
 
 pub use self::{
     codec::BlockCodec,
-    error::{BlockError, BlockPart, CodecError, ConfigError, HeaderBytes},
+    error::{BlockError, BlockPart, CodecError, ConfigError, Direction, HeaderBytes},
     framing::{
         AnyFraming, ContractViolation, Exact, Framing, Header, InOut, InvalidHeader, LengthField,
         LengthFieldConfig, LengthLimit, LengthPrefix, Varint, check_framing,

@@ -36,7 +36,7 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use crate::error::BlockError;
+use crate::error::{BlockError, Direction};
 
 /// The bounds of [`latest`]. The timer's own resolution is 1 ms.
 const SHORTEST_DELAY: Duration = Duration::from_millis(20);
@@ -85,15 +85,17 @@ pub(crate) enum Expired {
 
 impl Expired {
     /// Returns the error at block `index`, which begins at byte `offset`.
-    pub(crate) fn at(self, index: u64, offset: u64) -> BlockError {
+    pub(crate) fn at(self, direction: Direction, index: u64, offset: u64) -> BlockError {
         match self {
             Self::Stalled(waited) => BlockError::Stalled {
                 waited,
+                direction,
                 index,
                 offset,
             },
             Self::Late(allowed) => BlockError::Late {
                 allowed,
+                direction,
                 index,
                 offset,
             },

@@ -218,12 +218,12 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     ///     .block_deadline(Duration::from_secs(10)); // begun, but incomplete
     ///
     /// let stalled = blocks.next().await.expect("no end").unwrap_err();
-    /// assert_eq!(stalled.to_string(), "nothing moved for 60s at block 0, which begins at byte 0");
+    /// assert_eq!(stalled.to_string(), "nothing arrived for 60s at block 0, which begins at byte 0");
     /// peer.write_all(b"\0\0\0\x05hell").await?; // and no more
     /// let late = blocks.next().await.expect("no end").unwrap_err();
     /// assert_eq!(
     ///     late.to_string(),
-    ///     "block 0, which begins at byte 0, took longer than 10s",
+    ///     "block 0, which begins at byte 0, took longer than 10s to arrive",
     /// );
     /// peer.write_all(b"o").await?;
     /// assert_eq!(blocks.next().await.expect("no end")?, "hello"); // still usable
@@ -280,7 +280,7 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     /// let mut blocks = BlockTransport::new(near, BlockCodec::length_prefixed())
     ///     .write_timeout(Duration::from_secs(30));
     /// let error = blocks.send("hello").await.unwrap_err();
-    /// assert_eq!(error.to_string(), "nothing moved for 30s at block 1, which begins at byte 9");
+    /// assert_eq!(error.to_string(), "the peer took nothing for 30s at block 1, which begins at byte 9");
     /// # }
     /// ```
     #[must_use]

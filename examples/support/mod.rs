@@ -239,7 +239,6 @@ pub(crate) fn explain(error: BlockError, peer: &str) -> anyhow::Error {
         BlockError::TooFew { expected, .. } => {
             anyhow!("the {peer} ended the connection, but {expected} blocks were expected")
         }
-        BlockError::Stalled { waited, .. } => anyhow!("not a byte moved for {waited:?}"),
         BlockError::Late { allowed, .. } => {
             anyhow!("the {peer} began a block, and did not complete it within {allowed:?}")
         }

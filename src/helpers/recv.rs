@@ -14,7 +14,7 @@ use tracing::{Span, debug, debug_span};
 
 use super::over::BlockStream;
 use crate::{
-    error::BlockError,
+    error::{BlockError, Direction},
     read::{Position, ReadStats},
     stats::TransferStats,
     timeout::Timeouts,
@@ -179,12 +179,12 @@ impl<'a, R: BlockStream> RecvBlocks<'a, R> {
     ///     .block_deadline(Duration::from_secs(10)); // begun, but incomplete
     ///
     /// let stalled = blocks.next().await.unwrap_err();
-    /// assert_eq!(stalled.to_string(), "nothing moved for 60s at block 0, which begins at byte 0");
+    /// assert_eq!(stalled.to_string(), "nothing arrived for 60s at block 0, which begins at byte 0");
     /// peer.write_all(b"\0\0\0\x05hell").await?; // and no more
     /// let late = blocks.next().await.unwrap_err();
     /// assert_eq!(
     ///     late.to_string(),
-    ///     "block 0, which begins at byte 0, took longer than 10s",
+    ///     "block 0, which begins at byte 0, took longer than 10s to arrive",
     /// );
     /// peer.write_all(b"o").await?;
     /// assert_eq!(blocks.next().await?, Some(&b"hello"[..])); // still usable
@@ -367,7 +367,9 @@ impl<'a, R: BlockStream> RecvBlocks<'a, R> {
         let expired = ready!(timeouts.poll_expired(cx, partial, moved));
         let Position { index, offset } = decoder.position();
         self.pause(); // the wait is over, and its time counts towards the stall timeout
-        Poll::Ready(Some(Err(expired.at(index, offset).into())))
+        Poll::Ready(Some(Err(expired
+            .at(Direction::Receiving, index, offset)
+            .into())))
     }
 
     /// Ends receiving, with an error if blocks are missing.

@@ -18,7 +18,7 @@ use tracing::{Span, debug, debug_span};
 use self::source::Source;
 use super::over::BlockSink;
 use crate::{
-    error::BlockError,
+    error::{BlockError, Direction},
     payload::Payload,
     read::Position,
     stats::TransferStats,
@@ -138,7 +138,7 @@ where
 /// let mut sending = send_blocks(&mut transport, stream::iter(["hello", "me"]))
 ///     .stall_timeout(Duration::from_secs(60));
 /// let error = (&mut sending).await.unwrap_err();
-/// assert_eq!(error.to_string(), "nothing moved for 60s at block 1, which begins at byte 9");
+/// assert_eq!(error.to_string(), "the peer took nothing for 60s at block 1, which begins at byte 9");
 /// assert_eq!(sending.stats().blocks, 1); // "hello", and a byte of the next header
 /// # }
 /// ```
@@ -321,7 +321,11 @@ where
         } = self.stats;
         let expired = self.timeouts.poll_expired(cx, first, moved);
         let Position { index, offset } = self.start;
-        expired.map(|expired| Err(expired.at(index + blocks, offset + wire_bytes).into()))
+        expired.map(|expired| {
+            Err(expired
+                .at(Direction::Sending, index + blocks, offset + wire_bytes)
+                .into())
+        })
     }
 }
 
@@ -384,7 +388,7 @@ impl<W: BlockSink, S> SendBlocks<'_, W, S> {
     ///     .block_deadline(Duration::from_secs(120))
     ///     .await
     ///     .unwrap_err();
-    /// assert_eq!(error.to_string(), "block 0, which begins at byte 0, took longer than 120s");
+    /// assert_eq!(error.to_string(), "block 0, which begins at byte 0, took longer than 120s to be sent");
     /// # }
     /// ```
     pub fn block_deadline(mut self, deadline: Duration) -> Self {

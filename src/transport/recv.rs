@@ -16,7 +16,7 @@ use super::{BlockTransport, Recv, RecvBatch, RecvInto, RecvReader, StreamEnd};
 use crate::{
     codec::BlockCodec,
     coop,
-    error::{BlockError, CodecError},
+    error::{BlockError, CodecError, Direction},
     framing::Framing,
     helpers::BlockStream,
     pool::INITIAL_CAPACITY,
@@ -435,7 +435,7 @@ where
         timeouts.set_waiter(waiter);
         let expired = timeouts.poll_expired(cx, decoder.partial(self.read_buf.len()), moved);
         let Position { index, offset } = decoder.position();
-        expired.map(|expired| Err(expired.at(index, offset)))
+        expired.map(|expired| Err(expired.at(Direction::Receiving, index, offset)))
     }
 }
 

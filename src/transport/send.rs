@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::{BlockTransport, SendFrom};
 use crate::{
     codec::BlockCodec,
-    error::{BlockError, CodecError},
+    error::{BlockError, CodecError, Direction},
     framing::Framing,
     helpers::BlockSink,
     payload::Payload,
@@ -276,7 +276,7 @@ where
         let expired = ready!(timeouts.poll_expired(cx, None, false));
         self.codec.count_encoded(self.writer.take_uncounted());
         let Position { index, offset } = self.codec.encoded();
-        Poll::Ready(Err(expired.at(index, offset).into()))
+        Poll::Ready(Err(expired.at(Direction::Sending, index, offset).into()))
     }
 }
 

@@ -190,8 +190,8 @@ fn bytes_after_the_last_block_are_an_error() {
 #[test]
 fn server_gives_up_on_a_silent_client_at_any_place() {
     let cases = [
-        ("", 0, "not a byte moved for 200ms"),
-        ("aaaabb", 1, "not a byte moved for 200ms"),
+        ("", 0, "nothing arrived for 200ms"),
+        ("aaaabb", 1, "nothing arrived for 200ms"),
         (
             "aaaabbbbcccc",
             3,

@@ -14,7 +14,7 @@ use tokio::io::AsyncReadExt;
 use tokio_util::codec::{Decoder, Encoder, Framed, FramedWrite};
 use wholeblock::{
     AnyFraming, BlockCodec, BlockError, BlockPart, BlockSink, BlockTransport, ConfigError,
-    HeaderBytes, LengthField, LengthPrefix, Varint, send_blocks,
+    Direction, HeaderBytes, LengthField, LengthPrefix, Varint, send_blocks,
 };
 
 #[test]
@@ -222,19 +222,41 @@ fn every_error_prints_its_numbers_and_becomes_an_io_error_of_the_right_kind() {
         (
             BlockError::Stalled {
                 waited: Duration::from_secs(30),
+                direction: Direction::Receiving,
                 index,
                 offset,
             },
-            "nothing moved for 30s at block 3, which begins at byte 153600",
+            "nothing arrived for 30s at block 3, which begins at byte 153600",
+            io::ErrorKind::TimedOut,
+        ),
+        (
+            BlockError::Stalled {
+                waited: Duration::from_secs(30),
+                direction: Direction::Sending,
+                index,
+                offset,
+            },
+            "the peer took nothing for 30s at block 3, which begins at byte 153600",
             io::ErrorKind::TimedOut,
         ),
         (
             BlockError::Late {
                 allowed: Duration::from_secs(10),
+                direction: Direction::Receiving,
                 index,
                 offset,
             },
-            "block 3, which begins at byte 153600, took longer than 10s",
+            "block 3, which begins at byte 153600, took longer than 10s to arrive",
+            io::ErrorKind::TimedOut,
+        ),
+        (
+            BlockError::Late {
+                allowed: Duration::from_secs(10),
+                direction: Direction::Sending,
+                index,
+                offset,
+            },
+            "block 3, which begins at byte 153600, took longer than 10s to be sent",
             io::ErrorKind::TimedOut,
         ),
         (
@@ -412,7 +434,7 @@ async fn stall_error_counts_blocks_and_bytes_since_the_codec_was_made() {
         let source = stream::iter([vec![5; 20], vec![6; 20], vec![7; 30]]);
         let mut sending = send_blocks(&mut sender, source).stall_timeout(second);
         let error = (&mut sending).await.unwrap_err();
-        let stalled = "nothing moved for 1s at block 5, which begins at byte 48";
+        let stalled = "the peer took nothing for 1s at block 5, which begins at byte 48";
         assert_eq!(text(error), stalled);
         assert_eq!(sending.stats().blocks, 1);
         drop(sending);
@@ -420,7 +442,7 @@ async fn stall_error_counts_blocks_and_bytes_since_the_codec_was_made() {
         // Block 7 waits behind the rest of blocks 5 and 6.
         let source = stream::iter(["8"]);
         let error = send_blocks(&mut sender, source).stall_timeout(second).await;
-        let stalled = "nothing moved for 1s at block 7, which begins at byte 106";
+        let stalled = "the peer took nothing for 1s at block 7, which begins at byte 106";
         assert_eq!(text(error.unwrap_err()), stalled);
 
         let error = sender.feed(vec![0; 9 << 20].into()).await.unwrap_err();
@@ -447,7 +469,10 @@ async fn sender_keeps_its_offset_when_it_changes_form_or_framing() {
         let sending = send_blocks(sender, stream::iter([[0; 100]]));
         let error = sending.stall_timeout(Duration::from_secs(1)).await;
         let text = error.unwrap_err().to_string();
-        assert_eq!(text, format!("nothing moved for 1s at block {place}"));
+        assert_eq!(
+            text,
+            format!("the peer took nothing for 1s at block {place}")
+        );
     }
     let (near, mut far) = tokio::io::duplex(50);
     tokio::spawn(async move {
@@ -592,11 +617,13 @@ fn only_stalled_and_late_are_timeouts() {
     let (waited, allowed, index, offset) = (Duration::ZERO, Duration::ZERO, 0, 0);
     let stalled = BlockError::Stalled {
         waited,
+        direction: Direction::Sending,
         index,
         offset,
     };
     let late = BlockError::Late {
         allowed,
+        direction: Direction::Receiving,
         index,
         offset,
     };

@@ -8,8 +8,8 @@ use futures::{Sink, SinkExt, Stream, StreamExt, stream};
 use testing::{Scripted, numbered, ready, wire};
 use tokio_util::codec::Framed;
 use wholeblock::{
-    BlockCodec, BlockError, BlockPart, BlockTransport, CodecError, LengthPrefix, recv_blocks,
-    send_blocks, try_send_blocks,
+    BlockCodec, BlockError, BlockPart, BlockTransport, CodecError, Direction, LengthPrefix,
+    recv_blocks, send_blocks, try_send_blocks,
 };
 
 type IoCodec = BlockCodec<LengthPrefix, io::Error>;
@@ -176,7 +176,7 @@ async fn stall_is_an_io_error_that_holds_its_numbers() {
     let error = receiving.next().await.unwrap_err();
     assert!(matches!(
         inner(&error, io::ErrorKind::TimedOut),
-        BlockError::Stalled { waited, index: 0, offset: 0 } if *waited == timeout
+        BlockError::Stalled { waited, direction: Direction::Receiving, index: 0, offset: 0 } if *waited == timeout
     ));
     drop(receiving);
     let sending = send_blocks(&mut transport, stream::iter(["a", "b"])).stall_timeout(timeout);
@@ -184,6 +184,7 @@ async fn stall_is_an_io_error_that_holds_its_numbers() {
     assert!(matches!(
         inner(&error, io::ErrorKind::TimedOut),
         BlockError::Stalled {
+            direction: Direction::Sending,
             index: 1,
             offset: 5,
             ..

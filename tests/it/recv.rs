@@ -274,7 +274,7 @@ async fn silent_peer_is_a_stall_and_the_next_call_waits_again() {
     let begun = tokio::time::Instant::now();
     let error = receiving.next().await.unwrap_err();
     assert_eq!(begun.elapsed(), limit);
-    let expected = "nothing moved for 30s at block 1, which begins at byte 5";
+    let expected = "nothing arrived for 30s at block 1, which begins at byte 5";
     assert_eq!(error.to_string(), expected);
 
     assert!(receiving.next().await.is_err(), "a second wait");

@@ -370,7 +370,7 @@ async fn transfer_goes_on_when_awaited_again_after_a_stall() {
     assert_eq!(begun.elapsed(), Duration::from_secs(5));
     assert_eq!(
         error.to_string(),
-        "nothing moved for 5s at block 1, which begins at byte 7"
+        "the peer took nothing for 5s at block 1, which begins at byte 7"
     );
     let mut peer = Framed::new(far, BlockCodec::length_prefixed());
     let (sent, got) = future::join(sending, peer.next()).await;
@@ -453,7 +453,7 @@ async fn untaken_write_buffer_is_a_stall() {
         let error = ended.expect("no stall was seen").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "nothing moved for 5s at block 1, which begins at byte 15",
+            "the peer took nothing for 5s at block 1, which begins at byte 15",
             "the transfer's first block, which waits behind block 0"
         );
     }
@@ -500,9 +500,18 @@ async fn block_written_byte_by_byte_is_late_and_never_stalls() {
         // Of the first 9 bytes, the pipe takes 5 at once and the last after 16 s. A block has 10 s since it
         // became the first, or since it was last reported.
         for (seconds, late) in [
-            (10, "block 0, which begins at byte 0, took longer than 10s"),
-            (26, "block 1, which begins at byte 9, took longer than 10s"),
-            (36, "block 1, which begins at byte 9, took longer than 10s"),
+            (
+                10,
+                "block 0, which begins at byte 0, took longer than 10s to be sent",
+            ),
+            (
+                26,
+                "block 1, which begins at byte 9, took longer than 10s to be sent",
+            ),
+            (
+                36,
+                "block 1, which begins at byte 9, took longer than 10s to be sent",
+            ),
         ] {
             let error = (&mut sending).await.unwrap_err();
             assert_eq!(error.to_string(), late);
@@ -534,7 +543,7 @@ async fn blocks_queued_before_a_transfer_have_their_own_deadline() {
         for seconds in [7, 8 + 7] {
             let error = (&mut sending).await.unwrap_err();
             // The codec does not know where the earlier blocks end.
-            let late = "block 1, which begins at byte 7, took longer than 7s";
+            let late = "block 1, which begins at byte 7, took longer than 7s to be sent";
             assert_eq!(error.to_string(), late);
             assert_eq!(begun.elapsed(), seconds * second);
         }

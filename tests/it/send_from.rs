@@ -17,8 +17,8 @@ use testing::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use wholeblock::{
-    BlockCodec, BlockError, BlockTransport, Exact, Framing, Header, InOut, InvalidHeader,
-    LengthField, LengthPrefix, internals::BATCH, send_blocks,
+    BlockCodec, BlockError, BlockTransport, Direction, Exact, Framing, Header, InOut,
+    InvalidHeader, LengthField, LengthPrefix, internals::BATCH, send_blocks,
 };
 
 /// A tag, then a length that counts itself, all of it kept: PostgreSQL's messages.
@@ -617,6 +617,7 @@ async fn bytes_of_a_block_taken_back_do_not_count() {
         matches!(
             error,
             BlockError::Stalled {
+                direction: Direction::Sending,
                 index: 2,
                 offset: 23,
                 ..

@@ -129,8 +129,9 @@ pub(super) fn assert_stalled(error: &BlockError) {
 }
 
 pub(super) fn assert_late(error: &BlockError, allowed: Duration, index: u64, offset: u64) {
-    let expected =
-        format!("block {index}, which begins at byte {offset}, took longer than {allowed:?}");
+    let expected = format!(
+        "block {index}, which begins at byte {offset}, took longer than {allowed:?} to arrive"
+    );
     assert_eq!(error.to_string(), expected);
     assert!(matches!(error, BlockError::Late { .. }), "{error:?}");
 }

@@ -249,7 +249,7 @@ fn a_client_that_vanishes_or_is_too_slow_costs_only_its_own_connection() {
         "4 of 5 payload bytes arrived",
         "announces 2130706432 bytes; the limit is 1048576",
         "took longer than 200ms",
-        "nothing moved for 400ms at block 0",
+        "nothing arrived for 400ms at block 0",
     ] {
         let mut warnings = _ended.stderr.lines().filter(|line| line.contains("WARN"));
         assert!(warnings.any(|l| l.contains(part)), "{}", _ended.stderr);
@@ -345,7 +345,7 @@ fn client_fails_if_the_service_ends_early_or_gives_no_answer() {
     let _silent = listener.accept().unwrap();
     client
         .end()
-        .failed(&["after 0 answers: nothing moved for 200ms"]);
+        .failed(&["after 0 answers: nothing arrived for 200ms"]);
 }
 
 #[test]

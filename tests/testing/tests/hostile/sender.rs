@@ -15,7 +15,7 @@ use tokio::{
     time::{error::Elapsed, timeout},
 };
 use tokio_util::codec::Framed;
-use wholeblock::{BlockCodec, BlockError, BlockTransport, LengthPrefix, send_blocks};
+use wholeblock::{BlockCodec, BlockError, BlockTransport, Direction, LengthPrefix, send_blocks};
 
 use crate::crowd::{Attack, reset};
 
@@ -137,6 +137,7 @@ impl Unwilling {
         match *error {
             BlockError::Stalled {
                 waited,
+                direction: Direction::Sending,
                 index,
                 offset,
             } if self.then == Then::NeverReads => {

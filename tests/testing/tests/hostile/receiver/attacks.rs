@@ -24,6 +24,7 @@ fn attacks(sent: impl IntoIterator<Item = Sent>) -> Vec<Arc<dyn Attack>> {
 fn stalled(index: u64, offset: u64) -> Option<BlockError> {
     Some(BlockError::Stalled {
         waited: SHORT,
+        direction: Direction::Receiving,
         index,
         offset,
     })
@@ -204,6 +205,7 @@ pub(crate) fn dribbles() -> Vec<Arc<dyn Attack>> {
     let late = |index, offset| {
         Some(BlockError::Late {
             allowed: SHORT,
+            direction: Direction::Receiving,
             index,
             offset,
         })

@@ -104,8 +104,8 @@ impl Expired {
 }
 
 impl Timeouts {
-    pub(crate) fn set_stall(&mut self, timeout: Duration) {
-        self.stall = Some(timeout);
+    pub(crate) fn set_stall(&mut self, timeout: Option<Duration>) {
+        self.stall = timeout;
     }
 
     pub(crate) fn stall(&self) -> Option<Duration> {
@@ -119,8 +119,8 @@ impl Timeouts {
         }
     }
 
-    pub(crate) fn set_block(&mut self, deadline: Duration) {
-        self.block = Some(deadline);
+    pub(crate) fn set_block(&mut self, deadline: Option<Duration>) {
+        self.block = deadline;
     }
 
     /// Ends all waits, because bytes have moved.

@@ -232,8 +232,13 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     /// ```
     #[must_use]
     pub fn stall_timeout(mut self, timeout: Duration) -> Self {
-        self.timeouts_mut().set_stall(timeout);
+        self.set_stall_timeout(Some(timeout));
         self
+    }
+
+    /// Changes or removes the [`stall_timeout`](Self::stall_timeout) of a transport in use.
+    pub fn set_stall_timeout(&mut self, timeout: Option<Duration>) {
+        self.timeouts_mut().set_stall(timeout);
     }
 
     /// Sets a block deadline: receiving returns [`BlockError::Late`] if a block is incomplete `deadline`
@@ -245,13 +250,44 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     /// must wait. A block that a read completes is returned, however late. The time between two blocks is
     /// limited by [`stall_timeout`](Self::stall_timeout) only.
     ///
+    /// A block of any length that a [`recv_reader`](Self::recv_reader) reads has the same time, and what the
+    /// caller does between two parts counts. [`set_block_deadline`](Self::set_block_deadline) gives such a
+    /// block more.
+    ///
     /// # Panics
     ///
     /// As [`stall_timeout`](Self::stall_timeout), whose example shows both.
     #[must_use]
     pub fn block_deadline(mut self, deadline: Duration) -> Self {
-        self.timeouts_mut().set_block(deadline);
+        self.set_block_deadline(Some(deadline));
         self
+    }
+
+    /// Changes or removes the [`block_deadline`](Self::block_deadline) of a transport in use. The clock of a
+    /// block that has begun is not set back.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tokio::io::AsyncReadExt;
+    /// # use wholeblock::{BlockCodec, BlockTransport};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let socket = &b"\0\0\0\x06upload\0\0\0\x05hello"[..];
+    /// let request = Some(Duration::from_secs(10));
+    /// let mut blocks = BlockTransport::new(socket, BlockCodec::length_prefixed());
+    /// blocks.set_block_deadline(request);
+    /// assert_eq!(blocks.expect_next().await?, "upload");
+    ///
+    /// blocks.set_block_deadline(Some(Duration::from_secs(3_600))); // for its content
+    /// let mut content = String::new();
+    /// blocks.recv_reader().await?.expect("the content").read_to_string(&mut content).await?;
+    /// blocks.set_block_deadline(request);
+    /// # assert_eq!(content, "hello");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn set_block_deadline(&mut self, deadline: Option<Duration>) {
+        self.timeouts_mut().set_block(deadline);
     }
 
     /// Sets a write timeout: sending returns [`BlockError::Stalled`] if a write, a flush or a close makes no
@@ -285,10 +321,15 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     /// ```
     #[must_use]
     pub fn write_timeout(mut self, timeout: Duration) -> Self {
+        self.set_write_timeout(Some(timeout));
+        self
+    }
+
+    /// Changes or removes the [`write_timeout`](Self::write_timeout) of a transport in use.
+    pub fn set_write_timeout(&mut self, timeout: Option<Duration>) {
         self.write_timeouts
             .get_or_insert_with(Box::default)
             .set_stall(timeout);
-        self
     }
 
     /// Sets the length of a full write in bytes. The queue holds that much and one block. The default is

@@ -196,7 +196,7 @@ impl<'a, R: BlockStream> RecvBlocks<'a, R> {
     ///
     /// Waiting panics outside a tokio runtime, and in one without a time driver.
     pub fn stall_timeout(mut self, timeout: Duration) -> Self {
-        self.timeouts_mut().set_stall(timeout);
+        self.timeouts_mut().set_stall(Some(timeout));
         self
     }
 
@@ -218,7 +218,7 @@ impl<'a, R: BlockStream> RecvBlocks<'a, R> {
     ///
     /// As [`stall_timeout`](Self::stall_timeout), whose example shows both.
     pub fn block_deadline(mut self, deadline: Duration) -> Self {
-        self.timeouts_mut().set_block(deadline);
+        self.timeouts_mut().set_block(Some(deadline));
         self
     }
 

@@ -190,9 +190,7 @@ where
         codec.count_encoded(queue.take_uncounted());
         let start = codec.encoded();
         let mut timeouts = Timeouts::default();
-        if let Some(timeout) = sink.write_timeout() {
-            timeouts.set_stall(timeout);
-        }
+        timeouts.set_stall(sink.write_timeout());
         Self {
             sink,
             source,
@@ -349,7 +347,7 @@ impl<W: BlockSink, S> SendBlocks<'_, W, S> {
     ///
     /// Waiting panics outside a tokio runtime, and in one without a time driver.
     pub fn stall_timeout(mut self, timeout: Duration) -> Self {
-        self.timeouts.set_stall(timeout);
+        self.timeouts.set_stall(Some(timeout));
         self
     }
 
@@ -392,7 +390,7 @@ impl<W: BlockSink, S> SendBlocks<'_, W, S> {
     /// # }
     /// ```
     pub fn block_deadline(mut self, deadline: Duration) -> Self {
-        self.timeouts.set_block(deadline);
+        self.timeouts.set_block(Some(deadline));
         self
     }
 

@@ -673,3 +673,39 @@ async fn stream_continues_the_wait_of_a_future_and_forgives_nothing() {
     assert_stalled(&StreamExt::next(&mut blocks).await.unwrap().unwrap_err());
     assert_eq!(begun.elapsed(), Duration::ZERO);
 }
+
+#[tokio::test(start_paused = true)]
+async fn timeouts_of_a_transport_in_use_can_be_changed_and_removed() {
+    let (near, far) = duplex(4);
+    let mut blocks = BlockTransport::new(near, BlockCodec::length_prefixed());
+    let stalls_after = async |blocks: &mut BlockTransport<_, _>| {
+        let begun = Instant::now();
+        let stalled = timeout(100 * SECOND, blocks.recv())
+            .await
+            .ok()?
+            .unwrap_err();
+        assert_stalled(&stalled);
+        Some(begun.elapsed())
+    };
+    assert_eq!(stalls_after(&mut blocks).await, None);
+    blocks.set_stall_timeout(Some(5 * SECOND));
+    assert_eq!(stalls_after(&mut blocks).await, Some(5 * SECOND));
+    blocks.set_stall_timeout(Some(3 * SECOND));
+    assert_eq!(stalls_after(&mut blocks).await, Some(3 * SECOND));
+    blocks.set_stall_timeout(None);
+    assert_eq!(stalls_after(&mut blocks).await, None);
+
+    let mut far = far;
+    far.write_all(b"\0").await.unwrap();
+    blocks.set_block_deadline(Some(10 * SECOND));
+    assert_late(&blocks.recv().await.unwrap_err(), 10 * SECOND, 0, 0);
+    blocks.set_block_deadline(None);
+    assert!(timeout(100 * SECOND, blocks.recv()).await.is_err());
+
+    blocks.set_write_timeout(Some(2 * SECOND));
+    let begun = Instant::now();
+    assert_stalled(&blocks.send("hello").await.unwrap_err());
+    assert_eq!(begun.elapsed(), 2 * SECOND);
+    blocks.set_write_timeout(None);
+    assert!(timeout(100 * SECOND, blocks.flush()).await.is_err());
+}

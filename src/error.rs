@@ -262,6 +262,10 @@ pub enum BlockError {
 
     /// The source given to [`try_send_blocks`](crate::try_send_blocks) or
     /// [`send_from`](crate::BlockTransport::send_from) failed.
+    ///
+    /// The text does not repeat the source's error, because `Error::source` returns it. For `send_from`, it is
+    /// an `io::Error`. If it was made from a `BlockError`, as a [`BlockReader`](crate::BlockReader)'s are, this
+    /// error has the [kind](Self::kind) and the fault of that one.
     #[error("the source of the blocks failed")]
     Source(#[source] Box<dyn Error + Send + Sync>),
 
@@ -291,7 +295,7 @@ impl BlockError {
     /// ```
     #[must_use]
     pub fn kind(&self) -> io::ErrorKind {
-        match self {
+        match self.origin() {
             Self::Io(error) => error.kind(),
             Self::Truncated { .. } | Self::TooFew { .. } => io::ErrorKind::UnexpectedEof,
             Self::TooLarge { .. } | Self::Skipped { .. } | Self::InvalidHeader { .. } => {
@@ -303,12 +307,9 @@ impl BlockError {
             | Self::Unfinished { .. }
             | Self::NoRoom { .. } => io::ErrorKind::InvalidInput,
             Self::Stalled { .. } | Self::Late { .. } => io::ErrorKind::TimedOut,
-            Self::Source(error) => match error.downcast_ref::<io::Error>() {
-                Some(error) => error.kind(),
-                None => error
-                    .downcast_ref::<Self>()
-                    .map_or(io::ErrorKind::Other, Self::kind),
-            },
+            Self::Source(error) => error
+                .downcast_ref::<io::Error>()
+                .map_or(io::ErrorKind::Other, io::Error::kind),
         }
     }
 
@@ -329,11 +330,12 @@ impl BlockError {
     /// ```
     #[must_use]
     pub fn is_timeout(&self) -> bool {
-        matches!(self, Self::Stalled { .. } | Self::Late { .. })
+        matches!(self.origin(), Self::Stalled { .. } | Self::Late { .. })
     }
 
     /// True if the peer did something wrong: [`Truncated`](Self::Truncated), [`TooLarge`](Self::TooLarge),
-    /// [`Skipped`](Self::Skipped), [`InvalidHeader`](Self::InvalidHeader) and [`TooFew`](Self::TooFew).
+    /// [`Skipped`](Self::Skipped), [`InvalidHeader`](Self::InvalidHeader) and [`TooFew`](Self::TooFew). A
+    /// [timeout](Self::is_timeout) is not, because a slow network causes it, too.
     ///
     /// ```
     /// # use wholeblock::{BlockCodec, BlockTransport};
@@ -348,7 +350,7 @@ impl BlockError {
     pub fn is_peer_fault(&self) -> bool {
         use BlockError::{InvalidHeader, Skipped, TooFew, TooLarge, Truncated};
         matches!(
-            self,
+            self.origin(),
             Truncated { .. }
                 | TooLarge { .. }
                 | Skipped { .. }
@@ -375,7 +377,7 @@ impl BlockError {
     pub fn is_caller_fault(&self) -> bool {
         use BlockError::{NoRoom, Unfinished, WrongHeader, WrongSize, WrongSource};
         matches!(
-            self,
+            self.origin(),
             WrongSize { .. }
                 | WrongHeader { .. }
                 | WrongSource { .. }
@@ -389,6 +391,18 @@ impl BlockError {
     /// True if a stream yields `None` after this error, so that a loop that skips errors ends.
     pub(crate) fn ends_stream(&self) -> bool {
         !matches!(self, Self::Skipped { .. })
+    }
+
+    /// Returns the error of this crate that a source failed with, or this error.
+    fn origin(&self) -> &Self {
+        let Self::Source(error) = self else {
+            return self;
+        };
+        let inner = match error.downcast_ref::<io::Error>() {
+            Some(error) => error.get_ref().and_then(|error| error.downcast_ref()),
+            None => error.downcast_ref(),
+        };
+        inner.map_or(self, Self::origin)
     }
 
     /// Converts into a codec's error. For [`Io`](Self::Io), it converts the `io::Error` inside.

@@ -10,7 +10,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use futures::{Sink, SinkExt, stream};
 use testing::{Magic, Scripted};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::codec::{Decoder, Encoder, Framed, FramedWrite};
 use wholeblock::{
     AnyFraming, BlockCodec, BlockError, BlockPart, BlockSink, BlockTransport, ConfigError,
@@ -353,6 +353,37 @@ fn source_error_has_the_kind_of_its_cause() {
             other => panic!("{other:?}"),
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn fault_of_a_relayed_block_is_that_of_its_source() {
+    let relayed = async |bytes: &[u8]| {
+        let (mut near, far) = tokio::io::duplex(64);
+        near.write_all(bytes).await.unwrap();
+        let mut from = BlockTransport::new(far, BlockCodec::length_prefixed())
+            .stall_timeout(Duration::from_secs(1));
+        let block = from.recv_reader().await.unwrap().unwrap();
+        let silent = bytes.ends_with(b"silent");
+        let _open = silent.then_some(near);
+        let mut to = BlockTransport::new(tokio::io::sink(), BlockCodec::length_prefixed());
+        to.send_from(block.len(), block).await.unwrap_err()
+    };
+    let cut = relayed(b"\0\0\0\x09cut").await;
+    assert!(cut.is_peer_fault() && !cut.is_timeout(), "{cut:?}");
+    let stalled = relayed(b"\0\0\0\x09silent").await;
+    assert!(
+        stalled.is_timeout() && !stalled.is_peer_fault(),
+        "{stalled:?}"
+    );
+    let refused = BlockError::Source(Box::new(io::Error::from(BlockError::NoRoom {
+        len: 2,
+        room: 1,
+        index: 0,
+        offset: 0,
+    })));
+    assert!(refused.is_caller_fault(), "{refused:?}");
+    let gone = BlockError::Source(Box::new(io::Error::other("gone")));
+    assert!(!gone.is_peer_fault() && !gone.is_caller_fault() && !gone.is_timeout());
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Statistics of transfers and transports.
 
-use std::{fmt, time::Duration};
+use std::{fmt, ops, time::Duration};
+
+const BYTES: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
 
 /// Statistics of a transfer: blocks, bytes, and reads or writes.
 ///
@@ -63,15 +65,37 @@ pub struct TransferStats {
 }
 
 /// Statistics of a [`BlockTransport`](crate::BlockTransport) in both directions, since its codec was made.
-/// The difference between two of them is what moved in between.
-///
 /// Returned by [`BlockTransport::stats`](crate::BlockTransport::stats).
+///
+/// The difference between two of them is what moved in between, and a sum is what several connections moved:
+///
+/// ```
+/// # use wholeblock::{BlockCodec, BlockError, BlockTransport, TransportStats};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), BlockError> {
+/// let mut total = TransportStats::default();
+/// let wire = &b"\0\0\0\x03one\0\0\0\x03two"[..];
+/// let mut blocks = BlockTransport::new(wire, BlockCodec::length_prefixed());
+/// blocks.expect_next().await?;
+/// let before = blocks.stats();
+/// blocks.expect_next().await?;
+/// assert_eq!((blocks.stats() - before).received_blocks, 1);
+/// total += blocks.stats();
+/// assert_eq!(
+///     total.to_string(),
+///     "received: 2 blocks, 14 B in 1 read, 0 fragmented blocks; sent: 0 blocks, 0 B in 0 writes",
+/// );
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TransportStats {
-    /// Whole blocks received, without skipped ones.
+    /// Whole blocks received, without skipped ones. A block that is read part by part counts at its end, even
+    /// if its reader was dropped.
     pub received_blocks: u64,
-    /// Wire bytes of the blocks received or skipped.
+    /// Wire bytes of the blocks received or skipped. They count at the end of their block, so what has
+    /// arrived of a long block, or of one that is cut, is not in this number.
     pub received_bytes: u64,
     /// Reads that brought bytes.
     pub reads: u64,
@@ -87,12 +111,57 @@ pub struct TransportStats {
     pub writes: u64,
 }
 
+impl TransportStats {
+    fn zip(self, other: Self, with: impl Fn(u64, u64) -> u64) -> Self {
+        Self {
+            received_blocks: with(self.received_blocks, other.received_blocks),
+            received_bytes: with(self.received_bytes, other.received_bytes),
+            reads: with(self.reads, other.reads),
+            fragmented_blocks: with(self.fragmented_blocks, other.fragmented_blocks),
+            skipped_blocks: with(self.skipped_blocks, other.skipped_blocks),
+            sent_blocks: with(self.sent_blocks, other.sent_blocks),
+            sent_bytes: with(self.sent_bytes, other.sent_bytes),
+            writes: with(self.writes, other.writes),
+        }
+    }
+}
+
+impl ops::AddAssign for TransportStats {
+    fn add_assign(&mut self, other: Self) {
+        *self = self.zip(other, u64::wrapping_add);
+    }
+}
+
+/// What moved since `before`, which is of the same transport.
+impl ops::Sub for TransportStats {
+    type Output = Self;
+
+    fn sub(self, before: Self) -> Self {
+        self.zip(before, u64::wrapping_sub)
+    }
+}
+
+impl fmt::Display for TransportStats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "received: {}, ", Counted(self.received_blocks, "block"))?;
+        scaled(f, self.received_bytes as f64, &BYTES)?;
+        let fragmented = Counted(self.fragmented_blocks, "fragmented block");
+        write!(f, " in {}, {fragmented}", Counted(self.reads, "read"))?;
+        if self.skipped_blocks > 0 {
+            write!(f, ", {}", Counted(self.skipped_blocks, "skipped block"))?;
+        }
+        write!(f, "; sent: {}, ", Counted(self.sent_blocks, "block"))?;
+        scaled(f, self.sent_bytes as f64, &BYTES)?;
+        write!(f, " in {}", Counted(self.writes, "write"))
+    }
+}
+
 impl fmt::Display for TransferStats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.elapsed.as_secs_f64();
         let bytes = self.payload_bytes as f64;
         write!(f, "{}, ", Counted(self.blocks, "block"))?;
-        scaled(f, bytes, &["B", "kB", "MB", "GB", "TB"])?;
+        scaled(f, bytes, &BYTES)?;
         f.write_str(" in ")?;
         scaled(f, self.elapsed.as_micros() as f64, &["µs", "ms", "s"])?;
         if seconds > 0.0 {
@@ -141,6 +210,33 @@ impl fmt::Display for Counted {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn transport_statistics_are_subtracted_added_and_printed_field_by_field() {
+        let numbers = |by: u64| TransportStats {
+            received_blocks: by,
+            received_bytes: 2_000 * by,
+            reads: 3 * by,
+            fragmented_blocks: 4 * by,
+            skipped_blocks: 5 * by,
+            sent_blocks: 6 * by,
+            sent_bytes: 7_000_000 * by,
+            writes: 8 * by,
+        };
+        assert_eq!(numbers(10) - numbers(9), numbers(1));
+        let mut total = numbers(2);
+        total += numbers(3);
+        assert_eq!(total, numbers(5));
+        assert_eq!(
+            numbers(1).to_string(),
+            "received: 1 block, 2 kB in 3 reads, 4 fragmented blocks, 5 skipped blocks; \
+             sent: 6 blocks, 7 MB in 8 writes"
+        );
+        assert_eq!(
+            TransportStats::default().to_string(),
+            "received: 0 blocks, 0 B in 0 reads, 0 fragmented blocks; sent: 0 blocks, 0 B in 0 writes"
+        );
+    }
 
     #[test]
     fn numbers_are_printed_in_the_unit_that_keeps_them_below_1000() {

@@ -126,9 +126,7 @@ impl Growth {
         };
         let full = if len == capacity { capacity } else { 0 };
         let filled = std::mem::take(&mut self.filled).max(full);
-        if filled > 0 {
-            self.raise_limit(filled, block_len, len);
-        }
+        self.raise_limit(filled, block_len, len);
         let mut target = self.target(block_len);
         if target <= len {
             // The header is longer than the expected block, or than a batch.
@@ -164,8 +162,8 @@ impl Growth {
         }
     }
 
-    /// Raises the limit after a read has filled a buffer of `filled` bytes, of which `unread` are left: to
-    /// twice as much, up to what the block at the front, its header or a batch can use.
+    /// Raises the limit after a read has filled a buffer of `filled` bytes, or 0 if it has not, of which
+    /// `unread` are left: to twice as much, up to what the block at the front, its header or a batch can use.
     fn raise_limit(&mut self, filled: usize, block_len: usize, unread: usize) {
         let header = match unread >= self.batch() {
             true => MAX_HEADER_LEN,
@@ -236,7 +234,7 @@ mod tests {
 
     #[test]
     fn one_read_reaches_the_end_of_a_large_block_or_of_a_batch() {
-        let mut growth = growth(MIB, false);
+        let mut large = growth(MIB, false);
         for (front, end) in [
             (Front::Known(MIB), MIB),
             (Front::Known(2 * MIB), usize::MAX), // the limit ends it
@@ -244,9 +242,12 @@ mod tests {
             (Front::Known(68), usize::MAX),
             (Front::Unknown, BATCH),
         ] {
-            let room = growth.next_room(front, 10, 2 * MIB);
+            let room = large.next_room(front, 10, 2 * MIB);
             assert_eq!(room.end, end, "{front:?}");
         }
+        // There is room for one now, but two fit a batch.
+        let room = growth(40 * KIB, false).next_room(Front::Known(BATCH / 2), 10, 40 * KIB);
+        assert_eq!((room.capacity, room.end), (BATCH / 2, usize::MAX));
     }
 
     #[test]

@@ -180,7 +180,8 @@
 //! # What is this huge length?
 //!
 //! Most often, the peer speaks another protocol, and the bytes are text or TLS. The error shows the header's
-//! bytes. If they are a length, your framing has the wrong byte order or width.
+//! bytes. If they are a length, your framing has the wrong byte order or width. A low limit until the first
+//! answer has come, by [`set_max_decode_len`], finds this out even if the length is not huge.
 //!
 //! ```
 //! use bytes::BytesMut;
@@ -343,8 +344,12 @@
 //! the upload with [`send_from`].
 //!
 //! To refuse an upload, drop the reader, and answer at once. The transport discards the rest of the upload
-//! before the next request. A client that does not want to send that rest for nothing reads while it sends,
-//! and ends the connection at a refusal, as the example `file` does.
+//! before the next request, under the same timeouts. To refuse every upload over one length, set
+//! [`set_max_reader_len`], [`skip_too_large`] and [`report_skipped`]: `recv_reader` then returns
+//! [`Skipped`](crate::BlockError::Skipped), and the stream goes on.
+//!
+//! A client that does not want to send a refused upload to its end reads while it sends, with a transport for
+//! each half of the socket, and ends the connection at a refusal.
 //!
 //! ```
 //! use tokio::io::{self, AsyncRead, AsyncReadExt, AsyncWrite};
@@ -392,10 +397,136 @@
 //! ```
 //!
 //! A [`block_deadline`] applies to an upload as to any block: from its first bytes to its last, whether you
-//! read or discard them. The time in which the service writes them elsewhere counts, too. So for long
-//! uploads, set a [`stall_timeout`] instead. Against a client that sends a byte now and then, put
-//! [`tokio::time::timeout`] around each wait for a request or for a part of an upload, as the example `file`
-//! does.
+//! read or discard them. The time in which the service writes them elsewhere counts, too. Set one that suits
+//! the requests, and give each upload a longer one with [`set_block_deadline`]. The request before it can say
+//! how long the upload is.
+//!
+//! `copy_buf` returns one [`io::Error`](std::io::Error) for both sides. If a full disk is not to end the
+//! connection, write the loop yourself: `fill_buf` fails for the client, and the file's `write_all` for the
+//! disk.
+//!
+//! # How do I write a proxy between two framings?
+//!
+//! Split both sockets, and relay each direction by itself. Small blocks are copied, and flushed once no other
+//! block is ready. A block that does not fit in the copy is relayed part by part. [`send_from`] alone would
+//! do for all, but it flushes after each block.
+//!
+//! ```
+//! use futures::FutureExt;
+//! use tokio::{
+//!     io::{self, AsyncRead, AsyncWrite},
+//!     net::TcpStream,
+//!     try_join,
+//! };
+//! use wholeblock::{BlockCodec, BlockError, BlockTransport, Framing, LengthPrefix, Varint};
+//!
+//! /// Relays until the peer ends its stream, and then ends the other one.
+//! async fn relay<R, F, W, G>(
+//!     mut from: BlockTransport<R, F>,
+//!     mut to: BlockTransport<W, G>,
+//! ) -> Result<(), BlockError>
+//! where
+//!     R: AsyncRead + Unpin,
+//!     F: Framing,
+//!     W: AsyncWrite + Unpin,
+//!     G: Framing,
+//! {
+//!     let mut small = vec![0; 16 * 1024];
+//!     loop {
+//!         let received = match from.recv_into(&mut small).now_or_never() {
+//!             Some(received) => received,
+//!             None => {
+//!                 to.flush().await?;
+//!                 from.recv_into(&mut small).await
+//!             }
+//!         };
+//!         match received {
+//!             Ok(Some(len)) => to.feed(&small[..len]).await?,
+//!             Ok(None) => return to.close().await,
+//!             Err(BlockError::NoRoom { .. }) => {
+//!                 let long = from.recv_reader().await?.expect("its header has come");
+//!                 to.send_from(long.len(), long).await?;
+//!             }
+//!             Err(error) => return Err(error),
+//!         }
+//!     }
+//! }
+//!
+//! async fn proxy(mut client: TcpStream, mut server: TcpStream) -> io::Result<()> {
+//!     // `relay` holds 16 KiB of a block, so this limit may be as high as you want to relay.
+//!     let varints = || Varint::new().max_block_len(1 << 30).map(BlockCodec::new);
+//!     let u32s = || LengthPrefix::u32().max_block_len(1 << 30).map(BlockCodec::new);
+//!     let relayed = {
+//!         let (from_client, to_client) = client.split();
+//!         let (from_server, to_server) = server.split();
+//!         try_join!(
+//!             relay(
+//!                 BlockTransport::new(from_client, varints()?),
+//!                 BlockTransport::new(to_server, u32s()?),
+//!             ),
+//!             relay(
+//!                 BlockTransport::new(from_server, u32s()?),
+//!                 BlockTransport::new(to_client, varints()?),
+//!             ),
+//!         )
+//!     };
+//!     if relayed.is_err() {
+//!         // Resets both, so that nobody takes the end for a clean one.
+//!         client.set_zero_linger()?;
+//!         server.set_zero_linger()?;
+//!     }
+//!     relayed?;
+//!     Ok(())
+//! }
+//!
+//! # use futures::StreamExt;
+//! # use tokio::{io::AsyncWriteExt, net::TcpListener};
+//! # async fn pair() -> io::Result<(TcpStream, TcpStream)> {
+//! #     let listener = TcpListener::bind("127.0.0.1:0").await?;
+//! #     let near = TcpStream::connect(listener.local_addr()?).await?;
+//! #     Ok((near, listener.accept().await?.0))
+//! # }
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # for cut in [false, true] {
+//! #     let ((mut client, near), (far, server)) = (pair().await?, pair().await?);
+//! #     let proxying = tokio::spawn(proxy(near, far));
+//! #     let mut server = BlockTransport::new(server, BlockCodec::new(LengthPrefix::u32()));
+//! #     client.write_all(b"\x02me").await?;
+//! #     assert_eq!(server.expect_next().await?, "me");
+//! #     let long = vec![7; 100_000];
+//! #     server.send(&long[..]).await?;
+//! #     let mut client = BlockTransport::new(client, BlockCodec::new(Varint::new()));
+//! #     assert_eq!(client.expect_next().await?, long);
+//! #     if cut {
+//! #         client.get_mut().write_all(b"\x02m").await?;
+//! #     }
+//! #     client.close().await?;
+//! #     if cut {
+//! #         assert!(server.next().await.expect("no end").is_err());
+//! #         assert!(client.next().await.expect("no end").is_err());
+//! #         assert_eq!(proxying.await?.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+//! #     } else {
+//! #         assert!(server.next().await.is_none());
+//! #         server.close().await?;
+//! #         assert!(client.next().await.is_none());
+//! #         proxying.await??;
+//! #     }
+//! # }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # How do I end a connection so that the peer does not take it for a clean end?
+//!
+//! After a failure, an end between two blocks would hide it. If [`unfinished`] returns a number, `close` is
+//! enough: the peer gets `Truncated`. Otherwise reset the connection, as the proxy above does: call
+//! `set_zero_linger` on the `TcpStream`, and drop it. An `OwnedWriteHalf` ends the stream when it is dropped,
+//! so reunite it with its other half first. TLS needs nothing: drop the transport without `close`, and the
+//! peer misses `close_notify`.
+//!
+//! [`send_from`] after a failed source is the usual case: a block that was cut before anything of it was
+//! written is removed from the queue, and a `close` would then be a clean end.
 //!
 //! # Can a block have 5 GiB?
 //!
@@ -732,9 +863,56 @@
 //!
 //! # How do I change to TLS, as STARTTLS does?
 //!
-//! Call [`replace_io`] after a flush and between two blocks; its documentation has an example. Before the
-//! handshake, make sure that [`read_buffer`] is empty. What is in it arrived before TLS, so anybody may have
-//! sent it.
+//! Call [`replace_io`] after a flush and between two blocks. Before the handshake, make sure that
+//! [`read_buffer`] is empty: `replace_io` keeps what is in it, and you would take it for something that was
+//! said over TLS, though anybody may have sent it. Refuse such a peer. What arrives after the check goes to
+//! the handshake, which refuses it.
+//!
+//! ```
+//! use tokio::io::{self, AsyncRead, AsyncWrite};
+//! use wholeblock::{BlockCodec, BlockError, BlockTransport, LengthPrefix};
+//!
+//! # async fn accept_tls<T>(socket: T) -> io::Result<T> { Ok(socket) }
+//! /// The server's end, after the client has asked for TLS. `accept_tls` is that of tokio-rustls.
+//! async fn start_tls<T: AsyncRead + AsyncWrite + Unpin>(
+//!     mut blocks: BlockTransport<T, LengthPrefix>,
+//! ) -> Result<BlockTransport<impl AsyncRead + AsyncWrite + Unpin, LengthPrefix>, BlockError> {
+//!     if !blocks.read_buffer().is_empty() {
+//!         return Err(io::Error::other("plain text behind the request for TLS").into());
+//!     }
+//!     blocks.send("go on").await?; // which reads nothing
+//!     let (socket, rest) = blocks.replace_io(());
+//!     let (_, mut blocks) = rest.replace_io(accept_tls(socket).await?);
+//!     blocks.set_framing(LengthPrefix::u32()); // if another one follows; the timeouts stay
+//!     Ok(blocks)
+//! }
+//!
+//! # use tokio::io::AsyncWriteExt;
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), BlockError> {
+//! # let server = |socket| async {
+//! let mut blocks = BlockTransport::new(socket, BlockCodec::new(LengthPrefix::u8()));
+//! assert_eq!(blocks.expect_next().await?, "STARTTLS");
+//! let mut blocks = start_tls(blocks).await?;
+//! assert_eq!(blocks.expect_next().await?, "in private");
+//! # Ok::<_, BlockError>(())
+//! # };
+//! # let (mut client, socket) = io::duplex(64);
+//! # client.write_all(b"\x08STARTTLS").await?;
+//! # let talking = async {
+//! #     let mut client = BlockTransport::new(client, BlockCodec::new(LengthPrefix::u8()));
+//! #     assert_eq!(client.expect_next().await?, "go on");
+//! #     client.set_framing(LengthPrefix::u32());
+//! #     client.send("in private").await
+//! # };
+//! # tokio::try_join!(server(socket), talking)?;
+//! # let (mut client, socket) = io::duplex(64);
+//! # client.write_all(b"\x08STARTTLS\0\0\0\x06inject").await?;
+//! # let refused = server(socket).await.unwrap_err();
+//! # assert_eq!(refused.to_string(), "plain text behind the request for TLS");
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! # What is different over TLS?
 //!
@@ -744,9 +922,47 @@
 //! # Does an idle writer notice that its peer is gone?
 //!
 //! No: a writer notices when it writes, and often only at the second write. Read meanwhile, even if you
-//! expect nothing: the peer's end, or a reset, ends the reading half at once. The example `writer_task` does
-//! this. A machine that lost its power sends neither. Against that, let the peer send something now and then,
+//! expect nothing: the peer's end, or a reset, ends the reading half at once. Run both halves in one
+//! `try_join!`, so that the first error drops both. A machine that lost its power sends neither. Against that, let the peer send something now and then,
 //! and set a [`stall_timeout`](crate::RecvBlocks::stall_timeout).
+//!
+//! ```
+//! use bytes::Bytes;
+//! use futures::stream;
+//! use tokio::{
+//!     io::{self, AsyncRead, AsyncWrite},
+//!     sync::mpsc,
+//!     try_join,
+//! };
+//! use wholeblock::{BlockCodec, BlockError, BlockTransport, recv_blocks, send_blocks};
+//!
+//! /// Sends what is queued, until the peer is gone.
+//! async fn run(
+//!     socket: impl AsyncRead + AsyncWrite,
+//!     mut queued: mpsc::Receiver<Bytes>,
+//! ) -> Result<(), BlockError> {
+//!     let (reader, writer) = io::split(socket);
+//!     let mut incoming = BlockTransport::new(reader, BlockCodec::length_prefixed());
+//!     let mut outgoing = BlockTransport::new(writer, BlockCodec::length_prefixed());
+//!     let source = stream::poll_fn(|cx| queued.poll_recv(cx));
+//!     let reading = async {
+//!         let mut blocks = recv_blocks(&mut incoming);
+//!         while let Some(_block) = blocks.next().await? {} // or use it
+//!         Err::<(), _>(BlockError::Io(io::ErrorKind::ConnectionAborted.into())) // it has ended
+//!     };
+//!     try_join!(reading, send_blocks(&mut outgoing, source)).map(drop)
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! # let (near, far) = io::duplex(64);
+//! let (queue, queued) = mpsc::channel(64);
+//! let running = tokio::spawn(run(near, queued));
+//! drop(far); // the peer ends
+//! assert!(running.await.unwrap().is_err());
+//! assert!(queue.send(Bytes::from("late")).await.is_err()); // and the senders notice
+//! # }
+//! ```
 //!
 //! # What can the halves of `futures`' `split` do?
 //!
@@ -790,7 +1006,8 @@
 //! # What can I measure of a connection?
 //!
 //! [`stats`] counts the blocks and bytes of both directions, and [`queued`] what waits to be written. The
-//! difference between two `stats` gives a rate, and shows whether anything moves.
+//! difference between two `stats` gives a rate. A received block counts at its end, so during a long one only
+//! `reads` moves.
 //!
 //! ```
 //! use std::time::Duration;
@@ -838,6 +1055,64 @@
 //! # }
 //! ```
 //!
+//! For a metrics page, let each connection add what it has moved since the last time to the service's total,
+//! once a second or after each batch, and at its end:
+//!
+//! ```
+//! use std::sync::Mutex;
+//!
+//! use tokio::io::{AsyncRead, AsyncWrite};
+//! use wholeblock::{BlockCodec, BlockError, BlockTransport, TransportStats};
+//!
+//! #[derive(Default)]
+//! struct Metrics {
+//!     moved: Mutex<TransportStats>,
+//!     failed: Mutex<[u64; 3]>, // by a peer, by time, for other reasons
+//! }
+//!
+//! async fn serve(socket: impl AsyncRead + AsyncWrite + Unpin, metrics: &Metrics) {
+//!     let mut blocks = BlockTransport::new(socket, BlockCodec::length_prefixed());
+//!     let mut counted = TransportStats::default();
+//!     let mut count = |stats: TransportStats| {
+//!         *metrics.moved.lock().unwrap() += stats - counted;
+//!         counted = stats;
+//!     };
+//!     let served: Result<(), BlockError> = async {
+//!         while let Some(request) = blocks.next().await {
+//!             blocks.send(request?).await?; // an echo
+//!             count(blocks.stats());
+//!         }
+//!         blocks.close().await
+//!     }
+//!     .await;
+//!     count(blocks.stats());
+//!     if let Err(error) = served {
+//!         let kind = match (error.is_peer_fault(), error.is_timeout()) {
+//!             (true, _) => 0,
+//!             (_, true) => 1,
+//!             _ => 2,
+//!         };
+//!         metrics.failed.lock().unwrap()[kind] += 1;
+//!     }
+//! }
+//!
+//! # use tokio::io::{AsyncWriteExt, duplex};
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> std::io::Result<()> {
+//! let metrics = Metrics::default();
+//! for sent in ["\0\0\0\x02me", "\0\0\0\x02m"] {
+//!     let (mut client, socket) = duplex(1024);
+//!     client.write_all(sent.as_bytes()).await?;
+//!     client.shutdown().await?;
+//!     serve(socket, &metrics).await;
+//! }
+//! let moved = *metrics.moved.lock().unwrap();
+//! assert_eq!((moved.received_blocks, moved.received_bytes, moved.sent_bytes), (1, 6, 6));
+//! assert_eq!(*metrics.failed.lock().unwrap(), [1, 0, 0]);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Does `elapsed` count the wait for my source?
 //!
 //! Yes. [`TransferStats::elapsed`](crate::TransferStats::elapsed) is the time from the first poll of a sender,
@@ -861,15 +1136,21 @@
 //! [`decode_header`]: crate::Framing::decode_header
 //! [`keep_header`]: crate::LengthFieldConfig::keep_header
 //! [`max_header_len`]: crate::Framing::max_header_len
-//! [pieces of one block]: crate::Payload#in-several-pieces
 //! [`queued`]: crate::BlockTransport::queued
 //! [`read_buffer`]: crate::BlockTransport::read_buffer
 //! [`recv_batch`]: crate::BlockTransport::recv_batch
 //! [`recv_blocks`]: crate::recv_blocks
 //! [`recv_reader`]: crate::BlockTransport::recv_reader
 //! [`replace_io`]: crate::BlockTransport::replace_io
+//! [`report_skipped`]: crate::BlockCodec::report_skipped
 //! [`send_blocks`]: crate::send_blocks
 //! [`send_from`]: crate::BlockTransport::send_from
+//! [`set_block_deadline`]: crate::BlockTransport::set_block_deadline
+//! [`set_max_decode_len`]: crate::BlockCodec::set_max_decode_len
+//! [`set_max_reader_len`]: crate::BlockCodec::set_max_reader_len
+//! [`skip_too_large`]: crate::BlockCodec::skip_too_large
 //! [`stall_timeout`]: crate::BlockTransport::stall_timeout
 //! [`stats`]: crate::BlockTransport::stats
 //! [`strip`]: crate::LengthFieldConfig::strip
+//! [`unfinished`]: crate::BlockTransport::unfinished
+//! [pieces of one block]: crate::Payload#in-several-pieces

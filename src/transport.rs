@@ -78,7 +78,8 @@ use crate::{
 ///
 /// To receive and send in two tasks, split the socket with `TcpStream::into_split` or
 /// `tokio::io::split`, and wrap each half in its own `BlockTransport`. Over the reading half it is a
-/// `Stream`, over the writing half a `Sink`.
+/// `Stream`, over the writing half a `Sink`. To end both at the first error, run them in one `try_join!`:
+/// [`questions`](crate::questions#does-an-idle-writer-notice-that-its-peer-is-gone) has an example.
 ///
 /// # Sending
 ///
@@ -192,7 +193,8 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     /// applies. For sending, set a [`write_timeout`](Self::write_timeout).
     ///
     /// A wait begins at the first poll that must wait, and ends when bytes arrive. Everything that
-    /// has arrived is read before the error is returned.
+    /// has arrived is read before the error is returned. If it stalled between two blocks, the
+    /// [`read_buffer`](Self::read_buffer) is empty.
     ///
     /// A `Stream` does not learn when its caller stops waiting. So if a poll finds too late that the timeout
     /// is over, the stream waits for one more timeout, and reports that one however late. Too late is later
@@ -390,8 +392,10 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     /// read ahead, what is queued, the timeouts.
     ///
     /// For a handshake that needs the transport itself, such as STARTTLS, put `()` in its place meanwhile.
-    /// Flush first, so that nothing is queued. Check that nothing has been
-    /// [read ahead](Self::read_buffer): it would be plain text that somebody injected.
+    /// Flush first, so that nothing is queued. Refuse a peer of whom something has been
+    /// [read ahead](Self::read_buffer): it would be plain text that somebody injected, and would be taken for
+    /// something said over TLS. [`questions`](crate::questions#how-do-i-change-to-tls-as-starttls-does) has
+    /// the server's end.
     ///
     /// ```
     /// # use wholeblock::{BlockCodec, BlockError, BlockTransport};
@@ -404,7 +408,9 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     /// let mut blocks = BlockTransport::new(near, BlockCodec::length_prefixed());
     /// blocks.send("STARTTLS").await?;
     /// assert_eq!(blocks.expect_next().await?, "ready");
-    /// assert!(blocks.read_buffer().is_empty());
+    /// if !blocks.read_buffer().is_empty() {
+    ///     return Err(std::io::Error::other("plain text behind the answer").into());
+    /// }
     ///
     /// let (socket, rest) = blocks.replace_io(());
     /// let (_, mut blocks) = rest.replace_io(handshake(socket).await);

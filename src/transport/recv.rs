@@ -120,8 +120,10 @@ where
     /// This is the quickest way through many small blocks: one wait for each read, and a plain iterator
     /// between. Blocks that the iterator has not yielded stay for the next call.
     ///
-    /// In a loop that also sends on the transport, write `let Some(batch) = … else { break };`. The
-    /// future of a `while let` borrows the transport until the end of the loop's body.
+    /// If the loop's body uses the transport, even by [`stats`](Self::stats), write
+    /// `let Some(batch) = … else { break };`. The future of a `while let` borrows the transport until the end
+    /// of the body. A batch borrows the transport, too. To answer while you iterate, use a transport for each
+    /// half of the socket.
     ///
     /// ```
     /// # use wholeblock::{BlockCodec, BlockError, BlockTransport};
@@ -198,10 +200,11 @@ where
     ///
     /// The limit for whole blocks does not apply. The reader knows the block's length before you read a
     /// byte, so you can decide for each block. [`set_max_reader_len`](BlockCodec::set_max_reader_len) sets
-    /// a limit for all.
+    /// a limit for all. For many small blocks and a few long ones, call [`recv_into`](Self::recv_into), and
+    /// this after [`BlockError::NoRoom`].
     ///
-    /// In a loop that also sends on the transport, write `let Some(mut block) = … else { break };`, and drop
-    /// the reader before you send.
+    /// If the loop's body uses the transport, write `let Some(mut block) = … else { break };`, and drop the
+    /// reader first.
     ///
     /// ```
     /// # use tokio::io::{copy_buf, sink};

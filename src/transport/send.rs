@@ -143,6 +143,10 @@ where
     /// pass `&mut source` here. Or [`close`](Self::close) the transport: the peer then gets
     /// [`BlockError::Truncated`].
     ///
+    /// If the block was removed from the queue, [`unfinished`](Self::unfinished) is `None`, and a `close`
+    /// looks like a clean end. A relay of cut blocks must end in
+    /// [another way](crate::questions#how-do-i-end-a-connection-so-that-the-peer-does-not-take-it-for-a-clean-end).
+    ///
     /// ```
     /// # use std::time::Duration;
     /// # use tokio::{io::{AsyncReadExt, AsyncWriteExt, duplex}, time::timeout};

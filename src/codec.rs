@@ -257,7 +257,8 @@ impl<F: Framing, E> BlockCodec<F, E> {
 
     /// Sets the longest block, in bytes, that
     /// [`recv_reader`](crate::BlockTransport::recv_reader) receives part by part, from the next block on. The
-    /// default is the longest that the framing carries. The limit for whole blocks does not apply.
+    /// default is the longest that the framing carries. The limit for whole blocks does not apply. With
+    /// [`skip_too_large`](Self::skip_too_large), a longer block is skipped.
     ///
     /// ```
     /// # use wholeblock::{BlockCodec, BlockError, BlockTransport};

@@ -16,6 +16,10 @@ use std::{error::Error, fmt, io, time::Duration};
 /// and transfers that use it. A change of framing does not reset them; a clone of a codec starts at 0.
 /// Skipped blocks count. Blocks that the codec refuses to send do not.
 ///
+/// Lengths are those of payloads, which a kept header is a part of.
+///
+/// An error cannot be cloned, because an `io::Error` cannot. To tell it to many tasks, use an `Arc`.
+///
 /// # Example
 ///
 /// ```

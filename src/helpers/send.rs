@@ -78,7 +78,9 @@ type ErrorOf<W> = <W as Sink<Bytes>>::Error;
 /// # Errors
 ///
 /// The future returns a [`BlockError`] if the framing does not carry a block, if the transport fails, or
-/// if a timeout is set and is over. All blocks before a refused one are sent first.
+/// if a timeout is set and is over. All blocks before a refused one are sent first. If many tasks send
+/// through a channel, a block that is refused ends the transfer for all of them: compare lengths with
+/// [`max_encode_len`](crate::BlockCodec::max_encode_len) before you queue blocks.
 ///
 /// # Cancel safety
 ///

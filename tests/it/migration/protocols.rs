@@ -129,6 +129,12 @@ fn messages_of_each_protocol_read_and_write_the_same() {
             b"\x25\x60\x95\x13\0\0\0\0\0\0\0\0\0\0\0\x4d\0\0\0\0\0\0\0\x02\0\0\0\x05",
             &[b"\x25\x60\x95\x13\0\0\0\0\0\0\0\0\0\0\0\x4d\0\0\0\0\0\0\0\x02\0\0\0\x05"],
         ),
+        Row::new(
+            "NBD: a simple reply, whose data follows",
+            Exact::new(16).unwrap(),
+            b"\x67\x44\x66\x98\0\0\0\0\0\0\0\0\0\0\0\x4d",
+            &[b"\x67\x44\x66\x98\0\0\0\0\0\0\0\0\0\0\0\x4d"],
+        ),
         Row::field(
             "NBD: a structured reply with these, and one of no data",
             LengthField::config().offset(16).keep_header(),

@@ -3,8 +3,9 @@
 use std::ops::RangeInclusive;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use futures::FutureExt;
 use tokio_util::codec::Encoder;
-use wholeblock::{BlockCodec, BlockError, Framing, Header, InvalidHeader};
+use wholeblock::{BlockCodec, BlockError, BlockTransport, Framing, Header, InvalidHeader};
 
 use super::{assert_blocks, assert_invalid};
 
@@ -39,10 +40,26 @@ impl Framing for Mqtt {
     fn encode_header(&self, _: u64, _: &mut impl BufMut) {} // the block brings it along
 }
 
+/// Returns the header of a packet with `remaining` bytes behind it.
+fn header(first: u8, mut remaining: usize) -> Vec<u8> {
+    let mut header = vec![first];
+    while remaining > 0x7f {
+        header.push(remaining as u8 | 0x80);
+        remaining >>= 7;
+    }
+    header.push(remaining as u8);
+    header
+}
+
 #[test]
 fn mqtt_packets_are_blocks_with_their_headers() {
     // PINGREQ, PUBLISH, PINGRESP; and a PUBLISH of 321 bytes.
     assert_blocks(Mqtt, &[b"\xc0\0", b"\x30\x07\0\x03a/bhi", b"\xd0\0"]);
+    let (topic, payload) = (&b"\0\x03a/b"[..], Bytes::from("hi"));
+    let mut blocks = BlockTransport::new(Vec::new(), BlockCodec::new(Mqtt));
+    let publish = (header(0x30, topic.len() + payload.len()), topic, payload);
+    blocks.send(publish).now_or_never().unwrap().unwrap();
+    assert_eq!(blocks.get_ref(), b"\x30\x07\0\x03a/bhi");
     let long = [&[0x30, 0xc1, 0x02], &[7; 321][..]].concat();
     assert_blocks(Mqtt, &[&long]);
 }
@@ -67,6 +84,7 @@ fn each_size_of_the_remaining_length_reads_as_the_standard_says() {
             block_len: front.len() as u64 + remaining,
         };
         assert_eq!(Mqtt.decode_header(&front), Ok(complete), "{remaining}");
+        assert_eq!(header(0x30, remaining as usize), front);
     }
     assert_invalid(Mqtt, &[b"\x30\xff\xff\xff\xff"]);
 }

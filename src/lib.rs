@@ -125,18 +125,20 @@
 //!
 //! # Timeouts
 //!
-//! Nothing is limited by default. A transport has three timeouts, which apply to every way of receiving
-//! or sending:
+//! Nothing is limited by default. A transport has two timeouts for every way of receiving, and one for every
+//! way of sending:
 //!
 //! - [`stall_timeout`](BlockTransport::stall_timeout) ends a wait in which no bytes arrive, between two
 //!   blocks or inside of one: for a peer that may be gone.
-//! - [`block_deadline`](BlockTransport::block_deadline) ends the wait for a block that has begun, and says
-//!   nothing of the time between blocks: for a peer that sends a byte now and then.
-//! - [`write_timeout`](BlockTransport::write_timeout) ends a wait in which the peer takes no bytes.
+//! - [`block_deadline`](BlockTransport::block_deadline) ends the wait for a received block that has begun, and
+//!   says nothing of the time between blocks: for a peer that sends a byte now and then.
+//! - [`write_timeout`](BlockTransport::write_timeout) ends a wait in which the transport below takes no bytes:
+//!   for a peer that does not read.
 //!
 //! [`recv_blocks`] and [`send_blocks`] may set their own ([`RecvBlocks::stall_timeout`],
 //! [`RecvBlocks::block_deadline`], [`SendBlocks::stall_timeout`], [`SendBlocks::block_deadline`]), and have
-//! none otherwise over a `Framed`. Of a receiver's timeout and the transport's, the shorter one applies.
+//! none otherwise over a `Framed`. Of a receiver's timeout and the transport's, the shorter one applies. Only
+//! [`send_blocks`] has a deadline for a block that is sent.
 //!
 //! On a thread that is busy with other tasks, a timeout comes late, as that of `tokio::time::timeout` does. All that
 //! has arrived is read before a stall is reported.

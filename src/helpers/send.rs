@@ -342,8 +342,9 @@ impl<W: BlockSink, S> SendBlocks<'_, W, S> {
     ///
     /// The default is the [`write_timeout`](crate::BlockTransport::write_timeout) of the
     /// [`BlockTransport`](crate::BlockTransport). Without either, the transfer waits without limit for a
-    /// peer that does not read. A peer that reads a byte now and then does not stall. Set a
-    /// [`block_deadline`](Self::block_deadline) against that.
+    /// peer that does not read. A peer that reads a little now and then does not stall; set a
+    /// [`block_deadline`](Self::block_deadline) against that. Over a socket, even a peer that always reads can
+    /// stall: [`write_timeout`](crate::BlockTransport::write_timeout) says when.
     ///
     /// # Panics
     ///

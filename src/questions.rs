@@ -202,27 +202,29 @@
 //! says that the next packet continues the payload. Limit how much you collect.
 //!
 //! ```
+//! use std::io;
+//!
 //! use tokio::io::AsyncRead;
 //! use wholeblock::{BlockCodec, BlockError, BlockTransport, LengthField};
 //!
 //! const MAX: usize = 0xff_ffff;
 //!
-//! /// The next payload; none at the end, or if it is longer than `limit` bytes.
+//! /// The next payload, and the sequence number of its last packet.
 //! async fn payload<T: AsyncRead + Unpin>(
 //!     packets: &mut BlockTransport<T, LengthField>,
 //!     limit: usize,
-//! ) -> Result<Option<Vec<u8>>, BlockError> {
+//! ) -> Result<(u8, Vec<u8>), BlockError> {
 //!     let mut payload = Vec::new();
-//!     while let Some(packet) = packets.recv().await? {
+//!     loop {
+//!         let packet = packets.expect_next().await?;
 //!         payload.extend_from_slice(&packet[4..]); // behind the length and the sequence number
 //!         if payload.len() > limit {
-//!             return Ok(None);
+//!             return Err(io::Error::new(io::ErrorKind::InvalidData, "too long a payload").into());
 //!         }
 //!         if packet.len() < 4 + MAX {
-//!             return Ok(Some(payload));
+//!             return Ok((packet[3], payload));
 //!         }
 //!     }
-//!     Ok(None)
 //! }
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -235,7 +237,7 @@
 //! sender.send((b"\x01\0\0\x01", &sent[MAX..])).await?; // of 0 bytes, if nothing is left
 //! let wire = sender.into_inner();
 //! let mut receiver = BlockTransport::new(&wire[..], BlockCodec::new(packets));
-//! assert_eq!(payload(&mut receiver, 64 << 20).await?, Some(sent));
+//! assert_eq!(payload(&mut receiver, 64 << 20).await?, (1, sent));
 //! # Ok(())
 //! # }
 //! ```
@@ -863,10 +865,10 @@
 //!
 //! # How do I change to TLS, as STARTTLS does?
 //!
-//! Call [`replace_io`] after a flush and between two blocks. Before the handshake, make sure that
-//! [`read_buffer`] is empty: `replace_io` keeps what is in it, and you would take it for something that was
-//! said over TLS, though anybody may have sent it. Refuse such a peer. What arrives after the check goes to
-//! the handshake, which refuses it.
+//! Call [`start_handshake`] between two blocks. It refuses a peer that has sent more than that: you would take
+//! it for something that was said over TLS, though anybody may have sent it. What arrives later goes to the
+//! handshake, which refuses plain text. A client that sends TLS's first message together with its request is
+//! refused, too.
 //!
 //! ```
 //! use tokio::io::{self, AsyncRead, AsyncWrite};
@@ -877,12 +879,10 @@
 //! async fn start_tls<T: AsyncRead + AsyncWrite + Unpin>(
 //!     mut blocks: BlockTransport<T, LengthPrefix>,
 //! ) -> Result<BlockTransport<impl AsyncRead + AsyncWrite + Unpin, LengthPrefix>, BlockError> {
-//!     if !blocks.read_buffer().is_empty() {
-//!         return Err(io::Error::other("plain text behind the request for TLS").into());
-//!     }
-//!     blocks.send("go on").await?; // which reads nothing
-//!     let (socket, rest) = blocks.replace_io(());
-//!     let (_, mut blocks) = rest.replace_io(accept_tls(socket).await?);
+//!     blocks.send("go on").await?;
+//!     let (socket, rest) = blocks.start_handshake()?;
+//!     let socket = accept_tls(socket).await?;
+//!     let mut blocks = rest.map_io(|()| socket);
 //!     blocks.set_framing(LengthPrefix::u32()); // if another one follows; the timeouts stay
 //!     Ok(blocks)
 //! }
@@ -909,7 +909,7 @@
 //! # let (mut client, socket) = io::duplex(64);
 //! # client.write_all(b"\x08STARTTLS\0\0\0\x06inject").await?;
 //! # let refused = server(socket).await.unwrap_err();
-//! # assert_eq!(refused.to_string(), "plain text behind the request for TLS");
+//! # assert_eq!(refused.to_string(), "the peer sent 10 bytes before the handshake");
 //! # Ok(())
 //! # }
 //! ```
@@ -923,8 +923,9 @@
 //!
 //! No: a writer notices when it writes, and often only at the second write. Read meanwhile, even if you
 //! expect nothing: the peer's end, or a reset, ends the reading half at once. Run both halves in one
-//! `try_join!`, so that the first error drops both. A machine that lost its power sends neither. Against that, let the peer send something now and then,
-//! and set a [`stall_timeout`](crate::RecvBlocks::stall_timeout).
+//! `try_join!`, so that the first error drops both. A machine that lost its power sends neither. Against that,
+//! let the peer send something now and then, and set a [`stall_timeout`](crate::RecvBlocks::stall_timeout).
+//! If you ask for it, as a ping does, the answer waits behind all that you have sent before.
 //!
 //! ```
 //! use bytes::Bytes;
@@ -1141,7 +1142,6 @@
 //! [`recv_batch`]: crate::BlockTransport::recv_batch
 //! [`recv_blocks`]: crate::recv_blocks
 //! [`recv_reader`]: crate::BlockTransport::recv_reader
-//! [`replace_io`]: crate::BlockTransport::replace_io
 //! [`report_skipped`]: crate::BlockCodec::report_skipped
 //! [`send_blocks`]: crate::send_blocks
 //! [`send_from`]: crate::BlockTransport::send_from
@@ -1150,6 +1150,7 @@
 //! [`set_max_reader_len`]: crate::BlockCodec::set_max_reader_len
 //! [`skip_too_large`]: crate::BlockCodec::skip_too_large
 //! [`stall_timeout`]: crate::BlockTransport::stall_timeout
+//! [`start_handshake`]: crate::BlockTransport::start_handshake
 //! [`stats`]: crate::BlockTransport::stats
 //! [`strip`]: crate::LengthFieldConfig::strip
 //! [`unfinished`]: crate::BlockTransport::unfinished

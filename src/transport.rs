@@ -19,7 +19,7 @@ mod recv;
 mod send;
 mod send_from;
 
-use std::{fmt, time::Duration};
+use std::{fmt, io, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use tokio_util::codec::{Framed, FramedParts};
@@ -78,7 +78,8 @@ use crate::{
 ///
 /// To receive and send in two tasks, split the socket with `TcpStream::into_split` or
 /// `tokio::io::split`, and wrap each half in its own `BlockTransport`. Over the reading half it is a
-/// `Stream`, over the writing half a `Sink`. To end both at the first error, run them in one `try_join!`:
+/// `Stream`, over the writing half a `Sink`. After a handshake, [`replace_io`](Self::replace_io) keeps what has
+/// been read ahead. To end both at the first error, run them in one `try_join!`:
 /// [`questions`](crate::questions#does-an-idle-writer-notice-that-its-peer-is-gone) has an example.
 ///
 /// # Sending
@@ -296,6 +297,11 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     /// progress for `timeout`. The transport remains usable, and what is queued stays queued: call again to
     /// keep waiting.
     ///
+    /// Progress is what the transport below takes, and a socket takes nothing while its send buffer is full.
+    /// Linux waits until a third of the buffer is free, which can be more than a megabyte. A peer that reads
+    /// 20 kB a second takes a minute for that. So set a timeout that suits the slowest peer, or a small
+    /// `SO_SNDBUF` before you connect or listen.
+    ///
     /// The timeout applies to every way of sending: [`send`](Self::send), [`feed`](Self::feed),
     /// [`flush`](Self::flush), [`close`](Self::close), the `Sink`, and
     /// [`send_blocks`](crate::send_blocks), unless that sets its own instead.
@@ -388,14 +394,8 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
         self.end = self.end.after(had_failed, self.codec.has_failed());
     }
 
-    /// Replaces the transport below, and returns the former one. Everything else stays: what has been
-    /// read ahead, what is queued, the timeouts.
-    ///
-    /// For a handshake that needs the transport itself, such as STARTTLS, put `()` in its place meanwhile.
-    /// Flush first, so that nothing is queued. Refuse a peer of whom something has been
-    /// [read ahead](Self::read_buffer): it would be plain text that somebody injected, and would be taken for
-    /// something said over TLS. [`questions`](crate::questions#how-do-i-change-to-tls-as-starttls-does) has
-    /// the server's end.
+    /// Takes the transport below out, for a handshake that needs it alone: that of TLS, after STARTTLS. The
+    /// rest keeps the codec, the numbers and the timeouts. [`map_io`](Self::map_io) gives it the new transport.
     ///
     /// ```
     /// # use wholeblock::{BlockCodec, BlockError, BlockTransport};
@@ -408,13 +408,62 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     /// let mut blocks = BlockTransport::new(near, BlockCodec::length_prefixed());
     /// blocks.send("STARTTLS").await?;
     /// assert_eq!(blocks.expect_next().await?, "ready");
-    /// if !blocks.read_buffer().is_empty() {
-    ///     return Err(std::io::Error::other("plain text behind the answer").into());
-    /// }
+    ///
+    /// let (socket, rest) = blocks.start_handshake()?;
+    /// let socket = handshake(socket).await;
+    /// let mut blocks = rest.map_io(|()| socket);
+    /// blocks.send("in private").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// An [`io::Error`](std::io::Error), and the connection is dropped:
+    ///
+    /// - of the kind `InvalidData`, if anything has been [read ahead](Self::read_buffer), or the rest of a
+    ///   block is missing. It came before the handshake, so anybody may have sent it, and it would be taken for
+    ///   something that the peer said after the handshake. What arrives from now on goes to the handshake.
+    /// - of the kind `InvalidInput`, if a block is queued or unfinished: [`flush`](Self::flush) first.
+    #[doc(alias = "STARTTLS")]
+    pub fn start_handshake(mut self) -> Result<(T, BlockTransport<(), F, E>), E> {
+        self.settle();
+        let ahead = self.read_buf.len();
+        if ahead > 0 || self.codec.decode.partial(ahead).is_some() {
+            let error = format!("the peer sent {ahead} bytes before the handshake");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, error).into());
+        }
+        if self.queued() > 0 || self.unfinished().is_some() {
+            let error = "a block is queued or unfinished before the handshake";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, error).into());
+        }
+        Ok(self.replace_io(()))
+    }
+
+    /// Replaces the transport below, and returns the former one. Everything else stays: what has been
+    /// read ahead, what is queued, the timeouts. For a handshake, call
+    /// [`start_handshake`](Self::start_handshake).
+    ///
+    /// To split a transport that has received, put `()` in the socket's place meanwhile:
+    ///
+    /// ```
+    /// # use wholeblock::{BlockCodec, BlockError, BlockTransport};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), BlockError> {
+    /// # let (near, far) = tokio::io::duplex(64);
+    /// # let mut peer = BlockTransport::new(far, BlockCodec::length_prefixed());
+    /// # peer.feed("hello").await?;
+    /// # peer.send("read ahead").await?;
+    /// let mut blocks = BlockTransport::new(near, BlockCodec::length_prefixed());
+    /// assert_eq!(blocks.expect_next().await?, "hello");
+    /// blocks.send("welcome").await?; // so nothing is queued
     ///
     /// let (socket, rest) = blocks.replace_io(());
-    /// let (_, mut blocks) = rest.replace_io(handshake(socket).await);
-    /// blocks.send("in private").await?;
+    /// let (reader, writer) = tokio::io::split(socket);
+    /// let (_, mut incoming) = rest.replace_io(reader);
+    /// let mut outgoing = BlockTransport::new(writer, BlockCodec::length_prefixed());
+    /// assert_eq!(incoming.expect_next().await?, "read ahead");
+    /// # outgoing.send("").await?;
     /// # Ok(())
     /// # }
     /// ```
@@ -533,7 +582,8 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     }
 
     /// Replaces the codec with what `map` makes of it, for example with
-    /// [another framing](BlockCodec::with_framing). What has been read ahead and what is queued stays.
+    /// [another framing](BlockCodec::with_framing). What has been read ahead, what is queued and the timeouts
+    /// stay.
     #[must_use]
     pub fn map_codec<F2, E2>(
         mut self,

@@ -1,6 +1,6 @@
 //! Change of framing in mid-stream: nothing is lost, and positions and counts go on.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use bytes::Bytes;
 use futures::{FutureExt, SinkExt, StreamExt};
@@ -228,6 +228,55 @@ async fn replace_io_keeps_the_read_ahead_the_queue_and_the_timeouts() {
     tokio::time::pause();
     let stalled = transport.next().await.unwrap().unwrap_err();
     assert!(matches!(stalled, BlockError::Stalled { waited, .. } if waited == second));
+}
+
+#[tokio::test]
+async fn handshake_begins_only_between_blocks_and_after_a_flush() {
+    let after = |wire: &[u8]| transport(Scripted::default().send(wire));
+    let refused = |transport: BlockTransport<Scripted, LengthPrefix>| {
+        let error = transport.start_handshake().map(drop).unwrap_err();
+        (error.kind(), error.to_string())
+    };
+    let ahead = |bytes| {
+        let text = format!("the peer sent {bytes} bytes before the handshake");
+        (io::ErrorKind::InvalidData, text)
+    };
+    let mut whole = after(b"\0\0\0\x01a\0\0\0\x01b");
+    ready(whole.next()).unwrap().unwrap();
+    assert_eq!(refused(whole), ahead(5));
+    let mut lent = after(b"\0\0\0\x01a\0");
+    ready(lent.recv()).unwrap().unwrap();
+    assert_eq!(refused(lent), ahead(1));
+    let mut left = after(b"\0\0\0\x02a");
+    drop(ready(left.recv_reader()).unwrap().unwrap());
+    assert_eq!(refused(left), ahead(1));
+    let mut left = after(b"\0\0\0\x02a");
+    let mut reader = ready(left.recv_reader()).unwrap().unwrap();
+    assert_eq!(ready(reader.read_u8()).unwrap(), b'a');
+    drop(reader);
+    assert_eq!(refused(left), ahead(0)); // the rest of the block is missing
+
+    let unsent = "a block is queued or unfinished before the handshake";
+    let unsent = (io::ErrorKind::InvalidInput, unsent.to_owned());
+    let mut queued = after(b"");
+    ready(queued.feed("queued")).unwrap();
+    assert_eq!(refused(queued), unsent);
+    let mut unfinished = after(b"");
+    let silent = futures::stream::pending::<io::Result<Bytes>>();
+    let given = futures::stream::iter([Ok(Bytes::from("he"))]).chain(silent);
+    let sending = unfinished.send_from(5, tokio_util::io::StreamReader::new(given));
+    assert!(sending.now_or_never().is_none());
+    assert_eq!(refused(unfinished), unsent);
+
+    let mut transport = after(b"\0\0\0\x01a");
+    ready(transport.next()).unwrap().unwrap();
+    ready(transport.send("answer")).unwrap();
+    let (io, rest) = transport.start_handshake().unwrap();
+    assert_eq!(io.written, b"\0\0\0\x06answer");
+    assert_eq!(
+        (rest.stats().received_blocks, rest.stats().sent_blocks),
+        (1, 1)
+    );
 }
 
 #[tokio::test]

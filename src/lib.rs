@@ -165,7 +165,14 @@
 //! [`questions`] has what new users asked: headers of one's own, trailers, another framing in mid-stream,
 //! blocks inside other blocks, text where a length should be, blocks of 5 GiB, several requests at once,
 //! both ends that wait for ever, how to end a connection, child processes, blocking code, files that grow,
-//! TLS, peers that are gone, timeouts that never fire, statistics.
+//! TLS, peers that are gone, timeouts that never fire, statistics, proxies.
+//!
+//! The package also has [the framings of two dozen protocols][migration], [measured speeds][speed] and
+//! [examples].
+//!
+//! [examples]: https://docs.rs/crate/wholeblock/latest/source/examples/
+//! [migration]: https://docs.rs/crate/wholeblock/latest/source/docs/migration.md
+//! [speed]: https://docs.rs/crate/wholeblock/latest/source/docs/speed.md
 
 // A map of the modules. Bytes come in at the bottom and blocks go out at the top. A module uses only
 // those below it, by their own paths.

@@ -555,6 +555,110 @@
 //! # }
 //! ```
 //!
+//! # How do I send several requests at once?
+//!
+//! Give each request an id that its answer repeats, and let one task own the connection. Any number of tasks
+//! send through a channel, and wait for their answers. A task that gives up disturbs nobody: its request is
+//! sent whole or not at all, and its answer is dropped.
+//!
+//! ```
+//! use std::{
+//!     collections::HashMap,
+//!     sync::{
+//!         Mutex,
+//!         atomic::{AtomicU32, Ordering::Relaxed},
+//!     },
+//! };
+//!
+//! use bytes::{Buf, Bytes, BytesMut};
+//! use futures::{StreamExt, stream};
+//! use tokio::{
+//!     io::{self, AsyncRead, AsyncWrite},
+//!     select,
+//!     sync::{mpsc, oneshot},
+//! };
+//! use wholeblock::{BlockCodec, BlockError, BlockTransport, send_blocks};
+//!
+//! struct Client {
+//!     queue: mpsc::Sender<(u32, Bytes)>,
+//!     waiting: Mutex<HashMap<u32, oneshot::Sender<BytesMut>>>,
+//!     next_id: AtomicU32,
+//! }
+//!
+//! impl Client {
+//!     /// Sends `request`, and waits for its answer. None if the connection has ended.
+//!     async fn call(&self, request: Bytes) -> Option<BytesMut> {
+//!         let id = self.next_id.fetch_add(1, Relaxed);
+//!         let (answer, answered) = oneshot::channel();
+//!         self.waiting.lock().unwrap().insert(id, answer);
+//!         self.queue.send((id, request)).await.ok()?;
+//!         answered.await.ok()
+//!     }
+//!
+//!     /// Runs the connection until it ends, and says why.
+//!     async fn run(
+//!         &self,
+//!         socket: impl AsyncRead + AsyncWrite,
+//!         mut queued: mpsc::Receiver<(u32, Bytes)>,
+//!     ) -> Result<(), BlockError> {
+//!         let (reader, writer) = io::split(socket);
+//!         let mut answers = BlockTransport::new(reader, BlockCodec::length_prefixed());
+//!         let mut requests = BlockTransport::new(writer, BlockCodec::length_prefixed());
+//!         let receiving = async {
+//!             while let Some(answer) = answers.next().await {
+//!                 let mut answer = answer?;
+//!                 let Ok(id) = answer.try_get_u32() else {
+//!                     return Err(io::Error::from(io::ErrorKind::InvalidData).into());
+//!                 };
+//!                 // If nobody waits any more, it is dropped.
+//!                 if let Some(waiting) = self.waiting.lock().unwrap().remove(&id) {
+//!                     let _ = waiting.send(answer);
+//!                 }
+//!             }
+//!             Ok(())
+//!         };
+//!         // A block of two pieces: the id, and the request without a copy if it is large.
+//!         let source = stream::poll_fn(|cx| queued.poll_recv(cx));
+//!         let source = source.map(|(id, request)| (id.to_be_bytes(), request));
+//!         let ended = select! {
+//!             sent = send_blocks(&mut requests, source) => sent.map(drop),
+//!             received = receiving => received,
+//!         };
+//!         self.waiting.lock().unwrap().clear(); // so that their `answered` fails
+//!         ended
+//!     }
+//! }
+//!
+//! # use std::sync::Arc;
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), BlockError> {
+//! # let (near, far) = io::duplex(1024);
+//! # let serving = tokio::spawn(async move {
+//! #     let mut blocks = BlockTransport::new(far, BlockCodec::length_prefixed());
+//! #     let (one, two) = (blocks.expect_next().await?, blocks.expect_next().await?);
+//! #     blocks.feed(two).await?; // in another order
+//! #     blocks.send(one).await?;
+//! #     blocks.expect_next().await?; // and no answer
+//! #     Ok::<_, BlockError>(())
+//! # });
+//! let (queue, queued) = mpsc::channel(64);
+//! let (waiting, next_id) = (Mutex::default(), AtomicU32::new(0));
+//! let client = Client { queue, waiting, next_id };
+//! # let client = Arc::new(client);
+//! # let running = tokio::spawn({ let client = client.clone(); async move { client.run(near, queued).await } });
+//! # let (one, two) = tokio::join!(client.call("one".into()), client.call("two".into()));
+//! # assert_eq!((one.unwrap(), two.unwrap()), ("one".into(), "two".into()));
+//! # assert!(client.call("late".into()).await.is_none());
+//! # assert!(client.call("later".into()).await.is_none());
+//! # serving.await.unwrap()?;
+//! # running.await.unwrap()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Compare the length of each request with the codec's limit before you queue it: a block that is refused ends
+//! [`send_blocks`]. Put [`tokio::time::timeout`] around `call` for a limit of its own.
+//!
 //! # How do I answer several requests at once?
 //!
 //! Use `futures`' combinators between the two halves. After an error, `forward` returns without a flush, and

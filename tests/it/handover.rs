@@ -279,6 +279,18 @@ async fn handshake_begins_only_between_blocks_and_after_a_flush() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_a_framed_has_queued_is_counted_once() {
+    let (near, _silent) = tokio::io::duplex(4);
+    let mut framed = Framed::new(near, BlockCodec::length_prefixed());
+    framed.feed("hello".into()).await.unwrap();
+    let second = Duration::from_secs(1);
+    let mut transport = BlockTransport::from(framed).write_timeout(second);
+    let stalled = transport.flush().await.unwrap_err();
+    let expected = "the peer took nothing for 1s at block 1, which begins at byte 9";
+    assert_eq!(stalled.to_string(), expected);
+}
+
 #[tokio::test]
 async fn halves_are_joined_again_with_all_that_they_hold() {
     let (near, mut far) = tokio::io::duplex(64);

@@ -22,7 +22,8 @@
 //! | `framed`, `framed-64k`   | `BlockCodec` in `Framed`: `feed`, `close`           | `next`     |
 //! | `by-hand`                | `BufWriter` of 64 KiB, `write_u32` | `BufReader`, `read_exact`   |
 //! | `transport`              | `BlockTransport`: `feed`, `close`  | `next`                      |
-//! | `transport-sink`         | the same as a `Sink`               | the same as a `Stream`      |
+//! | `transport-recv`         | the same                           | `recv`                      |
+//! | `transport-sink`         | `transport` as a `Sink`            | the same as a `Stream`      |
 //! | `transport-timeouts`     | `transport` with a write timeout   | with both read timeouts     |
 //! | `helpers`                | `send_blocks` on a `Framed`        | `recv_blocks` on a `Framed` |
 //! | `recv`, `recv-batch`     | `send_blocks` on a `BlockTransport`| `recv`, `recv_batch`        |

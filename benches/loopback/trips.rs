@@ -21,6 +21,7 @@ pub(crate) fn measure(args: &Args, trips: u64, link: &Link) -> anyhow::Result<()
         Contender::RecvBatch,
         Contender::Ld64k,
         Contender::Helpers,
+        Contender::TransportRecv,
         Contender::TransportSink,
     ];
     contenders.retain(|contender| !others.contains(contender));

@@ -46,7 +46,9 @@ pub enum Contender {
     /// `send_blocks` and `recv_blocks` on a `Framed`.
     Helpers,
     Transport,
-    /// The same through `Sink` and `Stream`, which `Framed` has, too.
+    /// `feed` as [`Transport`](Self::Transport), and `recv` as [`Recv`](Self::Recv).
+    TransportRecv,
+    /// As [`Transport`](Self::Transport) through `Sink` and `Stream`, which `Framed` has, too.
     TransportSink,
     /// As [`Transport`](Self::Transport), with all the timeouts that its documentation recommends.
     TransportTimeouts,
@@ -67,6 +69,7 @@ impl Contender {
             Self::Framed64k => "Framed, 64 KiB",
             Self::Helpers => "send_blocks, recv_blocks on Framed",
             Self::Transport => "BlockTransport",
+            Self::TransportRecv => "BlockTransport, feed and recv",
             Self::TransportSink => "BlockTransport, Sink and Stream",
             Self::TransportTimeouts => "BlockTransport, timeouts",
             Self::Recv => "send_blocks, recv",
@@ -101,6 +104,7 @@ impl Contender {
             Self::Framed64k => sink_stream(task, framed_64k(io, codec)),
             Self::Helpers => helpers(task, Framed::new(io, codec)),
             Self::Transport => owned(task, transport(io, codec, &load)),
+            Self::TransportRecv => fed_and_lent(task, transport(io, codec, &load)),
             Self::TransportSink => sink_stream(task, transport(io, codec, &load)),
             Self::TransportTimeouts => owned(task, with_timeouts(transport(io, codec, &load))),
             Self::Recv => lent(task, transport(io, codec, &load), false),
@@ -285,6 +289,14 @@ fn lent<F: Form>(task: Task, transport: Ours<impl Io, F>, batches: bool) -> Runn
         Task::Receive if batches => Box::pin(receive_batches(transport)),
         Task::Receive => Box::pin(receive_lent(transport)),
         task => sink_stream(task, transport),
+    }
+}
+
+/// The same receiver, and `feed` instead of `send_blocks`.
+fn fed_and_lent<F: Form>(task: Task, transport: Ours<impl Io, F>) -> Running {
+    match task {
+        Task::Send(source) => Box::pin(feed_own(transport, source)),
+        task => lent(task, transport, false),
     }
 }
 

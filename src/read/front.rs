@@ -58,7 +58,8 @@ impl DecodeState {
         src: &mut BytesMut,
     ) -> Result<Option<FrameLen>, BlockError> {
         if let State::Partial { buffered, .. } = self.state {
-            if buffered == src.len() && !src.is_empty() && buffered < src.capacity() {
+            let reserved = !src.is_empty() || !self.read_buf.is_large();
+            if buffered == src.len() && reserved && buffered < src.capacity() {
                 // Nothing has arrived since, and there is room. So a header is parsed only once for each read.
                 return Ok(None);
             }

@@ -599,6 +599,19 @@ fn header_is_parsed_once_for_each_read() {
 }
 
 #[test]
+fn empty_buffer_is_not_parsed_again_after_a_wait() {
+    let framing = Line::up_to(64 * KIB);
+    let io = Scripted::chunked(&b"x\n".repeat(100), 2, true);
+    let mut transport = BlockTransport::new(io, BlockCodec::new(framing.clone()));
+    while let Some(line) = ready(transport.next()) {
+        assert_eq!(line.unwrap(), "x\n");
+    }
+    // For a line, and for the empty buffer behind it: once to take what is there, once to reserve room.
+    let asked = framing.asked();
+    assert!(asked <= 3 * 100 + 5, "asked {asked} times");
+}
+
+#[test]
 fn small_buffer_from_parts_serves_a_transport_and_then_a_framed() {
     let bytes = wire(LengthPrefix::u32(), &vec![vec![1; 20_000].into(); 3]);
     for capacity in [1, 100, 4_000, 4 * KIB, 8 * KIB] {

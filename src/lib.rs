@@ -38,9 +38,10 @@
 //! | send a header and a body, or other pieces, as one block | [`send((header, body))`](Payload#in-several-pieces) |
 //! | finish with each block before the next: write it to a file, hash it, parse it | [`recv`](BlockTransport::recv) |
 //! | process very many small blocks | [`recv_batch`](BlockTransport::recv_batch) |
-//! | receive blocks of any length, 64 KiB at a time: into a file, to another connection | [`recv_reader`](BlockTransport::recv_reader) |
+//! | receive blocks of any length, 64 KiB at a time, for example into a file | [`recv_reader`](BlockTransport::recv_reader) |
 //! | receive blocks in memory of your own | [`recv_into`](BlockTransport::recv_into) |
 //! | send a block of any length out of a file or another reader | [`send_from`](BlockTransport::send_from) |
+//! | relay blocks to another connection | [a loop of three of these](questions#how-do-i-write-a-proxy-between-two-framings) |
 //! | send a stream of blocks, from memory or from a channel | [`send_blocks`], [`try_send_blocks`] |
 //! | read exactly 100 blocks, count them, and leave what follows unread | [`recv_blocks`], with [`stop_after`](RecvBlocks::stop_after) and [`at_least`](RecvBlocks::at_least) |
 //!
@@ -120,7 +121,7 @@
 //! |---|---|
 //! | `UnexpectedEof`, `InvalidData` | the peer's: it stopped short, or sent what the framing does not allow |
 //! | `InvalidInput` | the caller's |
-//! | `TimedOut` | nobody's: nothing arrived or nothing was taken for the stall timeout; or the peer's, whose block took longer than its deadline |
+//! | `TimedOut` | the peer's or the network's: nothing moved for a timeout, or a block took longer than its deadline |
 //! | any other | the transport's, or the source's |
 //!
 //! # Timeouts

@@ -409,9 +409,9 @@
 //!
 //! # How do I write a proxy between two framings?
 //!
-//! Split both sockets, and relay each direction by itself. Small blocks are copied, and flushed once no other
-//! block is ready. A block that does not fit in the copy is relayed part by part. [`send_from`] alone would
-//! do for all, but it flushes after each block.
+//! Split both sockets, and relay each direction by itself. Blocks of up to 16 KiB are copied, and flushed once
+//! no other block is ready. Longer ones are relayed part by part. [`recv_reader`] and [`send_from`] could relay
+//! all of them, but [`send_from`] flushes after each block.
 //!
 //! ```
 //! use futures::FutureExt;
@@ -969,10 +969,10 @@
 //!
 //! # How do I change to TLS, as STARTTLS does?
 //!
-//! Call [`start_handshake`] between two blocks. It refuses a peer that has sent more than that: you would take
-//! it for something that was said over TLS, though anybody may have sent it. What arrives later goes to the
-//! handshake, which refuses plain text. A client that sends TLS's first message together with its request is
-//! refused, too.
+//! Call [`start_handshake`] between two blocks. It fails if more has arrived already. These bytes came in plain
+//! text, so anybody may have sent them, and you would take them for something that was said over TLS. Bytes
+//! that arrive later go to the handshake, which refuses plain text. So a client must wait for the answer before
+//! it begins the handshake.
 //!
 //! ```
 //! use tokio::io::{self, AsyncRead, AsyncWrite};

@@ -468,7 +468,8 @@ impl<F: Framing, E> BlockCodec<F, E> {
 
     /// Queues a copy of `payload` behind its header, if the payload is small, in one piece and
     /// [plain](Self::is_plain).
-    #[inline]
+    // Always, because it has two callers, and the compiler would then call it for each small block.
+    #[inline(always)]
     pub(crate) fn queue_plain<P: Payload>(
         &mut self,
         payload: &P,

@@ -247,9 +247,11 @@ async fn handshake_begins_only_between_blocks_and_after_a_flush() {
     let mut lent = after(b"\0\0\0\x01a\0");
     ready(lent.recv()).unwrap().unwrap();
     assert_eq!(refused(lent), ahead(1));
-    let mut left = after(b"\0\0\0\x02a");
-    drop(ready(left.recv_reader()).unwrap().unwrap());
-    assert_eq!(refused(left), ahead(1));
+    for (arrived, left) in [(&b"a"[..], 1), (b"ab", 2)] {
+        let mut dropped = after(&[b"\0\0\0\x02", arrived].concat());
+        drop(ready(dropped.recv_reader()).unwrap().unwrap());
+        assert_eq!(refused(dropped), ahead(left));
+    }
     let mut left = after(b"\0\0\0\x02a");
     let mut reader = ready(left.recv_reader()).unwrap().unwrap();
     assert_eq!(ready(reader.read_u8()).unwrap(), b'a');

@@ -8,6 +8,10 @@ use std::{error::Error, fmt, io, time::Duration};
 /// wrong (`InvalidData`, `UnexpectedEof`), the caller asked for something wrong (`InvalidInput`), or
 /// something took too long (`TimedOut`).
 ///
+/// Lengths count payload bytes, and a kept header is a part of the payload.
+///
+/// An error cannot be cloned, because an `io::Error` cannot. To share it among tasks, put it in an `Arc`.
+///
 /// # `index` and `offset`
 ///
 /// In every variant, `index` is the block in which the error happened, counted from 0, and `offset`
@@ -15,10 +19,6 @@ use std::{error::Error, fmt, io, time::Duration};
 /// [`BlockCodec`](crate::BlockCodec) counts both, separately for each direction, over all streams, sinks
 /// and transfers that use it. A change of framing does not reset them; a clone of a codec starts at 0.
 /// Skipped blocks count. Blocks that the codec refuses to send do not.
-///
-/// Lengths are those of payloads, which a kept header is a part of.
-///
-/// An error cannot be cloned, because an `io::Error` cannot. To tell it to many tasks, use an `Arc`.
 ///
 /// # Example
 ///
@@ -231,17 +231,18 @@ pub enum BlockError {
         offset: u64,
     },
 
-    /// No bytes moved for the [stall timeout](crate#timeouts).
+    /// No bytes moved for the [stall timeout or the write timeout](crate#timeouts).
     #[error(
         "{} for {waited:?} at block {index}, which begins at byte {offset}",
-        match direction { Direction::Receiving => "nothing arrived", Direction::Sending => "the peer took nothing" }
+        direction.choose("nothing arrived", "nothing could be written")
     )]
     Stalled {
-        /// The stall timeout.
+        /// The timeout.
         waited: Duration,
-        /// `Receiving` if nothing arrived, `Sending` if the peer took nothing.
+        /// `Receiving` if nothing arrived, `Sending` if the transport below took nothing.
         direction: Direction,
-        /// The block being received; for a transfer, the first of its blocks that is not wholly sent.
+        /// The block being received; for a transfer, the first of its blocks that is not wholly sent; for other
+        /// ways of sending, the next block to be queued.
         index: u64,
         /// Where it begins.
         offset: u64,
@@ -251,7 +252,7 @@ pub enum BlockError {
     /// whole.
     #[error(
         "block {index}, which begins at byte {offset}, took longer than {allowed:?} to {}",
-        match direction { Direction::Receiving => "arrive", Direction::Sending => "be sent" }
+        direction.choose("arrive", "be sent")
     )]
     Late {
         /// The block deadline.
@@ -267,9 +268,11 @@ pub enum BlockError {
     /// The source given to [`try_send_blocks`](crate::try_send_blocks) or
     /// [`send_from`](crate::BlockTransport::send_from) failed.
     ///
-    /// The text does not repeat the source's error, because `Error::source` returns it. For `send_from`, it is
-    /// an `io::Error`. If it was made from a `BlockError`, as a [`BlockReader`](crate::BlockReader)'s are, this
-    /// error has the [kind](Self::kind) and the fault of that one.
+    /// The message does not repeat the source's error, which `Error::source` returns. For `send_from`, that
+    /// error is an `io::Error`. If it was made from a `BlockError`, as a
+    /// [`BlockReader`](crate::BlockReader)'s errors are, [`kind`](Self::kind), `is_timeout`,
+    /// `is_peer_fault` and `is_caller_fault` return what they return for that `BlockError`. The peer is then
+    /// the source's.
     #[error("the source of the blocks failed")]
     Source(#[source] Box<dyn Error + Send + Sync>),
 
@@ -285,7 +288,7 @@ impl BlockError {
     /// |---|---|
     /// | `UnexpectedEof`, `InvalidData` | the peer stopped short, or sent what the framing does not allow |
     /// | `InvalidInput` | the caller sent what cannot be sent, or gave too little memory |
-    /// | `TimedOut` | no bytes moved for the stall timeout, or a block took longer than its deadline |
+    /// | `TimedOut` | no bytes moved for a timeout, or a block took longer than its deadline |
     /// | any other | the kind of the transport's or the source's error; `Other` if the source's has none |
     ///
     /// ```
@@ -338,8 +341,8 @@ impl BlockError {
     }
 
     /// True if the peer did something wrong: [`Truncated`](Self::Truncated), [`TooLarge`](Self::TooLarge),
-    /// [`Skipped`](Self::Skipped), [`InvalidHeader`](Self::InvalidHeader) and [`TooFew`](Self::TooFew). A
-    /// [timeout](Self::is_timeout) is not, because a slow network causes it, too.
+    /// [`Skipped`](Self::Skipped), [`InvalidHeader`](Self::InvalidHeader) and [`TooFew`](Self::TooFew). False
+    /// for a [timeout](Self::is_timeout), because a slow network can cause one, too.
     ///
     /// ```
     /// # use wholeblock::{BlockCodec, BlockTransport};
@@ -468,7 +471,7 @@ pub trait CodecError: From<BlockError> + From<io::Error> + fmt::Display {}
 
 impl<E: From<BlockError> + From<io::Error> + fmt::Display> CodecError for E {}
 
-/// What a transport was doing when it timed out: in a [`BlockError::Stalled`] or [`BlockError::Late`].
+/// The direction of a wait that timed out, in a [`BlockError::Stalled`] or [`BlockError::Late`].
 // A `usize` for the same reason as `BlockPart`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
@@ -477,6 +480,15 @@ pub enum Direction {
     Receiving,
     /// Sending to the peer.
     Sending,
+}
+
+impl Direction {
+    fn choose(self, receiving: &'static str, sending: &'static str) -> &'static str {
+        match self {
+            Self::Receiving => receiving,
+            Self::Sending => sending,
+        }
+    }
 }
 
 /// The part of a block that was cut short in a [`BlockError::Truncated`].

@@ -78,8 +78,9 @@ use crate::{
 ///
 /// To receive and send in two tasks, split the socket with `TcpStream::into_split` or
 /// `tokio::io::split`, and wrap each half in its own `BlockTransport`. Over the reading half it is a
-/// `Stream`, over the writing half a `Sink`. After a handshake, [`replace_io`](Self::replace_io) keeps what has
-/// been read ahead. To end both at the first error, run them in one `try_join!`:
+/// `Stream`, over the writing half a `Sink`. If the transport has received before, split it with
+/// [`replace_io`](Self::replace_io), which keeps what has been read ahead. To end both halves at the first
+/// error, run them in one `try_join!`:
 /// [`questions`](crate::questions#does-an-idle-writer-notice-that-its-peer-is-gone) has an example.
 ///
 /// # Sending
@@ -193,9 +194,10 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     /// `Stream` and the others. If [`recv_blocks`](crate::recv_blocks) sets its own, the shorter one
     /// applies. For sending, set a [`write_timeout`](Self::write_timeout).
     ///
-    /// A wait begins at the first poll that must wait, and ends when bytes arrive. Everything that
-    /// has arrived is read before the error is returned. If it stalled between two blocks, the
-    /// [`read_buffer`](Self::read_buffer) is empty.
+    /// A wait begins at the first poll that must wait, and ends when bytes arrive. Everything that has arrived
+    /// is read before the error is returned. So after a stall between two blocks, the
+    /// [`read_buffer`](Self::read_buffer) is empty. (Inside a block that a
+    /// [`recv_reader`](Self::recv_reader) reads, it can be empty, too.)
     ///
     /// A `Stream` does not learn when its caller stops waiting. So if a poll finds too late that the timeout
     /// is over, the stream waits for one more timeout, and reports that one however late. Too late is later
@@ -253,9 +255,9 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     /// must wait. A block that a read completes is returned, however late. The time between two blocks is
     /// limited by [`stall_timeout`](Self::stall_timeout) only.
     ///
-    /// A block of any length that a [`recv_reader`](Self::recv_reader) reads has the same time, and what the
-    /// caller does between two parts counts. [`set_block_deadline`](Self::set_block_deadline) gives such a
-    /// block more.
+    /// The deadline also applies to a block that a [`recv_reader`](Self::recv_reader) reads, and the caller's
+    /// time between two parts counts. Give such a block more time with
+    /// [`set_block_deadline`](Self::set_block_deadline).
     ///
     /// # Panics
     ///
@@ -266,8 +268,9 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
         self
     }
 
-    /// Changes or removes the [`block_deadline`](Self::block_deadline) of a transport in use. The clock of a
-    /// block that has begun is not set back.
+    /// Changes or removes the [`block_deadline`](Self::block_deadline) of a transport in use. This does not
+    /// restart the clock of a block that has begun. The rest of a block whose reader was dropped is a part of
+    /// it, so keep a longer deadline until the next block has come.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -297,10 +300,10 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     /// progress for `timeout`. The transport remains usable, and what is queued stays queued: call again to
     /// keep waiting.
     ///
-    /// Progress is what the transport below takes, and a socket takes nothing while its send buffer is full.
-    /// Linux waits until a third of the buffer is free, which can be more than a megabyte. A peer that reads
-    /// 20 kB a second takes a minute for that. So set a timeout that suits the slowest peer, or a small
-    /// `SO_SNDBUF` before you connect or listen.
+    /// A write makes progress when the transport below takes bytes. A socket takes none while its send buffer
+    /// is full. Linux waits until a third of the buffer is free, which can be more than a megabyte. A peer
+    /// that reads 20 kB a second takes a minute for that. So choose a timeout that suits the slowest peer, or
+    /// set a small `SO_SNDBUF` before you connect or listen.
     ///
     /// The timeout applies to every way of sending: [`send`](Self::send), [`feed`](Self::feed),
     /// [`flush`](Self::flush), [`close`](Self::close), the `Sink`, and
@@ -324,7 +327,7 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     /// let mut blocks = BlockTransport::new(near, BlockCodec::length_prefixed())
     ///     .write_timeout(Duration::from_secs(30));
     /// let error = blocks.send("hello").await.unwrap_err();
-    /// assert_eq!(error.to_string(), "the peer took nothing for 30s at block 1, which begins at byte 9");
+    /// assert_eq!(error.to_string(), "nothing could be written for 30s at block 1, which begins at byte 9");
     /// # }
     /// ```
     #[must_use]
@@ -394,8 +397,10 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
         self.end = self.end.after(had_failed, self.codec.has_failed());
     }
 
-    /// Takes the transport below out, for a handshake that needs it alone: that of TLS, after STARTTLS. The
-    /// rest keeps the codec, the numbers and the timeouts. [`map_io`](Self::map_io) gives it the new transport.
+    /// Takes out the transport below, for a handshake that needs it alone, such as TLS after STARTTLS. The
+    /// returned `BlockTransport` keeps everything else: the codec, the statistics, the timeouts and the
+    /// [`write_len`](Self::write_len). After the handshake, put the new transport in with
+    /// [`map_io`](Self::map_io).
     ///
     /// ```
     /// # use wholeblock::{BlockCodec, BlockError, BlockTransport};
@@ -419,18 +424,22 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     ///
     /// # Errors
     ///
-    /// An [`io::Error`](std::io::Error), and the connection is dropped:
+    /// An [`Io`](BlockError::Io) error, and the connection is dropped:
     ///
-    /// - of the kind `InvalidData`, if anything has been [read ahead](Self::read_buffer), or the rest of a
-    ///   block is missing. It came before the handshake, so anybody may have sent it, and it would be taken for
-    ///   something that the peer said after the handshake. What arrives from now on goes to the handshake.
-    /// - of the kind `InvalidInput`, if a block is queued or unfinished: [`flush`](Self::flush) first.
+    /// - of the kind `InvalidData`, if bytes have been [read ahead](Self::read_buffer), or a block is
+    ///   incomplete. Anybody may have sent these bytes, and you would take them for something that the peer
+    ///   said after the handshake. Bytes that arrive later go to the handshake.
+    /// - of the kind `InvalidInput`, if a block is queued or unfinished. [`flush`](Self::flush) first, or
+    ///   finish the block with [`send_rest_from`](Self::send_rest_from).
     #[doc(alias = "STARTTLS")]
     pub fn start_handshake(mut self) -> Result<(T, BlockTransport<(), F, E>), E> {
         self.settle();
         let ahead = self.read_buf.len();
         if ahead > 0 || self.codec.decode.partial(ahead).is_some() {
-            let error = format!("the peer sent {ahead} bytes before the handshake");
+            let error = match ahead {
+                0 => "a block is incomplete before the handshake".to_owned(),
+                _ => format!("the peer sent {ahead} bytes before the handshake"),
+            };
             return Err(io::Error::new(io::ErrorKind::InvalidData, error).into());
         }
         if self.queued() > 0 || self.unfinished().is_some() {
@@ -456,7 +465,7 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     /// # peer.send("read ahead").await?;
     /// let mut blocks = BlockTransport::new(near, BlockCodec::length_prefixed());
     /// assert_eq!(blocks.expect_next().await?, "hello");
-    /// blocks.send("welcome").await?; // so nothing is queued
+    /// blocks.send("welcome").await?; // so nothing is queued, which the reading half could not write
     ///
     /// let (socket, rest) = blocks.replace_io(());
     /// let (reader, writer) = tokio::io::split(socket);

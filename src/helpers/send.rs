@@ -140,7 +140,7 @@ where
 /// let mut sending = send_blocks(&mut transport, stream::iter(["hello", "me"]))
 ///     .stall_timeout(Duration::from_secs(60));
 /// let error = (&mut sending).await.unwrap_err();
-/// assert_eq!(error.to_string(), "the peer took nothing for 60s at block 1, which begins at byte 9");
+/// assert_eq!(error.to_string(), "nothing could be written for 60s at block 1, which begins at byte 9");
 /// assert_eq!(sending.stats().blocks, 1); // "hello", and a byte of the next header
 /// # }
 /// ```
@@ -342,9 +342,9 @@ impl<W: BlockSink, S> SendBlocks<'_, W, S> {
     ///
     /// The default is the [`write_timeout`](crate::BlockTransport::write_timeout) of the
     /// [`BlockTransport`](crate::BlockTransport). Without either, the transfer waits without limit for a
-    /// peer that does not read. A peer that reads a little now and then does not stall; set a
-    /// [`block_deadline`](Self::block_deadline) against that. Over a socket, even a peer that always reads can
-    /// stall: [`write_timeout`](crate::BlockTransport::write_timeout) says when.
+    /// peer that does not read. A peer that reads slowly may never stall: set a
+    /// [`block_deadline`](Self::block_deadline) against that. Over a socket, it can also stall while it
+    /// reads: [`write_timeout`](crate::BlockTransport::write_timeout) says when.
     ///
     /// # Panics
     ///

@@ -77,7 +77,7 @@ fn client_fails_and_stops_its_log_if_the_server_stops_reading() {
         51_200,
         &args,
         std::mem::forget,
-        &["the peer took nothing for 300ms"],
+        &["nothing could be written for 300ms"],
     );
 }
 

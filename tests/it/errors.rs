@@ -236,7 +236,7 @@ fn every_error_prints_its_numbers_and_becomes_an_io_error_of_the_right_kind() {
                 index,
                 offset,
             },
-            "the peer took nothing for 30s at block 3, which begins at byte 153600",
+            "nothing could be written for 30s at block 3, which begins at byte 153600",
             io::ErrorKind::TimedOut,
         ),
         (
@@ -465,7 +465,7 @@ async fn stall_error_counts_blocks_and_bytes_since_the_codec_was_made() {
         let source = stream::iter([vec![5; 20], vec![6; 20], vec![7; 30]]);
         let mut sending = send_blocks(&mut sender, source).stall_timeout(second);
         let error = (&mut sending).await.unwrap_err();
-        let stalled = "the peer took nothing for 1s at block 5, which begins at byte 48";
+        let stalled = "nothing could be written for 1s at block 5, which begins at byte 48";
         assert_eq!(text(error), stalled);
         assert_eq!(sending.stats().blocks, 1);
         drop(sending);
@@ -473,7 +473,7 @@ async fn stall_error_counts_blocks_and_bytes_since_the_codec_was_made() {
         // Block 7 waits behind the rest of blocks 5 and 6.
         let source = stream::iter(["8"]);
         let error = send_blocks(&mut sender, source).stall_timeout(second).await;
-        let stalled = "the peer took nothing for 1s at block 7, which begins at byte 106";
+        let stalled = "nothing could be written for 1s at block 7, which begins at byte 106";
         assert_eq!(text(error.unwrap_err()), stalled);
 
         let error = sender.feed(vec![0; 9 << 20].into()).await.unwrap_err();
@@ -502,7 +502,7 @@ async fn sender_keeps_its_offset_when_it_changes_form_or_framing() {
         let text = error.unwrap_err().to_string();
         assert_eq!(
             text,
-            format!("the peer took nothing for 1s at block {place}")
+            format!("nothing could be written for 1s at block {place}")
         );
     }
     let (near, mut far) = tokio::io::duplex(50);

@@ -370,7 +370,7 @@ async fn transfer_goes_on_when_awaited_again_after_a_stall() {
     assert_eq!(begun.elapsed(), Duration::from_secs(5));
     assert_eq!(
         error.to_string(),
-        "the peer took nothing for 5s at block 1, which begins at byte 7"
+        "nothing could be written for 5s at block 1, which begins at byte 7"
     );
     let mut peer = Framed::new(far, BlockCodec::length_prefixed());
     let (sent, got) = future::join(sending, peer.next()).await;
@@ -453,7 +453,7 @@ async fn untaken_write_buffer_is_a_stall() {
         let error = ended.expect("no stall was seen").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the peer took nothing for 5s at block 1, which begins at byte 15",
+            "nothing could be written for 5s at block 1, which begins at byte 15",
             "the transfer's first block, which waits behind block 0"
         );
     }

@@ -468,7 +468,7 @@ impl<F: Framing, E> BlockCodec<F, E> {
 
     /// Queues a copy of `payload` behind its header, if the payload is small, in one piece and
     /// [plain](Self::is_plain).
-    // Always, because it has two callers, and the compiler would then call it for each small block.
+    // `always`, because with two callers the compiler would otherwise call it for each small block.
     #[inline(always)]
     pub(crate) fn queue_plain<P: Payload>(
         &mut self,

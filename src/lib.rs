@@ -41,7 +41,7 @@
 //! | receive blocks of any length, 64 KiB at a time, for example into a file | [`recv_reader`](BlockTransport::recv_reader) |
 //! | receive blocks in memory of your own | [`recv_into`](BlockTransport::recv_into) |
 //! | send a block of any length out of a file or another reader | [`send_from`](BlockTransport::send_from) |
-//! | relay blocks to another connection | [a loop of three of these](questions#how-do-i-write-a-proxy-between-two-framings) |
+//! | relay blocks to another connection | [`recv_into`, `recv_reader` and `send_from`, in a loop](questions#how-do-i-write-a-proxy-between-two-framings) |
 //! | send a stream of blocks, from memory or from a channel | [`send_blocks`], [`try_send_blocks`] |
 //! | read exactly 100 blocks, count them, and leave what follows unread | [`recv_blocks`], with [`stop_after`](RecvBlocks::stop_after) and [`at_least`](RecvBlocks::at_least) |
 //!
@@ -121,28 +121,28 @@
 //! |---|---|
 //! | `UnexpectedEof`, `InvalidData` | the peer's: it stopped short, or sent what the framing does not allow |
 //! | `InvalidInput` | the caller's |
-//! | `TimedOut` | the peer's or the network's: nothing moved for a timeout, or a block took longer than its deadline |
+//! | `TimedOut` | the peer's, the network's, or the caller's if it paused inside a block: a timeout expired |
 //! | any other | the transport's, or the source's |
 //!
 //! # Timeouts
 //!
-//! Nothing is limited by default. A transport has two timeouts for every way of receiving, and one for every
-//! way of sending:
+//! There are no timeouts by default. A transport has two for receiving and one for sending. They apply to
+//! every way of receiving or sending:
 //!
 //! - [`stall_timeout`](BlockTransport::stall_timeout) ends a wait in which no bytes arrive, between two
 //!   blocks or inside of one: for a peer that may be gone.
-//! - [`block_deadline`](BlockTransport::block_deadline) ends the wait for a received block that has begun, and
-//!   says nothing of the time between blocks: for a peer that sends a byte now and then.
+//! - [`block_deadline`](BlockTransport::block_deadline) ends the wait for a block whose first bytes have
+//!   arrived. It does not limit the time between blocks. Use it for a peer that sends a byte now and then.
 //! - [`write_timeout`](BlockTransport::write_timeout) ends a wait in which the transport below takes no bytes:
-//!   for a peer that does not read.
+//!   for a peer that does not read, or reads very slowly.
 //!
 //! [`recv_blocks`] and [`send_blocks`] may set their own ([`RecvBlocks::stall_timeout`],
 //! [`RecvBlocks::block_deadline`], [`SendBlocks::stall_timeout`], [`SendBlocks::block_deadline`]), and have
-//! none otherwise over a `Framed`. Of a receiver's timeout and the transport's, the shorter one applies. Only
-//! [`send_blocks`] has a deadline for a block that is sent.
+//! none otherwise over a `Framed`. Of a receiver's timeout and the transport's, the shorter one applies. A
+//! sender's timeout replaces the transport's. Only [`SendBlocks`] has a deadline for a block that is sent.
 //!
-//! On a thread that is busy with other tasks, a timeout comes late, as that of `tokio::time::timeout` does. All that
-//! has arrived is read before a stall is reported.
+//! On a thread that is busy with other tasks, a timeout comes late, as with `tokio::time::timeout`. Everything
+//! that has arrived is read before a stall is reported.
 //!
 //! # Cancel safety
 //!

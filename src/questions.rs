@@ -180,8 +180,8 @@
 //! # What is this huge length?
 //!
 //! Most often, the peer speaks another protocol, and the bytes are text or TLS. The error shows the header's
-//! bytes. If they are a length, your framing has the wrong byte order or width. A low limit until the first
-//! answer has come, by [`set_max_decode_len`], finds this out even if the length is not huge.
+//! bytes. If they are a length, your framing has the wrong byte order or width. To notice this even if the
+//! length is not huge, set a low limit with [`set_max_decode_len`] until the first answer has come.
 //!
 //! ```
 //! use bytes::BytesMut;
@@ -209,7 +209,7 @@
 //!
 //! const MAX: usize = 0xff_ffff;
 //!
-//! /// The next payload, and the sequence number of its last packet.
+//! /// Returns the sequence number of the payload's last packet, and the payload.
 //! async fn payload<T: AsyncRead + Unpin>(
 //!     packets: &mut BlockTransport<T, LengthField>,
 //!     limit: usize,
@@ -346,12 +346,12 @@
 //! the upload with [`send_from`].
 //!
 //! To refuse an upload, drop the reader, and answer at once. The transport discards the rest of the upload
-//! before the next request, under the same timeouts. To refuse every upload over one length, set
+//! before the next request, under the same timeouts. To refuse every upload over a limit, call
 //! [`set_max_reader_len`], [`skip_too_large`] and [`report_skipped`]: `recv_reader` then returns
 //! [`Skipped`](crate::BlockError::Skipped), and the stream goes on.
 //!
-//! A client that does not want to send a refused upload to its end reads while it sends, with a transport for
-//! each half of the socket, and ends the connection at a refusal.
+//! A client can stop early at a refusal: it reads while it sends, with a transport for each half of the
+//! socket, and closes the connection when it reads the refusal.
 //!
 //! ```
 //! use tokio::io::{self, AsyncRead, AsyncReadExt, AsyncWrite};
@@ -399,13 +399,13 @@
 //! ```
 //!
 //! A [`block_deadline`] applies to an upload as to any block: from its first bytes to its last, whether you
-//! read or discard them. The time in which the service writes them elsewhere counts, too. Set one that suits
-//! the requests, and give each upload a longer one with [`set_block_deadline`]. The request before it can say
-//! how long the upload is.
+//! read or discard them. The time in which the service writes the upload elsewhere counts, too. Choose a
+//! deadline that suits the requests, and set a longer one with [`set_block_deadline`] before each upload. The
+//! request before the upload can say how long the upload is. Set the shorter one again when the next request
+//! has come, because the rest of a dropped upload is read first.
 //!
-//! `copy_buf` returns one [`io::Error`](std::io::Error) for both sides. If a full disk is not to end the
-//! connection, write the loop yourself: `fill_buf` fails for the client, and the file's `write_all` for the
-//! disk.
+//! `copy_buf` returns one [`io::Error`](std::io::Error) for both sides. To keep the connection when the disk
+//! is full, write the loop yourself: an error of `fill_buf` is the client's, one of `write_all` the disk's.
 //!
 //! # How do I write a proxy between two framings?
 //!
@@ -422,7 +422,7 @@
 //! };
 //! use wholeblock::{BlockCodec, BlockError, BlockTransport, Framing, LengthPrefix, Varint};
 //!
-//! /// Relays until the peer ends its stream, and then ends the other one.
+//! /// Relays until `from` ends, and then closes `to`.
 //! async fn relay<R, F, W, G>(
 //!     mut from: BlockTransport<R, F>,
 //!     mut to: BlockTransport<W, G>,
@@ -455,7 +455,7 @@
 //! }
 //!
 //! async fn proxy(mut client: TcpStream, mut server: TcpStream) -> io::Result<()> {
-//!     // `relay` holds 16 KiB of a block, so this limit may be as high as you want to relay.
+//!     // `relay` holds at most 64 KiB of a block, so set this limit as high as the blocks that you relay.
 //!     let varints = || Varint::new().max_block_len(1 << 30).map(BlockCodec::new);
 //!     let u32s = || LengthPrefix::u32().max_block_len(1 << 30).map(BlockCodec::new);
 //!     let relayed = {
@@ -521,14 +521,14 @@
 //!
 //! # How do I end a connection so that the peer does not take it for a clean end?
 //!
-//! After a failure, an end between two blocks would hide it. If [`unfinished`] returns a number, `close` is
-//! enough: the peer gets `Truncated`. Otherwise reset the connection, as the proxy above does: call
+//! An end between two blocks looks clean, and hides a failure. If [`unfinished`] returns `Some`, call
+//! `close`: the peer gets `Truncated`. Otherwise reset the connection, as the proxy above does: call
 //! `set_zero_linger` on the `TcpStream`, and drop it. An `OwnedWriteHalf` ends the stream when it is dropped,
-//! so reunite it with its other half first. TLS needs nothing: drop the transport without `close`, and the
-//! peer misses `close_notify`.
+//! so reunite it with its other half first. Over TLS, drop the transport without `close`: the peer gets an
+//! error, because `close_notify` is missing.
 //!
-//! [`send_from`] after a failed source is the usual case: a block that was cut before anything of it was
-//! written is removed from the queue, and a `close` would then be a clean end.
+//! This is most often needed after [`send_from`] with a source that failed. If nothing of the block was
+//! written, [`send_from`] removes the block from the queue, and a `close` would be a clean end.
 //!
 //! # Can a block have 5 GiB?
 //!
@@ -624,6 +624,7 @@
 //!             sent = send_blocks(&mut requests, source) => sent.map(drop),
 //!             received = receiving => received,
 //!         };
+//!         queued.close(); // so that nobody sends any more
 //!         self.waiting.lock().unwrap().clear(); // so that their `answered` fails
 //!         ended
 //!     }
@@ -656,8 +657,9 @@
 //! # }
 //! ```
 //!
-//! Compare the length of each request with the codec's limit before you queue it: a block that is refused ends
-//! [`send_blocks`]. Put [`tokio::time::timeout`] around `call` for a limit of its own.
+//! Compare the length of each block, its id included, with the codec's limit before you queue it: a block
+//! that is refused ends [`send_blocks`]. To limit the time of a call, put [`tokio::time::timeout`] around
+//! `call`.
 //!
 //! # How do I answer several requests at once?
 //!
@@ -969,17 +971,18 @@
 //!
 //! # How do I change to TLS, as STARTTLS does?
 //!
-//! Call [`start_handshake`] between two blocks. It fails if more has arrived already. These bytes came in plain
-//! text, so anybody may have sent them, and you would take them for something that was said over TLS. Bytes
-//! that arrive later go to the handshake, which refuses plain text. So a client must wait for the answer before
-//! it begins the handshake.
+//! Call [`start_handshake`] between two blocks. It fails if more bytes have arrived already. They came before
+//! TLS, so anybody may have sent them, and you would take them for something that was said over TLS. So a
+//! client must wait for the answer before it begins the handshake. Bytes that arrive later go to the
+//! handshake, which refuses plain text.
 //!
 //! ```
 //! use tokio::io::{self, AsyncRead, AsyncWrite};
 //! use wholeblock::{BlockCodec, BlockError, BlockTransport, LengthPrefix};
 //!
 //! # async fn accept_tls<T>(socket: T) -> io::Result<T> { Ok(socket) }
-//! /// The server's end, after the client has asked for TLS. `accept_tls` is that of tokio-rustls.
+//! /// Changes the server's end to TLS, after the client has asked for it. `accept_tls` stands for
+//! /// `TlsAcceptor::accept` of tokio-rustls.
 //! async fn start_tls<T: AsyncRead + AsyncWrite + Unpin>(
 //!     mut blocks: BlockTransport<T, LengthPrefix>,
 //! ) -> Result<BlockTransport<impl AsyncRead + AsyncWrite + Unpin, LengthPrefix>, BlockError> {
@@ -1026,10 +1029,12 @@
 //! # Does an idle writer notice that its peer is gone?
 //!
 //! No: a writer notices when it writes, and often only at the second write. Read meanwhile, even if you
-//! expect nothing: the peer's end, or a reset, ends the reading half at once. Run both halves in one
-//! `try_join!`, so that the first error drops both. A machine that lost its power sends neither. Against that,
-//! let the peer send something now and then, and set a [`stall_timeout`](crate::RecvBlocks::stall_timeout).
-//! If you ask for it, as a ping does, the answer waits behind all that you have sent before.
+//! expect nothing: the peer's end, or a reset, ends the reading half at once. Make the end an error, and run
+//! both halves in one `try_join!`, so that the first error drops both.
+//!
+//! A machine that lost its power sends neither an end nor a reset. Against that, let the peer send something
+//! now and then, and set a [`stall_timeout`](crate::RecvBlocks::stall_timeout). If the peer sends only when
+//! asked, as with a ping, it reads the ping after all that you have sent before. Allow for that time.
 //!
 //! ```
 //! use bytes::Bytes;
@@ -1112,7 +1117,7 @@
 //!
 //! [`stats`] counts the blocks and bytes of both directions, and [`queued`] what waits to be written. The
 //! difference between two `stats` gives a rate. A received block counts at its end, so during a long one only
-//! `reads` moves.
+//! `reads` grows.
 //!
 //! ```
 //! use std::time::Duration;
@@ -1160,8 +1165,8 @@
 //! # }
 //! ```
 //!
-//! For a metrics page, let each connection add what it has moved since the last time to the service's total,
-//! once a second or after each batch, and at its end:
+//! For a metrics page, let each connection add to the service's total what it has moved since the last time:
+//! after each answer, as here, or once a second, and at the connection's end:
 //!
 //! ```
 //! use std::sync::Mutex;
@@ -1172,7 +1177,7 @@
 //! #[derive(Default)]
 //! struct Metrics {
 //!     moved: Mutex<TransportStats>,
-//!     failed: Mutex<[u64; 3]>, // by a peer, by time, for other reasons
+//!     failed: Mutex<[u64; 3]>, // the peers' faults, timeouts, other errors
 //! }
 //!
 //! async fn serve(socket: impl AsyncRead + AsyncWrite + Unpin, metrics: &Metrics) {

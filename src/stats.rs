@@ -67,7 +67,7 @@ pub struct TransferStats {
 /// Statistics of a [`BlockTransport`](crate::BlockTransport) in both directions, since its codec was made.
 /// Returned by [`BlockTransport::stats`](crate::BlockTransport::stats).
 ///
-/// The difference between two of them is what moved in between, and a sum is what several connections moved:
+/// `-` returns what moved between two of them, and `+=` adds up those of several connections:
 ///
 /// ```
 /// # use wholeblock::{BlockCodec, BlockError, BlockTransport, TransportStats};
@@ -132,7 +132,7 @@ impl ops::AddAssign for TransportStats {
     }
 }
 
-/// What moved since `before`, which is of the same transport.
+/// Returns what moved since `before`, an earlier value of the same transport.
 impl ops::Sub for TransportStats {
     type Output = Self;
 

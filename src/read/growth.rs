@@ -162,8 +162,8 @@ impl Growth {
         }
     }
 
-    /// Raises the limit after a read has filled a buffer of `filled` bytes, or 0 if it has not, of which
-    /// `unread` are left: to twice as much, up to what the block at the front, its header or a batch can use.
+    /// Raises the limit to twice `filled`, up to what the block at the front, its header or a batch can use.
+    /// `filled` is the length of a buffer that a read has filled, or 0. It has `unread` bytes left.
     fn raise_limit(&mut self, filled: usize, block_len: usize, unread: usize) {
         let header = match unread >= self.batch() {
             true => MAX_HEADER_LEN,

@@ -86,7 +86,8 @@ impl<T, F, E> Drop for RecvReader<'_, T, F, E> {
 /// After a timeout of the [transport](BlockTransport::stall_timeout) you can read on. A
 /// [`block_deadline`](BlockTransport::block_deadline) also applies to a block that is read in parts.
 ///
-/// `copy_buf` returns the errors of both sides. To tell them apart, loop over `fill_buf` and write yourself.
+/// `copy_buf` returns the errors of the reader and of the writer. To tell them apart, write the loop
+/// yourself, with `fill_buf` and `write_all`.
 ///
 /// # Cancel safety
 ///

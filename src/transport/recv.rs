@@ -120,10 +120,10 @@ where
     /// This is the quickest way through many small blocks: one wait for each read, and a plain iterator
     /// between. Blocks that the iterator has not yielded stay for the next call.
     ///
-    /// If the loop's body uses the transport, even by [`stats`](Self::stats), write
+    /// In a loop whose body uses the transport, even only for [`stats`](Self::stats), write
     /// `let Some(batch) = … else { break };`. The future of a `while let` borrows the transport until the end
-    /// of the body. A batch borrows the transport, too. To answer while you iterate, use a transport for each
-    /// half of the socket.
+    /// of the body. A batch borrows the transport, too. To send while you iterate over a batch, use a
+    /// transport for each half of the socket.
     ///
     /// ```
     /// # use wholeblock::{BlockCodec, BlockError, BlockTransport};
@@ -200,11 +200,11 @@ where
     ///
     /// The limit for whole blocks does not apply. The reader knows the block's length before you read a
     /// byte, so you can decide for each block. [`set_max_reader_len`](BlockCodec::set_max_reader_len) sets
-    /// a limit for all. For many small blocks and a few long ones, call [`recv_into`](Self::recv_into), and
-    /// this after [`BlockError::NoRoom`].
+    /// a limit for all. If most blocks are small, call [`recv_into`](Self::recv_into), to which the limit for
+    /// whole blocks applies, and `recv_reader` after [`BlockError::NoRoom`].
     ///
-    /// If the loop's body uses the transport, write `let Some(mut block) = … else { break };`, and drop the
-    /// reader first.
+    /// In a loop whose body uses the transport, write `let Some(mut block) = … else { break };`, and drop the
+    /// reader before you use the transport.
     ///
     /// ```
     /// # use tokio::io::{copy_buf, sink};

@@ -133,6 +133,10 @@ where
     ///   Nothing of the block is sent then.
     /// - Any error of the transport.
     ///
+    /// If the block was removed from the queue, [`unfinished`](Self::unfinished) is `None`, and a `close`
+    /// looks like a clean end. To pass on that the source was cut, end the connection in
+    /// [another way](crate::questions#how-do-i-end-a-connection-so-that-the-peer-does-not-take-it-for-a-clean-end).
+    ///
     /// # Cancel safety
     ///
     /// If the future is dropped, the block stays unfinished: what the source has given is sent or queued.
@@ -142,10 +146,6 @@ where
     /// To finish the block, pass the rest of the source to [`send_rest_from`](Self::send_rest_from). So
     /// pass `&mut source` here. Or [`close`](Self::close) the transport: the peer then gets
     /// [`BlockError::Truncated`].
-    ///
-    /// If the block was removed from the queue, [`unfinished`](Self::unfinished) is `None`, and a `close`
-    /// looks like a clean end. A relay of cut blocks must end in
-    /// [another way](crate::questions#how-do-i-end-a-connection-so-that-the-peer-does-not-take-it-for-a-clean-end).
     ///
     /// ```
     /// # use std::time::Duration;

@@ -49,8 +49,8 @@ const RAMP: usize = 4;
 /// Slices in one vectored write: enough for all large pieces that fit it, and the bytes around them.
 pub const MAX_SLICES: usize = 2 * FULL_WRITE.div_ceil(CHAIN_THRESHOLD) + 1;
 
-/// Returns the capacity of the largest buffer that is returned to the pool: what a buffer that grows by
-/// doubling has, once it holds a full write and a small block.
+/// Returns the capacity of the largest buffer that goes back to the pool. A buffer that grows by doubling has
+/// this capacity once it holds a full write and a small block.
 pub const fn max_spare(write_len: usize) -> usize {
     (write_len + CHAIN_THRESHOLD).next_power_of_two()
 }

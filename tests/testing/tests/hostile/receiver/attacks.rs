@@ -4,8 +4,8 @@ use std::{io, sync::Arc};
 
 use bytes::Bytes;
 use wholeblock::{
-    AnyFraming, BlockError, BlockPart, Exact, HeaderBytes, LengthField, LengthLimit, LengthPrefix,
-    Varint,
+    AnyFraming, BlockError, BlockPart, Direction, Exact, HeaderBytes, LengthField, LengthLimit,
+    LengthPrefix, Varint,
 };
 
 use super::{DISCARDED, SHORT, Sent, Then, wire};

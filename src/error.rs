@@ -257,7 +257,7 @@ pub enum BlockError {
     Late {
         /// The block deadline.
         allowed: Duration,
-        /// Whether the block was being received or sent.
+        /// `Receiving` if the block was arriving, `Sending` if it was being written.
         direction: Direction,
         /// The block being received; for a transfer, the first of its blocks that is not wholly sent.
         index: u64,

@@ -1032,7 +1032,7 @@
 //! expect nothing: the peer's end, or a reset, ends the reading half at once. Make the end an error, and run
 //! both halves in one `try_join!`, so that the first error drops both.
 //!
-//! A machine that lost its power sends neither an end nor a reset. Against that, let the peer send something
+//! If the peer's machine loses its power, no end and no reset comes. Against that, let the peer send something
 //! now and then, and set a [`stall_timeout`](crate::RecvBlocks::stall_timeout). If the peer sends only when
 //! asked, as with a ping, it reads the ping after all that you have sent before. Allow for that time.
 //!

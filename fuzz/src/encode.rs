@@ -104,7 +104,7 @@ impl Visit for &Input {
         sending.transfer(transport(), BlockTransport::get_ref);
         sending.feed(transport());
         sending.part_by_part(transport(), &reference);
-        sending.receive(codec.clone(), max_decode);
+        sending.receive(codec, max_decode);
         heap.check_spares(full_write);
     }
 }

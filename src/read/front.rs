@@ -58,6 +58,7 @@ impl DecodeState {
         src: &mut BytesMut,
     ) -> Result<Option<FrameLen>, BlockError> {
         if let State::Partial { buffered, .. } = self.state {
+            // A large buffer that has become empty may have to be replaced.
             let reserved = !src.is_empty() || !self.read_buf.is_large();
             if buffered == src.len() && reserved && buffered < src.capacity() {
                 // Nothing has arrived since, and there is room. So a header is parsed only once for each read.

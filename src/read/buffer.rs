@@ -122,7 +122,7 @@ impl ReadBuffer {
     /// Returns the batch buffer to this thread's pool before a wait. Unread bytes move to a buffer of
     /// [`INITIAL_CAPACITY`].
     pub(crate) fn park(&mut self, buffer: &mut BytesMut) {
-        if self.large || buffer.len() > MAX_MOVED || is_small(buffer) {
+        if self.large || !self.growth.has_grown() || buffer.len() > MAX_MOVED || is_small(buffer) {
             return;
         }
         let mut small = mem::take(&mut self.small);
@@ -139,10 +139,10 @@ impl ReadBuffer {
     /// Takes a batch buffer from the pool before the next read, if there is one and arriving bytes
     /// have justified its size.
     pub(crate) fn unpark(&mut self, buffer: &mut BytesMut) {
-        let most = self.growth.batch_limit();
-        if self.large || most <= INITIAL_CAPACITY || !is_small(buffer) {
+        if self.large || !self.growth.has_grown() || !is_small(buffer) {
             return;
         }
+        let most = self.growth.batch_limit();
         if let Some(mut batch) = pool::READ.take_if(|spare| spare.capacity() <= most) {
             batch.extend_from_slice(buffer);
             self.small = mem::replace(buffer, batch);

@@ -51,20 +51,36 @@ impl DecodeState {
     }
 
     /// Accepts the block at the front, if it is whole; otherwise reserves capacity for the rest of it.
-    #[cold]
+    #[inline]
     pub(super) fn front(
         &mut self,
         parse: Parse<'_>,
         src: &mut BytesMut,
     ) -> Result<Option<FrameLen>, BlockError> {
-        if let State::Partial { buffered, .. } = self.state {
-            // A large buffer that has become empty may have to be replaced.
-            let reserved = !src.is_empty() || !self.read_buf.is_large();
-            if buffered == src.len() && reserved && buffered < src.capacity() {
-                // Nothing has arrived since, and there is room. So a header is parsed only once for each read.
-                return Ok(None);
-            }
+        match self.awaits_read(src) {
+            true => Ok(None),
+            false => self.front_anew(parse, src),
         }
+    }
+
+    /// True if nothing has arrived since the front was last looked at, and there is room for the next read.
+    /// So a header is parsed only once for each read.
+    #[inline]
+    fn awaits_read(&self, src: &BytesMut) -> bool {
+        let State::Partial { buffered, .. } = self.state else {
+            return false;
+        };
+        // A large buffer that has become empty may have to be replaced.
+        let reserved = !src.is_empty() || !self.read_buf.is_large();
+        buffered == src.len() && reserved && buffered < src.capacity()
+    }
+
+    #[cold]
+    fn front_anew(
+        &mut self,
+        parse: Parse<'_>,
+        src: &mut BytesMut,
+    ) -> Result<Option<FrameLen>, BlockError> {
         match self.look(parse, src)? {
             Some(parsed) => self.settle(parse, parsed, src),
             None => Ok(None),
@@ -73,6 +89,7 @@ impl DecodeState {
 
     /// Records what has arrived, and parses the block at the front. None while the rest of a dropped block
     /// is still to come.
+    #[inline(always)]
     pub(super) fn look(
         &mut self,
         parse: Parse<'_>,
@@ -108,6 +125,7 @@ impl DecodeState {
 
     /// Enters the state for `parsed`, which is at the front. Returns the block if it is whole; otherwise
     /// reserves capacity for the rest of it.
+    #[inline(always)]
     pub(super) fn settle(
         &mut self,
         parse: Parse<'_>,
@@ -168,6 +186,7 @@ impl DecodeState {
 
     /// Drops the blocks to be dropped, and parses the block behind them. None while the end of a dropped
     /// block is still to come.
+    #[inline]
     fn parse_undropped(
         &mut self,
         parse: Parse<'_>,
@@ -220,6 +239,7 @@ impl DecodeState {
     }
 
     /// Records a read of `bytes` bytes, if there are any.
+    #[inline]
     pub(super) fn count_read(&mut self, bytes: usize, src: &BytesMut) {
         if bytes > 0 {
             trace!(bytes, "read");
@@ -229,6 +249,7 @@ impl DecodeState {
     }
 
     /// Records a read, and the block that it completed.
+    #[inline]
     fn record_read(&mut self, buffered: usize, parsed: Parsed, src: &BytesMut) {
         self.count_read(src.len().saturating_sub(buffered), src);
         if let Some(frame) = parsed.complete() {

@@ -106,6 +106,11 @@ impl Growth {
         self.limit.min(self.batch())
     }
 
+    /// True if arriving bytes have justified more than the initial capacity.
+    pub(crate) fn has_grown(&self) -> bool {
+        self.limit > INITIAL_CAPACITY
+    }
+
     /// Records a read that brought bytes, after which a buffer of `capacity` holds `len`.
     pub(crate) fn record_read(&mut self, len: usize, capacity: usize) {
         self.limit = self.limit.max(capacity).max(INITIAL_CAPACITY);

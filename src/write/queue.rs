@@ -327,8 +327,19 @@ impl WriteQueue {
 
     /// Returns an empty queue's buffer to the thread's pool, so that idle writers hold no memory. The
     /// next write is a [`FIRST_WRITE`] again.
+    #[inline]
     pub(crate) fn release(&mut self) {
-        self.limit = FIRST_WRITE.min(self.write_len);
+        let first = FIRST_WRITE.min(self.write_len);
+        let is_small =
+            self.flat.capacity() <= INITIAL_CAPACITY && self.chained.capacity() <= MAX_SLICES;
+        // A task that waits for several things at once flushes often, with nothing to release.
+        if self.limit != first || !is_small {
+            self.limit = first;
+            self.release_large();
+        }
+    }
+
+    fn release_large(&mut self) {
         self.drop_written();
         // A block of thousands of pieces should not leave behind memory for as many.
         self.chained.shrink_to(MAX_SLICES);
@@ -364,6 +375,10 @@ impl WriteQueue {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
+    use futures::executor::block_on;
+
     use super::{super::pieces::Pieces, *};
 
     /// Queues `payload` behind two dashes.
@@ -514,6 +529,19 @@ mod tests {
         assert_eq!(second.flat.as_ptr(), at);
         push(&mut first, payload(1, 1), true);
         assert_eq!(left(&first), left(&second));
+    }
+
+    #[test]
+    fn write_after_a_release_is_a_first_one_again_although_the_buffer_is_small() {
+        let mut queue = WriteQueue::default();
+        push(&mut queue, payload(0, 40 * 1024), true);
+        while !queue.is_empty() {
+            let write = poll_fn(|cx| queue.poll_write(&mut tokio::io::sink(), cx, |_| {}));
+            block_on(write).unwrap();
+        }
+        assert!(queue.limit > FIRST_WRITE && queue.flat.capacity() <= INITIAL_CAPACITY);
+        queue.release();
+        assert_eq!(queue.limit, FIRST_WRITE);
     }
 
     #[test]

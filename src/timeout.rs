@@ -27,12 +27,12 @@ use std::{
     future::Future,
     mem,
     pin::{Pin, pin},
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use tokio::{
-    task,
+    task::{self, coop::unconstrained},
     time::{Instant, Sleep, sleep_until},
 };
 
@@ -64,6 +64,8 @@ pub(crate) struct Timeouts {
     /// Index of the unfinished block that was seen last, and when it was seen first.
     partial: Option<(u64, Instant)>,
     timer: Timer,
+    /// True if the timer is set, and nothing has happened since that could bring a limit forward.
+    is_set: bool,
 }
 
 /// The kind of waiter.
@@ -105,6 +107,7 @@ impl Expired {
 
 impl Timeouts {
     pub(crate) fn set_stall(&mut self, timeout: Option<Duration>) {
+        self.is_set = false;
         self.stall = timeout;
     }
 
@@ -120,11 +123,13 @@ impl Timeouts {
     }
 
     pub(crate) fn set_block(&mut self, deadline: Option<Duration>) {
+        self.is_set = false;
         self.block = deadline;
     }
 
     /// Ends all waits, because bytes have moved.
     pub(crate) fn reset(&mut self) {
+        self.is_set = false;
         self.since = None;
         self.paused = None;
         self.waited = Duration::ZERO;
@@ -134,6 +139,7 @@ impl Timeouts {
 
     /// Ends the present wait. It counts towards the next one.
     pub(crate) fn pause(&mut self) {
+        self.is_set = false;
         if let Some(since) = self.since.take() {
             let now = Instant::now();
             self.waited = self.waited.saturating_add(now - since);
@@ -158,12 +164,27 @@ impl Timeouts {
     ///
     /// Call this at each poll that must wait, after trying the transport. `partial` is the index of
     /// the unfinished block, and `moved` is true if this poll has moved bytes.
+    #[inline]
     pub(crate) fn poll_expired(
         &mut self,
         cx: &mut Context<'_>,
         partial: Option<u64>,
         moved: bool,
     ) -> Poll<Expired> {
+        // A task that waits for several things at once polls often while it waits.
+        if self.is_set && !moved && self.timer.wakes_at(cx).is_some() {
+            return Poll::Pending;
+        }
+        self.poll_limits(cx, partial, moved)
+    }
+
+    fn poll_limits(
+        &mut self,
+        cx: &mut Context<'_>,
+        partial: Option<u64>,
+        moved: bool,
+    ) -> Poll<Expired> {
+        self.is_set = false;
         if moved {
             self.reset();
             if let Some(expired) = self.late(partial) {
@@ -172,13 +193,16 @@ impl Timeouts {
             }
         }
         loop {
-            let stalled = self.stall_expiry();
-            let late = self.block_expiry(partial);
-            let Some((at, expired)) = [stalled, late].into_iter().flatten().min_by_key(|e| e.0)
-            else {
-                return Poll::Pending;
+            let (at, expired) = match (self.stall_expiry(), self.block_expiry(partial)) {
+                (Some(stalled), Some(late)) if late.0 < stalled.0 => late,
+                (Some(stalled), _) => stalled,
+                (None, Some(late)) => late,
+                (None, None) => return Poll::Pending,
             };
-            ready!(self.timer.poll(at, cx));
+            if self.timer.poll(at, cx).is_pending() {
+                self.is_set = true;
+                return Poll::Pending;
+            }
             match expired {
                 Expired::Late(_) => {
                     self.partial = None;
@@ -265,11 +289,26 @@ struct Timer {
     sleep: Option<Pin<Box<Sleep>>>,
     /// The task that polled it last.
     task: Option<task::Id>,
+    /// The waker of the last poll that had to wait.
+    waker: Option<Waker>,
 }
 
 impl Timer {
+    /// Returns when the timer fires, if it has not fired and will wake this waiter.
+    fn wakes_at(&self, cx: &Context<'_>) -> Option<Instant> {
+        let (sleep, waker) = (self.sleep.as_ref()?, self.waker.as_ref()?);
+        let is_ours = self.task.is_some() && self.task == task::try_id();
+        let wakes = is_ours && waker.will_wake(cx.waker()) && !sleep.is_elapsed();
+        wakes.then(|| sleep.deadline())
+    }
+
     /// Waits until `deadline`.
     fn poll(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        // A timer that is set for an earlier time is kept. Only if it fires is it set to this wait's end,
+        // because most waits end before.
+        if self.wakes_at(cx).is_some_and(|at| at <= deadline) {
+            return Poll::Pending;
+        }
         // A timer fires only while the runtime that it was made in runs. A task stays in its runtime.
         // Outside a task, in `block_on`, the runtime is unknown: tokio has runtime ids only since 1.49.
         let task = task::try_id();
@@ -285,9 +324,14 @@ impl Timer {
             sleep.as_mut().reset(deadline);
         }
         loop {
-            ready!(sleep.as_mut().poll(cx));
-            // A timer left from an earlier wait fires early. Only then is it set to this wait's end,
-            // because most waits end before.
+            // Without a budget, because a task that has spent its own would not set the timer.
+            if pin!(unconstrained(sleep.as_mut())).poll(cx).is_pending() {
+                match &mut self.waker {
+                    Some(waker) => waker.clone_from(cx.waker()),
+                    None => self.waker = Some(cx.waker().clone()),
+                }
+                return Poll::Pending;
+            }
             if sleep.deadline() >= deadline {
                 return Poll::Ready(());
             }
@@ -298,7 +342,13 @@ impl Timer {
 
 #[cfg(test)]
 mod tests {
-    use std::task::Waker;
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering::Relaxed},
+        },
+        task::Wake,
+    };
 
     use super::*;
 
@@ -315,6 +365,131 @@ mod tests {
             assert_eq!(longest_gap(millis(timeout)), millis(gap), "{timeout}");
             assert_eq!(latest(millis(timeout)), millis(delay), "{timeout}");
         }
+    }
+
+    /// Counts how often it was woken.
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn waiter() -> (Arc<Woken>, Waker) {
+        let woken = Arc::new(Woken::default());
+        (woken.clone(), Waker::from(woken))
+    }
+
+    /// Runs `task` as a task of its own, with a clock that moves whenever nothing else does.
+    fn run(task: impl Future<Output = ()> + Send + 'static) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(async { tokio::spawn(task).await.unwrap() });
+    }
+
+    /// Polls a wait for a block of which nothing has arrived.
+    fn poll(timeouts: &mut Timeouts, waker: &Waker) -> Poll<Expired> {
+        timeouts.poll_expired(&mut Context::from_waker(waker), None, false)
+    }
+
+    #[test]
+    fn timeout_wakes_the_last_of_several_waiters() {
+        run(async {
+            let mut timeouts = Timeouts::default();
+            timeouts.set_stall(Some(Duration::from_secs(1)));
+            let ((first, one), (second, other)) = (waiter(), waiter());
+            for waker in [&one, &one, &other, &other] {
+                assert!(poll(&mut timeouts, waker).is_pending());
+            }
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            let woken = [first, second].map(|woken| woken.0.load(Relaxed));
+            assert_eq!(woken, [0, 1]);
+        });
+    }
+
+    #[test]
+    fn next_wait_has_the_whole_timeout_although_the_timer_of_the_last_is_set() {
+        run(async {
+            let (_, waker) = waiter();
+            let mut timeouts = Timeouts::default();
+            timeouts.set_stall(Some(Duration::from_secs(30)));
+            assert!(poll(&mut timeouts, &waker).is_pending());
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            timeouts.reset(); // a block has arrived
+            assert!(poll(&mut timeouts, &waker).is_pending());
+            let since = Instant::now();
+            assert_eq!(timeouts.since, Some(since));
+            let expired = std::future::poll_fn(|cx| timeouts.poll_expired(cx, None, false)).await;
+            assert_eq!(expired, Expired::Stalled(Duration::from_secs(30)));
+            assert!(since.elapsed().as_secs() == 30, "{:?}", since.elapsed());
+        });
+    }
+
+    #[test]
+    fn timer_of_another_runtime_is_not_waited_for() {
+        let runtime = || {
+            tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .build()
+                .unwrap()
+        };
+        let (woken, waker) = waiter();
+        let mut timeouts = Timeouts::default();
+        timeouts.set_stall(Some(Duration::from_millis(50)));
+        // Both wait with the same waker, but the timer of the first fires only while its runtime runs.
+        let first = runtime();
+        let waiting = first.block_on(async {
+            let waker = waker.clone();
+            let waiting = async move {
+                assert!(poll(&mut timeouts, &waker).is_pending());
+                timeouts
+            };
+            tokio::spawn(waiting).await.unwrap()
+        });
+        runtime().block_on(async move {
+            let mut timeouts = waiting;
+            let again = async move {
+                assert!(poll(&mut timeouts, &waker).is_pending());
+                while woken.0.load(Relaxed) == 0 {
+                    task::yield_now().await;
+                }
+            };
+            tokio::spawn(again).await.unwrap();
+        });
+    }
+
+    #[test]
+    fn limit_that_is_lowered_during_a_wait_applies_to_it() {
+        run(async {
+            let (woken, waker) = waiter();
+            let mut timeouts = Timeouts::default();
+            timeouts.set_stall(Some(Duration::from_secs(60)));
+            assert!(poll(&mut timeouts, &waker).is_pending());
+            timeouts.set_stall(Some(Duration::from_secs(1)));
+            assert!(poll(&mut timeouts, &waker).is_pending());
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            assert_eq!(woken.0.load(Relaxed), 1);
+
+            timeouts.reset();
+            timeouts.set_stall(None);
+            let wait_for_rest = |timeouts: &mut Timeouts, index| {
+                let mut cx = Context::from_waker(&waker);
+                timeouts.poll_expired(&mut cx, Some(index), false)
+            };
+            timeouts.set_block(Some(Duration::from_secs(60)));
+            assert!(wait_for_rest(&mut timeouts, 0).is_pending());
+            timeouts.set_block(Some(Duration::from_secs(1)));
+            assert!(wait_for_rest(&mut timeouts, 0).is_pending());
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            assert_eq!(woken.0.load(Relaxed), 2);
+            let expired = wait_for_rest(&mut timeouts, 0);
+            assert_eq!(expired, Poll::Ready(Expired::Late(Duration::from_secs(1))));
+        });
     }
 
     #[test]

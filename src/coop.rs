@@ -21,7 +21,10 @@ use std::{
 
 use tokio::{
     runtime::Handle,
-    task::{coop::poll_proceed, yield_now},
+    task::{
+        coop::{has_budget_remaining, poll_proceed},
+        yield_now,
+    },
 };
 
 /// Blocks that a task receives between two yields. Echoing as many empty ones takes about 20 µs, a few
@@ -86,14 +89,22 @@ impl Meter {
 
 /// Runs a read or a write, and charges a unit for it if it makes progress. If no unit is left, wakes the
 /// task and returns `Pending`.
+#[inline]
 pub(crate) fn poll_operation<T>(
     cx: &mut Context<'_>,
     operation: impl FnOnce(&mut Context<'_>) -> Poll<T>,
 ) -> Poll<T> {
-    let unit = ready!(poll_proceed(cx));
+    if !has_budget_remaining() {
+        // Wakes the task. Not called beforehand in any case, because it takes a unit that would have to be
+        // returned after an attempt in vain.
+        drop(ready!(poll_proceed(cx)));
+    }
     let polled = operation(cx);
     if polled.is_ready() {
-        unit.made_progress();
+        // Pending if the operation itself took the last unit.
+        if let Poll::Ready(unit) = poll_proceed(&mut Context::from_waker(Waker::noop())) {
+            unit.made_progress();
+        }
     }
     polled
 }

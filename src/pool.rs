@@ -26,6 +26,7 @@ pub(crate) struct Spare<B: 'static>(&'static LocalKey<Cell<Option<B>>>);
 
 impl<B> Spare<B> {
     /// Takes the spare buffer if there is one that `serves` accepts.
+    #[inline]
     pub(crate) fn take_if(&self, serves: impl FnOnce(&B) -> bool) -> Option<B> {
         // When a thread ends, its thread-locals may already be destroyed.
         let spare = self.0.try_with(Cell::take).ok()??;
@@ -37,6 +38,7 @@ impl<B> Spare<B> {
     }
 
     /// Returns an empty buffer to the pool, where it replaces the present one.
+    #[inline]
     pub(crate) fn put(&self, buffer: B) {
         let _ = self.0.try_with(|slot| slot.set(Some(buffer)));
     }

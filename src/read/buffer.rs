@@ -1,6 +1,6 @@
 //! The read buffer: its allocation, and what it holds while the connection waits.
 
-use std::mem;
+use std::{io, mem, task::Poll};
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -26,6 +26,8 @@ pub(crate) struct ReadBuffer {
     front: Front,
     /// The small buffer for waits, while a larger one is in use.
     small: BytesMut,
+    /// Set while the connection waits with a small buffer: what it needs for the next read.
+    parked: Option<Room>,
 }
 
 impl ReadBuffer {
@@ -60,11 +62,13 @@ impl ReadBuffer {
     /// Records that `buffer` was made elsewhere, so that its allocation may have any size.
     pub(crate) fn adopt(&mut self, buffer: &BytesMut) {
         self.large |= buffer.capacity() > 0;
+        self.parked = None;
     }
 
     /// Records a read that brought bytes.
     pub(crate) fn record_read(&mut self, buffer: &BytesMut) {
         self.growth.record_read(buffer.len(), buffer.capacity());
+        self.parked = None;
         self.large |= buffer.capacity() > BATCH;
     }
 
@@ -88,13 +92,18 @@ impl ReadBuffer {
             // A small block that the caller keeps would keep a larger allocation alive.
             replace(buffer, room.capacity);
         } else if !serves(buffer, room) {
-            reallocate(buffer, room.capacity);
+            match self.parked.and_then(|_| self.take_batch(room)) {
+                Some(mut batch) => {
+                    batch.extend_from_slice(buffer);
+                    self.small = mem::replace(buffer, batch);
+                }
+                None => reallocate(buffer, room.capacity),
+            }
         }
+        self.parked = None;
         self.large = !leaves_large && (self.large || room.capacity > BATCH);
-        if buffer.len() < room.end && room.end < buffer.capacity() {
-            // Shortens the view. The allocation stays, and `try_reclaim` makes the rest of it
-            // available again.
-            drop(buffer.split_off(room.end));
+        if buffer.len() < room.end {
+            shorten(buffer, room.end);
         }
     }
 
@@ -119,10 +128,68 @@ impl ReadBuffer {
         }
     }
 
+    /// Calls `read`, which reads once into the buffer that it is given, up to the length that it is given.
+    ///
+    /// A connection that waits has a small buffer. It borrows the pool's batch buffer for each attempt to
+    /// read, and keeps it only if bytes arrive: a task that waits for several things at once makes many
+    /// attempts.
+    #[inline]
+    pub(crate) fn poll_read(
+        &mut self,
+        buffer: &mut BytesMut,
+        read: impl FnOnce(&mut BytesMut, Option<usize>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        let Some((mut batch, end)) = self.borrow_batch() else {
+            let polled = read(buffer, None);
+            if polled.is_pending() {
+                self.park(buffer);
+            }
+            return polled;
+        };
+        batch.extend_from_slice(buffer);
+        let polled = read(&mut batch, Some(end));
+        if matches!(polled, Poll::Ready(Ok(1..))) {
+            shorten(&mut batch, end);
+            self.small = mem::replace(buffer, batch);
+            self.parked = None;
+        } else {
+            batch.clear();
+            pool::READ.put(batch);
+        }
+        polled
+    }
+
+    /// Returns a batch buffer from the pool, if this connection waits without one, and the length to which
+    /// it may be filled.
+    #[inline]
+    fn borrow_batch(&self) -> Option<(BytesMut, usize)> {
+        let room = self.parked?;
+        Some((self.take_batch(room)?, room.end))
+    }
+
+    /// Takes a batch buffer from the pool, if there is one that serves, and if arriving bytes have justified
+    /// its size.
+    #[inline]
+    fn take_batch(&self, room: Room) -> Option<BytesMut> {
+        let most = self.growth.batch_limit();
+        pool::READ.take_if(|spare| spare.capacity() <= most && serves(spare, room))
+    }
+
     /// Returns the batch buffer to this thread's pool before a wait. Unread bytes move to a buffer of
     /// [`INITIAL_CAPACITY`].
+    #[inline]
     pub(crate) fn park(&mut self, buffer: &mut BytesMut) {
-        if self.large || !self.growth.has_grown() || buffer.len() > MAX_MOVED || is_small(buffer) {
+        if !self.large && self.parked.is_none() && self.growth.has_grown() {
+            self.park_grown(buffer);
+        }
+    }
+
+    fn park_grown(&mut self, buffer: &mut BytesMut) {
+        if buffer.len() > MAX_MOVED {
+            return;
+        }
+        self.parked = Some(self.growth.next_room(self.front, buffer.len(), BATCH));
+        if is_small(buffer) {
             return;
         }
         let mut small = mem::take(&mut self.small);
@@ -135,19 +202,13 @@ impl ReadBuffer {
             pool::READ.put(batch);
         }
     }
+}
 
-    /// Takes a batch buffer from the pool before the next read, if there is one and arriving bytes
-    /// have justified its size.
-    pub(crate) fn unpark(&mut self, buffer: &mut BytesMut) {
-        if self.large || !self.growth.has_grown() || !is_small(buffer) {
-            return;
-        }
-        let most = self.growth.batch_limit();
-        if let Some(mut batch) = pool::READ.take_if(|spare| spare.capacity() <= most) {
-            batch.extend_from_slice(buffer);
-            self.small = mem::replace(buffer, batch);
-            self.reserve(buffer, self.front);
-        }
+/// Shortens the view to `end` bytes. The allocation stays, and `try_reclaim` makes the rest of it available
+/// again.
+fn shorten(buffer: &mut BytesMut, end: usize) {
+    if buffer.len() <= end && end < buffer.capacity() {
+        drop(buffer.split_off(end));
     }
 }
 
@@ -159,6 +220,7 @@ fn is_small(buffer: &mut BytesMut) -> bool {
 }
 
 /// True if `buffer` can be read into as it is.
+#[inline]
 fn serves(buffer: &BytesMut, room: Room) -> bool {
     if room.grows || room.capacity <= room.block_len {
         return buffer.capacity() >= room.capacity;
@@ -218,6 +280,21 @@ mod tests {
             growth,
             ..ReadBuffer::default()
         }
+    }
+
+    /// Tries to read, and finds nothing.
+    fn wait(policy: &mut ReadBuffer, buffer: &mut BytesMut) {
+        assert!(policy.poll_read(buffer, |_, _| Poll::Pending).is_pending());
+    }
+
+    /// Reads one byte.
+    fn read(policy: &mut ReadBuffer, buffer: &mut BytesMut) {
+        let polled = policy.poll_read(buffer, |buffer, _| {
+            buffer.extend_from_slice(b"!");
+            Poll::Ready(Ok(1))
+        });
+        assert!(polled.is_ready());
+        policy.record_read(buffer);
     }
 
     /// Returns the size of the allocation of `buffer`, which nothing else shares.
@@ -362,12 +439,12 @@ mod tests {
     }
 
     #[test]
-    fn parking_hands_a_batch_buffer_to_the_next_reader_on_the_thread() {
+    fn waiting_hands_a_batch_buffer_to_the_next_reader_on_the_thread() {
         let mut first = policy(64 * KIB, false);
         let mut buffer = BytesMut::with_capacity(BATCH);
         buffer.extend_from_slice(b"unread");
         let at = buffer.as_ptr();
-        first.park(&mut buffer);
+        wait(&mut first, &mut buffer);
         assert_eq!(
             (&buffer[..], buffer.capacity()),
             (&b"unread"[..], INITIAL_CAPACITY)
@@ -375,11 +452,74 @@ mod tests {
 
         let mut second = policy(64 * KIB, false);
         let mut other = BytesMut::from(&b"other"[..]);
-        second.unpark(&mut other);
-        assert_eq!((&other[..], other.as_ptr()), (&b"other"[..], at));
-        first.unpark(&mut buffer);
-        assert_eq!(buffer, "unread");
+        wait(&mut second, &mut other);
+        read(&mut second, &mut other);
+        assert_eq!((&other[..], other.as_ptr()), (&b"other!"[..], at));
+        read(&mut first, &mut buffer);
+        assert_eq!(buffer, "unread!");
         assert_eq!(buffer.capacity(), INITIAL_CAPACITY, "there was one buffer");
+    }
+
+    #[test]
+    fn attempt_that_brings_nothing_leaves_both_buffers_where_they_are() {
+        let mut policy = policy(64 * KIB, false);
+        let mut buffer = BytesMut::with_capacity(BATCH);
+        buffer.extend_from_slice(b"unread");
+        let batch = buffer.as_ptr();
+        wait(&mut policy, &mut buffer);
+        let small = buffer.as_ptr();
+        for nothing in [
+            || Poll::Pending,
+            || Poll::Ready(Ok(0)),
+            || Poll::Ready(Err(io::ErrorKind::Interrupted.into())),
+        ] {
+            let mut tried = false;
+            let polled = policy.poll_read(&mut buffer, |buffer, _| {
+                assert_eq!((&buffer[..], buffer.as_ptr()), (&b"unread"[..], batch));
+                tried = true;
+                nothing()
+            });
+            assert_eq!(polled.is_pending(), nothing().is_pending());
+            assert!(tried);
+            assert_eq!((&buffer[..], buffer.as_ptr()), (&b"unread"[..], small));
+        }
+        let spare = pool::READ.take_if(|_| true).unwrap();
+        assert_eq!((spare.len(), spare.as_ptr()), (0, batch));
+    }
+
+    #[test]
+    fn read_after_a_wait_ends_where_it_would_have_ended_without() {
+        for (front, end) in [
+            (Front::Known(40_000), 40_000),
+            (Front::Known(68), usize::MAX),
+            (Front::Unknown, BATCH),
+        ] {
+            let mut policy = policy(64 * KIB, false);
+            let mut buffer = BytesMut::with_capacity(BATCH);
+            buffer.extend_from_slice(b"begun");
+            policy.reserve(&mut buffer, front);
+            let capacity = buffer.capacity();
+            wait(&mut policy, &mut buffer);
+            let polled = policy.poll_read(&mut buffer, |buffer, got| {
+                assert_eq!(got, Some(end), "{front:?}");
+                buffer.extend_from_slice(b"!");
+                Poll::Ready(Ok(1))
+            });
+            assert!(polled.is_ready());
+            assert_eq!(buffer, "begun!");
+            assert_eq!(buffer.capacity(), capacity, "{front:?}");
+        }
+    }
+
+    #[test]
+    fn room_for_another_front_comes_from_the_pool_during_a_wait() {
+        let mut policy = policy(64 * KIB, false);
+        let mut buffer = BytesMut::with_capacity(BATCH);
+        buffer.extend_from_slice(b"begun");
+        let batch = buffer.as_ptr();
+        wait(&mut policy, &mut buffer);
+        policy.reserve(&mut buffer, Front::Known(40_000));
+        assert_eq!((&buffer[..], buffer.as_ptr()), (&b"begun"[..], batch));
     }
 
     #[test]
@@ -412,9 +552,7 @@ mod tests {
         drop(large.split_off(BATCH));
         assert_eq!(large.capacity(), BATCH, "the capacity of the view");
         policy(MIB, false).park(&mut large);
-        let mut buffer = BytesMut::new();
-        policy(MIB, false).unpark(&mut buffer);
-        assert_eq!(buffer.capacity(), 0, "no buffer was parked");
+        assert!(pool::READ.take_if(|_| true).is_none());
     }
 
     #[test]
@@ -434,15 +572,18 @@ mod tests {
     #[test]
     fn reader_with_a_lower_limit_takes_no_batch_buffer() {
         pool::READ.put(BytesMut::with_capacity(BATCH));
-        let mut buffer = BytesMut::new();
-        policy(8 * KIB, true).unpark(&mut buffer);
-        assert_eq!(buffer.capacity(), 0);
         let mut low = policy(MIB, false);
         low.set_max_retained(32 * KIB);
-        low.unpark(&mut buffer);
-        assert_eq!(buffer.capacity(), 0, "the spare one is above its bound");
-        policy(MIB, false).unpark(&mut buffer);
-        assert_eq!(buffer.capacity(), BATCH, "it is still there");
+        for (mut policy, capacity, why) in [
+            (policy(8 * KIB, true), 8, "nothing has justified it"),
+            (low, 8, "it is above the bound"),
+            (policy(MIB, false), BATCH, "it is still there"),
+        ] {
+            let mut buffer = BytesMut::with_capacity(8);
+            wait(&mut policy, &mut buffer);
+            read(&mut policy, &mut buffer);
+            assert_eq!(buffer.capacity(), capacity, "{why}");
+        }
     }
 
     #[test]
@@ -451,9 +592,10 @@ mod tests {
         let mut policy = policy(MIB, false);
         policy.adopt(&buffer);
         let _kept = buffer.split_to(2 * BATCH - 10); // so nobody can tell how large the allocation is
+        let at = buffer.as_ptr();
         pool::READ.put(BytesMut::with_capacity(BATCH));
-        policy.unpark(&mut buffer);
-        assert_eq!(buffer.capacity(), 10);
+        wait(&mut policy, &mut buffer);
+        assert_eq!((buffer.as_ptr(), buffer.capacity()), (at, 10));
         assert!(pool::READ.take_if(|_| true).is_some(), "it is still there");
     }
 

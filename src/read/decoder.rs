@@ -1,6 +1,7 @@
 //! Takes and lends the blocks in the read buffer.
 
 use std::{
+    io,
     ops::Range,
     task::{Context, Poll},
 };
@@ -130,14 +131,20 @@ impl DecodeState {
         self.position.offset += wire_len as u64;
     }
 
-    /// Returns the batch buffer to this thread's pool before a wait.
-    pub(crate) fn park(&mut self, buffer: &mut BytesMut) {
-        self.read_buf.park(buffer);
+    /// Calls `read`, which reads once into the buffer that it is given, up to the length that it is given.
+    #[inline]
+    pub(crate) fn poll_read(
+        &mut self,
+        buffer: &mut BytesMut,
+        read: impl FnOnce(&mut BytesMut, Option<usize>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        self.read_buf.poll_read(buffer, read)
     }
 
-    /// Takes a batch buffer from the pool after a wait, before the next read.
-    pub(crate) fn unpark(&mut self, buffer: &mut BytesMut) {
-        self.read_buf.unpark(buffer);
+    /// Returns the batch buffer to this thread's pool before a wait.
+    #[inline]
+    pub(crate) fn park(&mut self, buffer: &mut BytesMut) {
+        self.read_buf.park(buffer);
     }
 
     /// Records that `buffer` was made elsewhere, so that its allocation may have any size.

@@ -102,11 +102,13 @@ impl Growth {
     }
 
     /// Returns the capacity that arriving bytes have justified, up to a batch.
+    #[inline]
     pub(crate) fn batch_limit(&self) -> usize {
         self.limit.min(self.batch())
     }
 
     /// True if arriving bytes have justified more than the initial capacity.
+    #[inline]
     pub(crate) fn has_grown(&self) -> bool {
         self.limit > INITIAL_CAPACITY
     }
@@ -191,6 +193,7 @@ impl Growth {
     }
 
     /// Returns how many bytes of small blocks to read at once.
+    #[inline]
     fn batch(&self) -> usize {
         BATCH.min(self.max_capacity - HEADER_SLACK)
     }

@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::BytesMut;
+use bytes::{BufMut, BytesMut};
 use futures::{Stream, stream::FusedStream};
 use tokio::io::AsyncRead;
 use tokio_util::io::poll_read_buf;
@@ -269,12 +269,24 @@ where
             // The decoder reserves nothing before the first read, because nothing has justified it yet.
             self.read_buf.reserve(INITIAL_CAPACITY);
         }
+        let Self {
+            io,
+            codec,
+            read_buf,
+            ..
+        } = self;
         let polled = coop::poll_operation(cx, |cx| {
-            poll_read_buf(Pin::new(&mut self.io), cx, &mut self.read_buf)
+            codec.decode.poll_read(read_buf, |buffer, end| {
+                let io = Pin::new(io);
+                match end {
+                    None => poll_read_buf(io, cx, buffer),
+                    Some(end) => {
+                        let room = end - buffer.len();
+                        poll_read_buf(io, cx, &mut buffer.limit(room))
+                    }
+                }
+            })
         });
-        if polled.is_pending() {
-            self.codec.decode.park(&mut self.read_buf);
-        }
         polled.map_err(BlockError::Io)
     }
 
@@ -387,7 +399,6 @@ where
     ) -> Poll<Result<Option<R>, BlockError>> {
         let decode = &mut self.codec.decode;
         decode.remove_lent(&mut self.read_buf);
-        decode.unpark(&mut self.read_buf);
         let mut has_read = false;
         loop {
             let BlockCodec { parser, decode, .. } = &mut self.codec;

@@ -14,22 +14,24 @@
 //! The ways are the loops of `loopback`, and the blocks come from the same source: slices of a shared buffer.
 //! Everything happens in memory, over a transport that fills each read and takes every write whole. Blocks
 //! have a big-endian u32 before them, from a `LengthPrefix` or (`field-`) from a `LengthField`. `timed-` is a
-//! transport with all its timeouts set. `.ci/instructions` runs each way with two numbers of blocks, and
+//! transport with all its timeouts set. `waiting-` counts attempts instead of blocks: a task that waits for
+//! several things at once tries to receive and to flush again and again while nothing arrives.
+//! `.ci/instructions` runs each way with two numbers of blocks, and
 //! subtracts, so that the start of the program does not count.
 
-use std::{env, hint::black_box, time::Duration};
+use std::{env, future::poll_fn, hint::black_box, task::Poll, time::Duration};
 
 use anyhow::{bail, ensure};
-use futures::{executor::block_on, sink};
+use futures::{SinkExt, StreamExt, executor::block_on, sink};
 use support::{
     contenders::{
-        feed, feed_own, receive, receive_batches, receive_counted, receive_lent, receive_own,
-        send_all,
+        Failure, Peer, feed, feed_own, receive, receive_batches, receive_counted, receive_lent,
+        receive_own, send_all,
     },
     load::{Blocks, Load, Source},
 };
 use testing::Scripted;
-use tokio::io::AsyncReadExt;
+use tokio::{io::AsyncReadExt, runtime};
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 use wholeblock::{BlockCodec, BlockTransport, LengthField};
 
@@ -43,7 +45,8 @@ const MODES: &str = "memory, lent-next, lent-batch, transport-stream, framed-str
                      lengthdelimited-stream, source, empty-sink, send-blocks, transport-feed, transport-next, transport-sink, \
                      framed-sink, lengthdelimited-sink, timed-next, timed-batch, timed-stream, \
                      timed-sink, timed-send-blocks, field-next, field-batch, field-stream, \
-                     field-sink";
+                     field-sink, waiting-transport, waiting-timed, waiting-framed, \
+                     waiting-lengthdelimited";
 
 fn main() -> anyhow::Result<()> {
     let args: Vec<_> = env::args().skip(1).collect();
@@ -60,8 +63,12 @@ fn main() -> anyhow::Result<()> {
         blocks,
         write_len: None,
     };
-    let ours = || BlockTransport::new(memory(load), BlockCodec::length_prefixed());
-    // As SECURITY.md recommends. Nothing waits here, so no timer is ever set.
+    let memory = || match mode.starts_with("waiting-") {
+        true => Scripted::repeating(&load.wire().repeat(AT_ONCE), 1).then_silent(),
+        false => memory(load),
+    };
+    let ours = || BlockTransport::new(memory(), BlockCodec::length_prefixed());
+    // As SECURITY.md recommends. A timer is set only if something waits.
     let timed = || {
         ours()
             .stall_timeout(MINUTE)
@@ -69,9 +76,9 @@ fn main() -> anyhow::Result<()> {
             .write_timeout(MINUTE)
     };
     let field = LengthField::config().build()?; // the same bytes on the wire
-    let field = || BlockTransport::new(memory(load), BlockCodec::new(field));
-    let framed = || Framed::new(memory(load), BlockCodec::length_prefixed());
-    let theirs = || Framed::new(memory(load), LengthDelimitedCodec::new());
+    let field = || BlockTransport::new(memory(), BlockCodec::new(field));
+    let framed = || Framed::new(memory(), BlockCodec::length_prefixed());
+    let theirs = || Framed::new(memory(), LengthDelimitedCodec::new());
     let source = load.source();
     // Not through `Contender::run`, which also compiles the round trips: a function with more than one caller
     // is not inlined into the loops that are counted here.
@@ -100,6 +107,10 @@ fn main() -> anyhow::Result<()> {
         "field-batch" => block_on(receive_batches(field())),
         "field-stream" => block_on(receive(field())),
         "field-sink" => block_on(feed(field(), source)),
+        "waiting-transport" => wait_often(ours(), blocks),
+        "waiting-timed" => wait_often(timed(), blocks),
+        "waiting-framed" => wait_often(framed(), blocks),
+        "waiting-lengthdelimited" => wait_often(theirs(), blocks),
         _ => bail!("no mode {mode}; there are {MODES}"),
     }?;
     ensure!(moved == blocks, "{moved} of {blocks} blocks");
@@ -123,6 +134,23 @@ async fn read_all(load: Load) -> anyhow::Result<u64> {
             len => bytes += black_box(&buffer[..len]).len(),
         }
     }
+}
+
+/// Receives what arrives at first, then tries `attempts` times to receive and to flush, in one poll of a task.
+fn wait_often<E: Failure>(mut peer: impl Peer<E>, attempts: u64) -> anyhow::Result<u64> {
+    let task = poll_fn(move |cx| {
+        let mut waited = 0;
+        while waited < attempts {
+            waited += u64::from(peer.poll_next_unpin(cx)?.is_pending());
+            assert!(peer.poll_ready_unpin(cx)?.is_ready());
+            assert!(peer.poll_flush_unpin(cx)?.is_ready());
+        }
+        Poll::Ready(Ok(waited))
+    });
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()?;
+    runtime.block_on(async { tokio::spawn(task).await? })
 }
 
 /// The least that a sender does: takes each block from its source, and drops it.

@@ -569,7 +569,6 @@ fn stream_of_exact_blocks_ends_cleanly_only_between_blocks() {
 
 // Timeouts.
 
-#[tokio::test(start_paused = true)]
 async fn timeouts_inside_a_block_lose_nothing() {
     let blocks = numbered(&[50_000, 4]);
     let bytes = wire(LengthPrefix::u32(), &blocks);
@@ -597,7 +596,6 @@ async fn timeouts_inside_a_block_lose_nothing() {
     assert_eq!(transport.next().await.unwrap().unwrap(), blocks[1]);
 }
 
-#[tokio::test(start_paused = true)]
 async fn trickling_block_is_late_and_then_received() {
     let (mut near, far) = duplex(64);
     near.write_all(b"\0\0\x40\x04").await.unwrap(); // 4 bytes more than 16 KiB
@@ -618,7 +616,6 @@ async fn trickling_block_is_late_and_then_received() {
     assert_eq!(memory, [&b"slow"[..], &rest].concat());
 }
 
-#[tokio::test(start_paused = true)]
 async fn dropped_waits_add_up() {
     // Between blocks, inside a header, and inside a block.
     for begun in [&b""[..], b"\0\0", b"\0\0\xc3\x50", b"\0\0\xc3\x50begun"] {
@@ -647,7 +644,6 @@ async fn dropped_waits_add_up() {
     }
 }
 
-#[tokio::test(start_paused = true)]
 async fn wait_ends_with_its_error_even_if_the_future_is_kept() {
     let (mut near, far) = duplex(64);
     let mut transport = transport(far)
@@ -665,7 +661,6 @@ async fn wait_ends_with_its_error_even_if_the_future_is_kept() {
     assert_eq!(begun.elapsed(), 19 * SECOND);
 }
 
-#[tokio::test(start_paused = true)]
 async fn block_that_arrives_as_the_timeout_ends_is_received() {
     let (mut near, far) = duplex(64 * KIB);
     let mut transport = transport(far).stall_timeout(30 * SECOND);
@@ -739,7 +734,6 @@ async fn busy_select_loop_still_stalls() {
     panic!("no stall was seen");
 }
 
-#[tokio::test(start_paused = true)]
 async fn block_that_has_arrived_is_received_however_late() {
     let (mut near, far) = duplex(64 * KIB);
     let mut transport = transport(far).block_deadline(10 * SECOND);
@@ -755,7 +749,6 @@ async fn block_that_has_arrived_is_received_however_late() {
     assert_eq!(memory, blocks[0]);
 }
 
-#[tokio::test(start_paused = true)]
 async fn deadline_of_an_exact_block_begins_with_its_first_byte() {
     let (mut near, far) = duplex(64 * KIB);
     let codec = BlockCodec::exact(30_000).unwrap();
@@ -768,4 +761,16 @@ async fn deadline_of_an_exact_block_begins_with_its_first_byte() {
     let error = transport.recv_into(&mut memory).await.unwrap_err();
     assert_late(&error, 10 * SECOND, 0, 0);
     assert_eq!(begun.elapsed(), 10 * SECOND);
+}
+
+twice! {
+    paused {
+        timeouts_inside_a_block_lose_nothing,
+        trickling_block_is_late_and_then_received,
+        dropped_waits_add_up,
+        wait_ends_with_its_error_even_if_the_future_is_kept,
+        block_that_arrives_as_the_timeout_ends_is_received,
+        block_that_has_arrived_is_received_however_late,
+        deadline_of_an_exact_block_begins_with_its_first_byte,
+    }
 }

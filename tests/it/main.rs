@@ -1,6 +1,9 @@
 //! Every test that needs no process of its own, in one binary, so that shared code is built once. `cargo
 //! test --test it recv::` runs one module.
 
+#[macro_use]
+mod twice;
+
 mod contract;
 mod debug;
 mod errors;

@@ -45,7 +45,6 @@ async fn ask<R: AsyncBufRead + Unpin>(reader: &mut R, asking: Asking) -> Result<
 /// The header of a block of 1 MiB.
 const MIB_HEADER: &[u8] = b"\0\x10\0\0";
 
-#[tokio::test(start_paused = true)]
 async fn reader_goes_on_after_a_stall_inside_a_block() {
     for asking in ASKINGS {
         let (mut near, far) = duplex(64);
@@ -66,7 +65,6 @@ async fn reader_goes_on_after_a_stall_inside_a_block() {
     }
 }
 
-#[tokio::test(start_paused = true)]
 async fn bytes_that_arrive_as_the_timeout_ends_are_read() {
     for asking in ASKINGS {
         let (mut near, far) = duplex(64);
@@ -84,7 +82,6 @@ async fn bytes_that_arrive_as_the_timeout_ends_are_read() {
     }
 }
 
-#[tokio::test(start_paused = true)]
 async fn time_between_two_reads_does_not_stall_a_reader() {
     for asking in ASKINGS {
         let (mut near, far) = duplex(64);
@@ -105,7 +102,6 @@ async fn time_between_two_reads_does_not_stall_a_reader() {
     }
 }
 
-#[tokio::test(start_paused = true)]
 async fn wait_of_a_reader_does_not_count_for_the_next_future() {
     let (mut near, far) = duplex(64);
     let mut transport = transport(far).stall_timeout(30 * SECOND);
@@ -118,7 +114,6 @@ async fn wait_of_a_reader_does_not_count_for_the_next_future() {
     assert_eq!(begun.elapsed(), 30 * SECOND);
 }
 
-#[tokio::test(start_paused = true)]
 async fn wait_of_a_dropped_reader_counts_for_the_stream() {
     let (mut near, far) = duplex(64);
     let mut transport = transport(far).stall_timeout(30 * SECOND);
@@ -133,7 +128,6 @@ async fn wait_of_a_dropped_reader_counts_for_the_stream() {
     assert_eq!(begun.elapsed(), 9 * SECOND);
 }
 
-#[tokio::test(start_paused = true)]
 async fn dropped_waits_for_a_reader_add_up() {
     let (_near, far) = duplex(64);
     let mut transport = transport(far).stall_timeout(30 * SECOND);
@@ -149,7 +143,6 @@ async fn dropped_waits_for_a_reader_add_up() {
     assert_eq!(begun.elapsed(), 30 * SECOND);
 }
 
-#[tokio::test(start_paused = true)]
 async fn trickling_block_is_late_to_its_reader_again_and_again() {
     for asking in ASKINGS {
         let (mut near, far) = duplex(64);
@@ -178,7 +171,6 @@ async fn trickling_block_is_late_to_its_reader_again_and_again() {
     }
 }
 
-#[tokio::test(start_paused = true)]
 async fn deadline_runs_while_nobody_reads() {
     for asking in ASKINGS {
         let (mut near, far) = duplex(64);
@@ -195,7 +187,6 @@ async fn deadline_runs_while_nobody_reads() {
     }
 }
 
-#[tokio::test(start_paused = true)]
 async fn unread_rest_stalls_and_is_late_before_it_is_discarded() {
     for form in [
         Form::Next,
@@ -241,7 +232,6 @@ async fn wait_for_error(
     }
 }
 
-#[tokio::test]
 async fn block_with_bytes_always_ready_is_late_to_its_reader() {
     for (asking, piece) in ASKINGS.into_iter().flat_map(|a| [(a, 64 * KIB), (a, 8)]) {
         let head = b"@\0\0\0\0\0\0\0"; // 2^62 bytes
@@ -268,7 +258,6 @@ async fn block_with_bytes_always_ready_is_late_to_its_reader() {
     }
 }
 
-#[tokio::test]
 async fn busy_thread_delays_the_timeouts_of_a_reader_and_does_not_prevent_them() {
     let begun = WallInstant::now();
     occupy_thread(TIMEOUT / 4);
@@ -286,7 +275,6 @@ async fn busy_thread_delays_the_timeouts_of_a_reader_and_does_not_prevent_them()
     assert!(begun.elapsed() < 30 * SECOND, "{:?}", begun.elapsed());
 }
 
-#[tokio::test]
 async fn busy_select_loop_still_stalls_inside_a_block() {
     let (mut near, far) = duplex(64);
     near.write_all(MIB_HEADER).await.unwrap();
@@ -309,7 +297,6 @@ async fn busy_select_loop_still_stalls_inside_a_block() {
     panic!("no stall was seen");
 }
 
-#[tokio::test(start_paused = true)]
 async fn reader_whose_rest_has_arrived_is_never_late() {
     let (mut near, far) = duplex(64);
     let mut transport = transport(far).block_deadline(10 * SECOND);
@@ -324,7 +311,6 @@ async fn reader_whose_rest_has_arrived_is_never_late() {
     assert_eq!(reader.fill_buf().await.unwrap(), b"ore");
 }
 
-#[tokio::test(start_paused = true)]
 async fn reader_at_the_end_of_its_block_is_never_late() {
     let (mut near, far) = duplex(64);
     let mut transport = transport(far).block_deadline(10 * SECOND);
@@ -341,7 +327,6 @@ async fn reader_at_the_end_of_its_block_is_never_late() {
     }
 }
 
-#[tokio::test(start_paused = true)]
 async fn last_bytes_that_have_arrived_are_read_however_late() {
     let (mut near, far) = duplex(64);
     let mut transport = transport(far).block_deadline(10 * SECOND);
@@ -360,7 +345,6 @@ async fn last_bytes_that_have_arrived_are_read_however_late() {
     assert_eq!(&rest, b"lo");
 }
 
-#[tokio::test(start_paused = true)]
 async fn deadline_of_a_block_begins_when_its_reader_is_made() {
     for (framing, sent) in [
         (
@@ -379,5 +363,28 @@ async fn deadline_of_a_block_begins_when_its_reader_is_made() {
         let error = reader.read_exact(&mut [0; 5]).await.unwrap_err();
         assert_late(&error.into(), 10 * SECOND, 0, 0);
         assert_eq!(begun.elapsed(), 10 * SECOND);
+    }
+}
+
+twice! {
+    paused {
+        reader_goes_on_after_a_stall_inside_a_block,
+        bytes_that_arrive_as_the_timeout_ends_are_read,
+        time_between_two_reads_does_not_stall_a_reader,
+        wait_of_a_reader_does_not_count_for_the_next_future,
+        wait_of_a_dropped_reader_counts_for_the_stream,
+        dropped_waits_for_a_reader_add_up,
+        trickling_block_is_late_to_its_reader_again_and_again,
+        deadline_runs_while_nobody_reads,
+        unread_rest_stalls_and_is_late_before_it_is_discarded,
+        reader_whose_rest_has_arrived_is_never_late,
+        reader_at_the_end_of_its_block_is_never_late,
+        last_bytes_that_have_arrived_are_read_however_late,
+        deadline_of_a_block_begins_when_its_reader_is_made,
+    }
+    passes {
+        block_with_bytes_always_ready_is_late_to_its_reader,
+        busy_thread_delays_the_timeouts_of_a_reader_and_does_not_prevent_them,
+        busy_select_loop_still_stalls_inside_a_block,
     }
 }

@@ -260,7 +260,6 @@ fn receiver_gives_no_false_end_after_an_error_of_the_stream() {
     }
 }
 
-#[tokio::test(start_paused = true)]
 async fn silent_peer_is_a_stall_and_the_next_call_waits_again() {
     let (near, far) = tokio::io::duplex(64);
     let mut framed = FramedRead::new(far, BlockCodec::length_prefixed());
@@ -284,7 +283,6 @@ async fn silent_peer_is_a_stall_and_the_next_call_waits_again() {
     assert_eq!(receiving.next().await.unwrap().unwrap(), b"hello");
 }
 
-#[tokio::test(start_paused = true)]
 async fn a_slow_peer_is_not_a_stall_as_long_as_bytes_trickle_in() {
     let (mut near, far) = tokio::io::duplex(64);
     let slow = tokio::spawn(async move {
@@ -306,7 +304,6 @@ async fn a_slow_peer_is_not_a_stall_as_long_as_bytes_trickle_in() {
     );
 }
 
-#[tokio::test(start_paused = true)]
 async fn the_time_between_two_waits_does_not_count_as_a_stall() {
     let (mut near, far) = tokio::io::duplex(64);
     let mut framed = Framed::new(far, BlockCodec::length_prefixed());
@@ -322,7 +319,6 @@ async fn the_time_between_two_waits_does_not_count_as_a_stall() {
     }
 }
 
-#[tokio::test(start_paused = true)]
 async fn dropped_waits_add_up_with_at_most_a_second_of_each_gap() {
     let second = Duration::from_secs(1);
     let (_near, far) = tokio::io::duplex(64);
@@ -343,7 +339,6 @@ async fn dropped_waits_add_up_with_at_most_a_second_of_each_gap() {
     assert_eq!(begun.elapsed(), 30 * second);
 }
 
-#[tokio::test(start_paused = true)]
 async fn bytes_that_arrive_end_the_cancelled_waits_before_them() {
     let second = Duration::from_secs(1);
     let (mut near, far) = tokio::io::duplex(64);
@@ -358,7 +353,6 @@ async fn bytes_that_arrive_end_the_cancelled_waits_before_them() {
     assert_eq!(begun.elapsed(), 30 * second);
 }
 
-#[tokio::test(start_paused = true)]
 async fn kept_future_waits_whether_or_not_it_is_polled() {
     let second = Duration::from_secs(1);
     let (mut near, far) = tokio::io::duplex(64);
@@ -386,7 +380,6 @@ async fn kept_future_waits_whether_or_not_it_is_polled() {
     }
 }
 
-#[tokio::test(start_paused = true)]
 async fn gap_counts_at_most_half_the_timeout() {
     let millisecond = Duration::from_millis(1);
     let (_near, far) = tokio::io::duplex(64);
@@ -401,7 +394,6 @@ async fn gap_counts_at_most_half_the_timeout() {
     assert_eq!(begun.elapsed(), 40 * millisecond);
 }
 
-#[tokio::test(start_paused = true)]
 async fn select_loop_with_a_new_wait_each_turn_still_stalls() {
     let (_near, far) = tokio::io::duplex(64);
     let mut framed = Framed::new(far, BlockCodec::length_prefixed());
@@ -418,7 +410,6 @@ async fn select_loop_with_a_new_wait_each_turn_still_stalls() {
     assert_eq!(begun.elapsed(), Duration::from_secs(30));
 }
 
-#[tokio::test(start_paused = true)]
 async fn lower_timeout_holds_for_a_wait_that_has_begun() {
     let second = Duration::from_secs(1);
     let (_near, far) = tokio::io::duplex(64);
@@ -432,7 +423,6 @@ async fn lower_timeout_holds_for_a_wait_that_has_begun() {
     assert_eq!(begun.elapsed(), 5 * second);
 }
 
-#[tokio::test(start_paused = true)]
 async fn first_read_of_a_framed_made_of_parts_ends_the_silence() {
     let second = Duration::from_secs(1);
     let (mut near, far) = tokio::io::duplex(64);
@@ -471,4 +461,19 @@ async fn refusal_is_returned_again_while_the_peer_is_silent() {
             .to_string(),
         refused
     );
+}
+
+twice! {
+    paused {
+        silent_peer_is_a_stall_and_the_next_call_waits_again,
+        a_slow_peer_is_not_a_stall_as_long_as_bytes_trickle_in,
+        the_time_between_two_waits_does_not_count_as_a_stall,
+        dropped_waits_add_up_with_at_most_a_second_of_each_gap,
+        bytes_that_arrive_end_the_cancelled_waits_before_them,
+        kept_future_waits_whether_or_not_it_is_polled,
+        gap_counts_at_most_half_the_timeout,
+        select_loop_with_a_new_wait_each_turn_still_stalls,
+        lower_timeout_holds_for_a_wait_that_has_begun,
+        first_read_of_a_framed_made_of_parts_ends_the_silence,
+    }
 }

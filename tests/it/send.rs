@@ -359,7 +359,6 @@ async fn blocks_of_a_dropped_transfer_leave_with_the_next_flush() {
     with_each_sender!(8, check);
 }
 
-#[tokio::test(start_paused = true)]
 async fn transfer_goes_on_when_awaited_again_after_a_stall() {
     let (near, far) = tokio::io::duplex(8);
     let mut framed = Framed::new(near, BlockCodec::length_prefixed());
@@ -379,7 +378,6 @@ async fn transfer_goes_on_when_awaited_again_after_a_stall() {
     assert_eq!(peer.next().await.unwrap().unwrap(), &b"def"[..]);
 }
 
-#[tokio::test(start_paused = true)]
 async fn unpolled_transfer_tries_the_transport_before_it_stalls() {
     let second = Duration::from_secs(1);
     let (near, far) = tokio::io::duplex(8);
@@ -401,7 +399,6 @@ async fn unpolled_transfer_tries_the_transport_before_it_stalls() {
     assert_eq!(sending.await.unwrap().blocks, 2);
 }
 
-#[tokio::test(start_paused = true)]
 async fn lower_timeout_holds_for_a_transfer_that_has_begun() {
     let second = Duration::from_secs(1);
     let (near, _far) = tokio::io::duplex(8);
@@ -416,7 +413,6 @@ async fn lower_timeout_holds_for_a_transfer_that_has_begun() {
     assert_eq!(begun.elapsed(), 5 * second);
 }
 
-#[tokio::test(start_paused = true)]
 async fn slowly_taken_write_buffer_is_not_a_stall() {
     async fn check(mut framed: impl BlockSink<Error = BlockError>, far: DuplexStream) {
         framed
@@ -443,7 +439,6 @@ async fn slowly_taken_write_buffer_is_not_a_stall() {
     with_each_sender!(4, check);
 }
 
-#[tokio::test(start_paused = true)]
 async fn untaken_write_buffer_is_a_stall() {
     async fn check(mut framed: impl BlockSink<Error = BlockError>, _far: DuplexStream) {
         framed.feed("from before".into()).await.unwrap();
@@ -460,7 +455,6 @@ async fn untaken_write_buffer_is_a_stall() {
     with_each_sender!(4, check);
 }
 
-#[tokio::test(start_paused = true)]
 async fn waiting_for_the_source_is_neither_a_stall_nor_late() {
     let mut framed = prefixed(Scripted::default());
     let slow = stream::iter(["a", "b"]).then(|block| async move {
@@ -485,7 +479,6 @@ async fn trickle_out(far: &mut DuplexStream, bytes: usize) {
     }
 }
 
-#[tokio::test(start_paused = true)]
 async fn block_written_byte_by_byte_is_late_and_never_stalls() {
     async fn check(mut framed: impl BlockSink<Error = BlockError>, mut far: DuplexStream) {
         let second = Duration::from_secs(1);
@@ -530,7 +523,6 @@ async fn block_written_byte_by_byte_is_late_and_never_stalls() {
     with_each_sender!(4, check);
 }
 
-#[tokio::test(start_paused = true)]
 async fn blocks_queued_before_a_transfer_have_their_own_deadline() {
     async fn check(mut framed: impl BlockSink<Error = BlockError>, mut far: DuplexStream) {
         framed.feed("old".into()).await.unwrap();
@@ -585,7 +577,6 @@ fn goes_on(elapsed: impl Fn() -> Duration) -> bool {
     (0..1_000_000).any(|_| elapsed() > before)
 }
 
-#[tokio::test(start_paused = true)]
 async fn elapsed_time_of_a_transfer_goes_on_until_its_end() {
     let (near, mut far) = tokio::io::duplex(8);
     let mut transport = BlockTransport::new(near, BlockCodec::length_prefixed());
@@ -613,4 +604,18 @@ fn a_transfer_never_polled_changes_nothing() {
     drop(send_blocks(&mut framed, stream::iter(["never"])));
     ready(framed.close()).unwrap();
     assert_eq!(framed.get_ref().written, b"\0\0\0\x04kept");
+}
+
+twice! {
+    paused {
+        transfer_goes_on_when_awaited_again_after_a_stall,
+        unpolled_transfer_tries_the_transport_before_it_stalls,
+        lower_timeout_holds_for_a_transfer_that_has_begun,
+        slowly_taken_write_buffer_is_not_a_stall,
+        untaken_write_buffer_is_a_stall,
+        waiting_for_the_source_is_neither_a_stall_nor_late,
+        block_written_byte_by_byte_is_late_and_never_stalls,
+        blocks_queued_before_a_transfer_have_their_own_deadline,
+        elapsed_time_of_a_transfer_goes_on_until_its_end,
+    }
 }

@@ -530,7 +530,6 @@ fn send_from_is_limited_by_the_header_and_not_by_max_encode_len() {
     assert_eq!(blocks.unfinished(), Some(long));
 }
 
-#[tokio::test(start_paused = true)]
 async fn stalled_transfer_goes_on_when_awaited_again() {
     let (near, mut far) = tokio::io::duplex(100);
     let mut blocks = transport(near).write_timeout(Duration::from_secs(30));
@@ -578,7 +577,6 @@ async fn transfer_that_never_waits_still_yields() {
     assert!(polls > 500, "{polls}");
 }
 
-#[tokio::test(start_paused = true)]
 async fn bytes_of_a_block_taken_back_do_not_count() {
     let (near, mut far) = tokio::io::duplex(4);
     let mut blocks = transport(near).write_timeout(Duration::from_secs(1));
@@ -767,5 +765,12 @@ fn endless_header_is_refused_with_its_block_or_at_64_kib() {
         );
         assert_eq!((blocks.queued(), blocks.unfinished()), (0, None));
         assert!(blocks.get_ref().written.is_empty());
+    }
+}
+
+twice! {
+    paused {
+        stalled_transfer_goes_on_when_awaited_again,
+        bytes_of_a_block_taken_back_do_not_count,
     }
 }

@@ -28,7 +28,6 @@ use wholeblock::{
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 
-#[tokio::test(start_paused = true)]
 async fn yield_between_buffered_blocks_does_not_count_as_a_wait() {
     const BLOCKS: usize = 10_000;
     let wire = vec![0; BLOCKS]; // empty ones, each a byte
@@ -136,7 +135,6 @@ pub(super) fn assert_late(error: &BlockError, allowed: Duration, index: u64, off
     assert!(matches!(error, BlockError::Late { .. }), "{error:?}");
 }
 
-#[tokio::test(start_paused = true)]
 async fn trickling_block_is_late_at_the_deadline_and_never_stalls() {
     async fn check(mut near: DuplexStream, mut blocks: impl Receive) {
         near.write_all(b"\0\0\0\x01a").await.unwrap();
@@ -164,7 +162,6 @@ async fn trickling_block_is_late_at_the_deadline_and_never_stalls() {
     );
 }
 
-#[tokio::test(start_paused = true)]
 async fn each_block_has_its_own_deadline_and_time_between_has_none() {
     async fn check(mut near: DuplexStream, mut blocks: impl Receive) {
         for _ in 0..3 {
@@ -177,7 +174,6 @@ async fn each_block_has_its_own_deadline_and_time_between_has_none() {
     with_each_receiver!(|new| new.block_deadline(9 * SECOND), check);
 }
 
-#[tokio::test(start_paused = true)]
 async fn deadline_runs_while_nobody_waits_but_spares_a_whole_block() {
     async fn check(mut near: DuplexStream, mut blocks: impl Receive) {
         near.write_all(b"\0\0\0\x05he").await.unwrap();
@@ -194,7 +190,6 @@ async fn deadline_runs_while_nobody_waits_but_spares_a_whole_block() {
     with_each_receiver!(|new| new.block_deadline(10 * SECOND), check);
 }
 
-#[tokio::test(start_paused = true)]
 async fn stall_inside_a_block_does_not_move_its_deadline() {
     async fn check(mut near: DuplexStream, mut blocks: impl Receive) {
         near.write_all(b"\0\0").await.unwrap();
@@ -216,7 +211,6 @@ async fn stall_inside_a_block_does_not_move_its_deadline() {
     );
 }
 
-#[tokio::test(start_paused = true)]
 async fn skipped_block_has_a_deadline_too() {
     let (mut near, far) = duplex(64);
     let codec = BlockCodec::new(LengthPrefix::u8().max_block_len(3).unwrap()).skip_too_large(true);
@@ -241,7 +235,6 @@ async fn skipped_block_has_a_deadline_too() {
     assert_eq!(blocks.next().await.unwrap().unwrap(), "ok");
 }
 
-#[tokio::test(start_paused = true)]
 async fn unpolled_stream_does_not_stall() {
     let (mut near, far) = duplex(64);
     let mut blocks = transport(far).stall_timeout(30 * SECOND);
@@ -261,7 +254,6 @@ async fn unpolled_stream_does_not_stall() {
     }
 }
 
-#[tokio::test(start_paused = true)]
 async fn stream_forgives_one_timeout_found_too_late_until_bytes_move() {
     let (mut near, far) = duplex(64);
     let mut blocks = transport(far).stall_timeout(30 * SECOND);
@@ -288,7 +280,6 @@ async fn stream_forgives_one_timeout_found_too_late_until_bytes_move() {
 }
 
 /// The timers of the wait and of the peer fire together, and the wait is polled first.
-#[tokio::test(start_paused = true)]
 async fn block_that_arrives_as_the_timeout_ends_is_read() {
     async fn check(mut near: DuplexStream, mut blocks: impl Receive) {
         for _ in 0..3 {
@@ -306,7 +297,6 @@ async fn block_that_arrives_as_the_timeout_ends_is_read() {
     with_each_receiver!(|new| new.stall_timeout(30 * SECOND), check);
 }
 
-#[tokio::test(start_paused = true)]
 async fn a_stream_keeps_its_timeouts_when_its_codec_changes() {
     let (_near, far) = duplex(64);
     let blocks = transport(far).stall_timeout(SECOND);
@@ -315,7 +305,6 @@ async fn a_stream_keeps_its_timeouts_when_its_codec_changes() {
 }
 
 /// A stream does not know whether anybody waited, so its wait ends when a future takes over.
-#[tokio::test(start_paused = true)]
 async fn wait_of_a_stream_does_not_count_for_a_future() {
     for lent in [true, false] {
         let (_near, far) = duplex(64);
@@ -333,7 +322,6 @@ async fn wait_of_a_stream_does_not_count_for_a_future() {
 }
 
 /// The other tests set the clock. Here it runs by itself, beyond the timeout.
-#[tokio::test]
 async fn a_timer_that_fires_somewhat_late_still_ends_the_wait() {
     let (_near, far) = duplex(64);
     let mut transport = transport(far);
@@ -355,7 +343,6 @@ pub(super) fn occupy_thread(turn: Duration) {
     });
 }
 
-#[tokio::test]
 async fn busy_thread_delays_a_stall_and_does_not_prevent_it() {
     async fn check(_near: DuplexStream, mut blocks: impl Receive) {
         assert_stalled(&blocks.receive().await.unwrap_err());
@@ -370,7 +357,6 @@ async fn busy_thread_delays_a_stall_and_does_not_prevent_it() {
     assert!(begun.elapsed() < 30 * SECOND, "{:?}", begun.elapsed());
 }
 
-#[tokio::test]
 async fn busy_thread_delays_a_deadline_and_does_not_prevent_it() {
     async fn check(mut near: DuplexStream, mut blocks: impl Receive) {
         near.write_all(b"\0\0\0\x05hell").await.unwrap();
@@ -382,7 +368,6 @@ async fn busy_thread_delays_a_deadline_and_does_not_prevent_it() {
     assert!(begun.elapsed() < 30 * SECOND, "{:?}", begun.elapsed());
 }
 
-#[tokio::test]
 async fn busy_select_loop_still_stalls() {
     async fn check(_near: DuplexStream, mut blocks: impl Receive) {
         let begun = Instant::now();
@@ -410,7 +395,6 @@ async fn busy_select_loop_still_stalls() {
 }
 
 /// The runtime has not looked at the socket since the block arrived, and the timeout is over by the clock.
-#[tokio::test]
 async fn block_that_reached_a_busy_thread_is_read_before_a_stall() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let socket = TcpStream::connect(listener.local_addr().unwrap()).await;
@@ -495,7 +479,6 @@ pub(super) fn flood(head: &[u8], piece: usize) -> Scripted {
         .unrecorded()
 }
 
-#[tokio::test]
 async fn block_with_bytes_always_ready_is_late_at_the_deadline() {
     let skipped = BlockCodec::new(LengthPrefix::u64()).skip_too_large(true);
     let tiny_reads = BlockCodec::new(LengthPrefix::u64());
@@ -529,7 +512,6 @@ async fn block_with_bytes_always_ready_is_late_at_the_deadline() {
 }
 
 /// As with `recv_blocks`, dropping the transport's own future gives up a wait.
-#[tokio::test(start_paused = true)]
 async fn dropped_waits_of_next_add_up() {
     let (_near, far) = duplex(64);
     let mut blocks = transport(far).stall_timeout(30 * SECOND);
@@ -555,7 +537,6 @@ async fn dropped_waits_of_next_add_up() {
     assert_eq!(begun.elapsed(), Duration::ZERO);
 }
 
-#[tokio::test(start_paused = true)]
 async fn timeouts_of_a_transport_apply_to_recv_blocks_too() {
     for (own, shorter) in [(7, 7), (300, 30)] {
         let (_near, far) = duplex(64);
@@ -624,7 +605,6 @@ async fn stalls(way: usize, blocks: &mut BlockTransport<DuplexStream, LengthPref
     sent.unwrap_err()
 }
 
-#[tokio::test(start_paused = true)]
 async fn write_timeout_applies_to_every_way_of_sending() {
     for way in 0..6 {
         let (near, mut far) = duplex(8);
@@ -660,7 +640,6 @@ async fn write_timeout_applies_to_every_way_of_sending() {
     assert_eq!(begun.elapsed(), 7 * SECOND);
 }
 
-#[tokio::test(start_paused = true)]
 async fn stream_continues_the_wait_of_a_future_and_forgives_nothing() {
     let (_near, far) = duplex(64);
     let mut blocks = transport(far).stall_timeout(10 * SECOND);
@@ -674,7 +653,6 @@ async fn stream_continues_the_wait_of_a_future_and_forgives_nothing() {
     assert_eq!(begun.elapsed(), Duration::ZERO);
 }
 
-#[tokio::test(start_paused = true)]
 async fn timeouts_of_a_transport_in_use_can_be_changed_and_removed() {
     let (near, far) = duplex(4);
     let mut blocks = BlockTransport::new(near, BlockCodec::length_prefixed());
@@ -708,4 +686,33 @@ async fn timeouts_of_a_transport_in_use_can_be_changed_and_removed() {
     assert_eq!(begun.elapsed(), 2 * SECOND);
     blocks.set_write_timeout(None);
     assert!(timeout(100 * SECOND, blocks.flush()).await.is_err());
+}
+
+twice! {
+    paused {
+        yield_between_buffered_blocks_does_not_count_as_a_wait,
+        trickling_block_is_late_at_the_deadline_and_never_stalls,
+        each_block_has_its_own_deadline_and_time_between_has_none,
+        deadline_runs_while_nobody_waits_but_spares_a_whole_block,
+        stall_inside_a_block_does_not_move_its_deadline,
+        skipped_block_has_a_deadline_too,
+        unpolled_stream_does_not_stall,
+        stream_forgives_one_timeout_found_too_late_until_bytes_move,
+        block_that_arrives_as_the_timeout_ends_is_read,
+        a_stream_keeps_its_timeouts_when_its_codec_changes,
+        wait_of_a_stream_does_not_count_for_a_future,
+        dropped_waits_of_next_add_up,
+        timeouts_of_a_transport_apply_to_recv_blocks_too,
+        write_timeout_applies_to_every_way_of_sending,
+        stream_continues_the_wait_of_a_future_and_forgives_nothing,
+        timeouts_of_a_transport_in_use_can_be_changed_and_removed,
+    }
+    passes {
+        a_timer_that_fires_somewhat_late_still_ends_the_wait,
+        busy_thread_delays_a_stall_and_does_not_prevent_it,
+        busy_thread_delays_a_deadline_and_does_not_prevent_it,
+        busy_select_loop_still_stalls,
+        block_that_reached_a_busy_thread_is_read_before_a_stall,
+        block_with_bytes_always_ready_is_late_at_the_deadline,
+    }
 }

@@ -66,7 +66,7 @@ impl DecodeState {
     /// True if nothing has arrived since the front was last looked at, and there is room for the next read.
     /// So a header is parsed only once for each read.
     #[inline]
-    pub(super) fn awaits_read(&self, src: &BytesMut) -> bool {
+    fn awaits_read(&self, src: &BytesMut) -> bool {
         let State::Partial { buffered, .. } = self.state else {
             return false;
         };

@@ -75,13 +75,11 @@ impl Meter {
     /// Charges the budget for the blocks since the last charge. If the budget runs out, the rest is
     /// forgiven, because the next read or write of a socket yields.
     pub(crate) fn charge(&mut self, blocks: u64) {
-        let mut cx = Context::from_waker(Waker::noop());
         while blocks.saturating_sub(self.charged) >= BLOCKS_PER_UNIT {
-            let Poll::Ready(unit) = poll_proceed(&mut cx) else {
+            if !spend_unit() {
                 self.charged = blocks;
                 return;
-            };
-            unit.made_progress();
+            }
             self.charged += BLOCKS_PER_UNIT;
         }
     }
@@ -101,12 +99,15 @@ pub(crate) fn poll_operation<T>(
     }
     let polled = operation(cx);
     if polled.is_ready() {
-        // Pending if the operation itself took the last unit.
-        if let Poll::Ready(unit) = poll_proceed(&mut Context::from_waker(Waker::noop())) {
-            unit.made_progress();
-        }
+        spend_unit(); // unless the operation itself took the last one
     }
     polled
+}
+
+/// Takes a unit from the task's budget. Returns false if none is left.
+fn spend_unit() -> bool {
+    let unit = poll_proceed(&mut Context::from_waker(Waker::noop()));
+    unit.map(|unit| unit.made_progress()).is_ready()
 }
 
 #[cfg(test)]

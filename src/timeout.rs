@@ -294,11 +294,17 @@ struct Timer {
 }
 
 impl Timer {
+    /// True in the task that polled it last. A timer fires only while the runtime that it was made in runs. A
+    /// task stays in its runtime. Outside a task, in `block_on`, the runtime is unknown: tokio has runtime ids
+    /// only since 1.49.
+    fn is_ours(&self) -> bool {
+        self.task.is_some() && self.task == task::try_id()
+    }
+
     /// Returns when the timer fires, if it has not fired and will wake this waiter.
     fn wakes_at(&self, cx: &Context<'_>) -> Option<Instant> {
         let (sleep, waker) = (self.sleep.as_ref()?, self.waker.as_ref()?);
-        let is_ours = self.task.is_some() && self.task == task::try_id();
-        let wakes = is_ours && waker.will_wake(cx.waker()) && !sleep.is_elapsed();
+        let wakes = self.is_ours() && waker.will_wake(cx.waker()) && !sleep.is_elapsed();
         wakes.then(|| sleep.deadline())
     }
 
@@ -309,11 +315,8 @@ impl Timer {
         if self.wakes_at(cx).is_some_and(|at| at <= deadline) {
             return Poll::Pending;
         }
-        // A timer fires only while the runtime that it was made in runs. A task stays in its runtime.
-        // Outside a task, in `block_on`, the runtime is unknown: tokio has runtime ids only since 1.49.
-        let task = task::try_id();
-        let is_ours = task.is_some() && task == self.task;
-        self.task = task;
+        let is_ours = self.is_ours();
+        self.task = task::try_id();
         let sleep = self
             .sleep
             .get_or_insert_with(|| Box::pin(sleep_until(deadline)));

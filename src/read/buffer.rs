@@ -207,7 +207,7 @@ impl ReadBuffer {
 /// Shortens the view to `end` bytes. The allocation stays, and `try_reclaim` makes the rest of it available
 /// again.
 fn shorten(buffer: &mut BytesMut, end: usize) {
-    if buffer.len() <= end && end < buffer.capacity() {
+    if end < buffer.capacity() {
         drop(buffer.split_off(end));
     }
 }

@@ -16,8 +16,8 @@
 //! have a big-endian u32 before them, from a `LengthPrefix` or (`field-`) from a `LengthField`. `timed-` is a
 //! transport with all its timeouts set. `waiting-` counts attempts instead of blocks: a task that waits for
 //! several things at once tries to receive and to flush again and again while nothing arrives.
-//! `.ci/instructions` runs each way with two numbers of blocks, and
-//! subtracts, so that the start of the program does not count.
+//! `.ci/instructions` runs each way with two numbers of blocks, and subtracts, so that the start of the program
+//! does not count.
 
 use std::{env, future::poll_fn, hint::black_box, task::Poll, time::Duration};
 

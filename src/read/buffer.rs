@@ -26,7 +26,7 @@ pub(crate) struct ReadBuffer {
     front: Front,
     /// The small buffer for waits, while a larger one is in use.
     small: BytesMut,
-    /// Set while the connection waits with a small buffer: what it needs for the next read.
+    /// Set while the connection waits with a small buffer: what the next read needs.
     parked: Option<Room>,
 }
 
@@ -84,6 +84,12 @@ impl ReadBuffer {
         let room = self
             .growth
             .next_room(front, buffer.len(), buffer.capacity());
+        let is_parked = self.parked.take().is_some();
+        if is_parked && room.capacity <= BATCH && buffer.len() < buffer.capacity() {
+            // The next attempt to read borrows the batch buffer.
+            self.parked = Some(room);
+            return;
+        }
         if buffer.is_empty() && buffer.capacity() > self.max_capacity() {
             *buffer = BytesMut::new();
         }
@@ -92,15 +98,8 @@ impl ReadBuffer {
             // A small block that the caller keeps would keep a larger allocation alive.
             replace(buffer, room.capacity);
         } else if !serves(buffer, room) {
-            match self.parked.and_then(|_| self.take_batch(room)) {
-                Some(mut batch) => {
-                    batch.extend_from_slice(buffer);
-                    self.small = mem::replace(buffer, batch);
-                }
-                None => reallocate(buffer, room.capacity),
-            }
+            reallocate(buffer, room.capacity);
         }
-        self.parked = None;
         self.large = !leaves_large && (self.large || room.capacity > BATCH);
         if buffer.len() < room.end {
             shorten(buffer, room.end);
@@ -159,20 +158,19 @@ impl ReadBuffer {
         polled
     }
 
-    /// Returns a batch buffer from the pool, if this connection waits without one, and the length to which
-    /// it may be filled.
-    #[inline]
+    /// Takes the batch buffer from the pool, if this connection waits without one, and if arriving bytes have
+    /// justified its size. Returns it with the length to which it may be filled.
+    #[inline(always)]
     fn borrow_batch(&self) -> Option<(BytesMut, usize)> {
         let room = self.parked?;
-        Some((self.take_batch(room)?, room.end))
-    }
-
-    /// Takes a batch buffer from the pool, if there is one that serves, and if arriving bytes have justified
-    /// its size.
-    #[inline]
-    fn take_batch(&self, room: Room) -> Option<BytesMut> {
         let most = self.growth.batch_limit();
-        pool::READ.take_if(|spare| spare.capacity() <= most && serves(spare, room))
+        let mut batch = pool::READ.take_if(|spare| spare.capacity() <= most)?;
+        if !serves(&batch, room) {
+            // Blocks were taken from its front before it was returned, or it is another connection's, and
+            // shorter.
+            reallocate(&mut batch, room.capacity);
+        }
+        Some((batch, room.end))
     }
 
     /// Returns the batch buffer to this thread's pool before a wait. Unread bytes move to a buffer of
@@ -188,7 +186,10 @@ impl ReadBuffer {
         if buffer.len() > MAX_MOVED {
             return;
         }
-        self.parked = Some(self.growth.next_room(self.front, buffer.len(), BATCH));
+        let mut room = self.growth.next_room(self.front, buffer.len(), BATCH);
+        // It may be more than when room was last reserved, because more may be retained since.
+        room.capacity = room.capacity.min(BATCH);
+        self.parked = Some(room);
         if is_small(buffer) {
             return;
         }
@@ -232,6 +233,7 @@ fn serves(buffer: &BytesMut, room: Room) -> bool {
 }
 
 /// Gives `buffer` this capacity, in its present allocation if nothing else uses that.
+#[cold]
 fn reallocate(buffer: &mut BytesMut, capacity: usize) {
     let additional = capacity.saturating_sub(buffer.len());
     if buffer.try_reclaim(additional) {
@@ -512,14 +514,75 @@ mod tests {
     }
 
     #[test]
-    fn room_for_another_front_comes_from_the_pool_during_a_wait() {
+    fn batch_buffer_that_blocks_were_taken_from_serves_the_next_read_whole() {
         let mut policy = policy(64 * KIB, false);
         let mut buffer = BytesMut::with_capacity(BATCH);
-        buffer.extend_from_slice(b"begun");
         let batch = buffer.as_ptr();
+        buffer.extend_from_slice(&[0; 40_000]);
+        buffer.advance(40_000);
+        policy.reserve(&mut buffer, Front::Known(68)); // what is left serves
         wait(&mut policy, &mut buffer);
-        policy.reserve(&mut buffer, Front::Known(40_000));
-        assert_eq!((&buffer[..], buffer.as_ptr()), (&b"begun"[..], batch));
+        policy.reserve(&mut buffer, Front::Known(60_000));
+        wait(&mut policy, &mut buffer);
+        read(&mut policy, &mut buffer);
+        assert_eq!((buffer.as_ptr(), buffer.capacity()), (batch, 60_000));
+    }
+
+    #[test]
+    fn shorter_batch_buffer_of_another_reader_is_replaced_once() {
+        pool::READ.put(BytesMut::with_capacity(60_000));
+        let mut policy = policy(64 * KIB, false);
+        policy.front = Front::Known(61_000);
+        let mut buffer = BytesMut::with_capacity(INITIAL_CAPACITY);
+        wait(&mut policy, &mut buffer);
+        let batches = [0, 1].map(|_| {
+            let mut batch = (std::ptr::null(), 0);
+            let polled = policy.poll_read(&mut buffer, |buffer, _| {
+                batch = (buffer.as_ptr(), buffer.capacity());
+                Poll::Pending
+            });
+            assert!(polled.is_pending());
+            batch
+        });
+        assert_eq!((batches[0].1, batches[1]), (61_000, batches[0]));
+    }
+
+    #[test]
+    fn room_for_another_front_comes_from_the_pool_during_a_wait() {
+        for front in [Front::Known(40_000), Front::Known(68), Front::Unknown] {
+            let mut policy = policy(64 * KIB, false);
+            let mut buffer = BytesMut::with_capacity(BATCH);
+            buffer.extend_from_slice(b"begun");
+            let batch = buffer.as_ptr();
+            wait(&mut policy, &mut buffer);
+            policy.reserve(&mut buffer, front);
+            assert!(buffer.capacity() <= INITIAL_CAPACITY, "{front:?}");
+            read(&mut policy, &mut buffer);
+            assert_eq!((&buffer[..], buffer.as_ptr()), (&b"begun!"[..], batch));
+        }
+    }
+
+    #[test]
+    fn room_for_a_large_front_is_reserved_during_a_wait() {
+        let mut policy = policy(MIB, false);
+        let mut buffer = BytesMut::with_capacity(BATCH);
+        wait(&mut policy, &mut buffer);
+        policy.reserve(&mut buffer, Front::Known(MIB));
+        assert_eq!(buffer.capacity(), MIB);
+    }
+
+    #[test]
+    fn no_more_than_a_batch_is_borrowed_after_the_retained_capacity_was_raised() {
+        pool::READ.put(BytesMut::with_capacity(BATCH));
+        let mut policy = policy(MIB, false);
+        policy.record_block(MIB);
+        policy.set_max_retained(0);
+        let mut buffer = BytesMut::new();
+        policy.reserve(&mut buffer, Front::Unknown);
+        policy.set_max_retained(MIB);
+        wait(&mut policy, &mut buffer);
+        read(&mut policy, &mut buffer);
+        assert_eq!(allocation(buffer), BATCH);
     }
 
     #[test]

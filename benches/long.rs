@@ -105,8 +105,8 @@ enum Question {
 enum Sender {
     LengthDelimited,
     SendBlocks,
-    /// The same in writes of so many times what the path takes at once.
-    SendBlocksPath(usize),
+    /// The same, with full writes of three times what the path takes at once.
+    SendBlocksPath,
     SendFrom,
     /// 64 KiB at a time, with or without a length before each block.
     Bare {
@@ -168,13 +168,8 @@ fn main() -> anyhow::Result<()> {
                     Receiver::Reader,
                 ),
                 (
-                    "the same, the path's length",
-                    Sender::SendBlocksPath(1),
-                    Receiver::Reader,
-                ),
-                (
-                    "the same, four times the path's",
-                    Sender::SendBlocksPath(4),
+                    "the same, three times the path's",
+                    Sender::SendBlocksPath,
                     Receiver::Reader,
                 ),
                 ("send_from, recv_reader", Sender::SendFrom, Receiver::Reader),
@@ -362,12 +357,12 @@ async fn send(
             }
             SinkExt::<Bytes>::close(&mut framed).await?;
         }
-        Sender::SendBlocks | Sender::SendBlocksPath(_) => {
+        Sender::SendBlocks | Sender::SendBlocksPath => {
             let payload = Bytes::from(vec![7; size]).slice(..);
             let mut transport = BlockTransport::new(socket, codec);
-            if let Sender::SendBlocksPath(times) = sender {
+            if let Sender::SendBlocksPath = sender {
                 let at_once = system::path_write_len(transport.get_ref())?;
-                transport = transport.write_len(times * at_once);
+                transport = transport.write_len(3 * at_once);
             }
             let source = (0..blocks).map(|_| black_box(payload.clone()));
             send_blocks(&mut transport, stream::iter(source)).await?;

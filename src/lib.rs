@@ -234,7 +234,7 @@ pub mod internals {
         coop::{RECEIVED_PER_TURN, SENT_PER_TURN},
         pool::INITIAL_CAPACITY,
         read::{BATCH, DEFAULT_MAX_RETAINED, HEADER_SLACK},
-        write::{CHAIN_THRESHOLD, FIRST_WRITE, FULL_WRITE, MAX_SLICES, max_spare},
+        write::{CHAIN_THRESHOLD, FIRST_WRITE, FULL_WRITE, MAX_SLICES, PARTS, max_spare},
     };
 }
 

@@ -87,9 +87,10 @@ use crate::{
 ///
 /// [`feed`](Self::feed) queues a block. It waits for the transport below only if a whole write is queued.
 /// The first write after a flush has 8 KiB. Each write lets the next one be longer by a quarter of its
-/// own length, up to 249,056 bytes or your [`write_len`](Self::write_len). So the peer can start on a
+/// own length, up to 186,792 bytes or your [`write_len`](Self::write_len). So the peer can start on a
 /// burst while the rest is being queued, and a long transfer takes few writes. The queue holds at most
-/// one write and one block. It is written at a flush, at a close, and once it holds a whole write.
+/// one write and one block. It is written at a flush, at a close, and once it holds a whole write, or a third
+/// of one if it holds payloads that are not copied.
 ///
 /// [`send`](Self::send) queues a block and flushes. A flush also flushes the transport below, even if
 /// nothing was queued. Dropping the transport drops what is queued.
@@ -343,12 +344,15 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
             .set_stall(timeout);
     }
 
-    /// Sets the length of a full write in bytes. The queue holds that much and one block. The default is
-    /// 249,056. The length is clamped to the range from 4 KiB to 4 MiB.
+    /// Sets the length of a full write in bytes. The queue holds at most that much and one block. The default
+    /// is 186,792. The length is clamped to the range from 4 KiB to 4 MiB.
     ///
-    /// The default is good on every path, and best on none. Best are as many whole packets as the system
-    /// sends at once (64 KiB on Linux), or four times as many, if you have the memory. With socket2's
-    /// `SockRef`, whose `tcp_mss` is the length of a packet:
+    /// Payloads of 4 KiB and more are not copied if they own their bytes. They leave in whole thirds of a full
+    /// write, and one third at a time if no block is longer than that.
+    ///
+    /// The default is good on every path, and best on none. Best is three times what the system sends at once,
+    /// which is as many whole packets as fit 64 KiB on Linux. With socket2's `SockRef`, whose `tcp_mss` is the
+    /// length of a packet:
     ///
     /// ```
     /// # use wholeblock::{BlockCodec, BlockTransport};
@@ -356,14 +360,14 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     /// # async fn connected(socket: tokio::net::TcpStream) -> std::io::Result<()> {
     /// let packet = socket2::SockRef::from(&socket).tcp_mss()?.max(1) as usize;
     /// let at_once = packet * (65_535 / packet).max(1);
-    /// let blocks = BlockTransport::new(socket, BlockCodec::length_prefixed()).write_len(4 * at_once);
+    /// let blocks = BlockTransport::new(socket, BlockCodec::length_prefixed()).write_len(3 * at_once);
     /// # drop(blocks);
     /// # Ok(())
     /// # }
     /// ```
     ///
-    /// This helps most with blocks of 1 MiB and more: see the sweep in `docs/speed.md`. For many
-    /// connections to slow peers, set less than the default, because each holds that much.
+    /// This helps most with default socket options: see the sweeps in `docs/speed.md`. For many connections
+    /// to slow peers, set less than the default, because each holds that much.
     #[must_use]
     pub fn write_len(mut self, bytes: usize) -> Self {
         self.writer.set_write_len(bytes);

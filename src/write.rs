@@ -13,5 +13,5 @@ pub(crate) use self::{
 };
 pub use self::{
     pieces::Pieces,
-    queue::{CHAIN_THRESHOLD, FIRST_WRITE, FULL_WRITE, MAX_SLICES, max_spare},
+    queue::{CHAIN_THRESHOLD, FIRST_WRITE, FULL_WRITE, MAX_SLICES, PARTS, max_spare},
 };

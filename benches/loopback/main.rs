@@ -50,7 +50,7 @@
 //! each length. `path` is the length that a path takes at once, `2path` twice that, `default` the default:
 //!
 //! ```text
-//! cargo bench -p benches --bench loopback -- --sweep default,path,4path,65160 --rounds 5 --mib 96 --sizes 64,1024,51200,1MiB,16MiB
+//! cargo bench -p benches --bench loopback -- --sweep default,3path,65160 --rounds 5 --mib 96 --sizes 64,1024,51200,1MiB,16MiB
 //! ```
 //!
 //! With `--peak`, every measurement runs in a process of its own, and the table has the peak resident memory

@@ -2,8 +2,7 @@
 
 use std::io;
 
-/// Returns the best write length for `socket`: as many whole packets of its path as the system sends in one
-/// piece, which is up to 64 KiB on Linux.
+/// Returns how many bytes the system sends at once over `socket`: up to 64 KiB of whole packets on Linux.
 #[cfg(unix)]
 pub fn path_write_len(socket: &impl std::os::fd::AsFd) -> io::Result<usize> {
     let packet = socket2::SockRef::from(socket).tcp_mss()?.max(1) as usize;

@@ -23,7 +23,7 @@ use testing::{
 use tokio_util::codec::{Encoder, Framed, FramedWrite};
 use wholeblock::{
     BlockCodec, BlockError, BlockSink, BlockTransport, Framing,
-    internals::{FIRST_WRITE, FULL_WRITE},
+    internals::{FIRST_WRITE, FULL_WRITE, PARTS},
     send_blocks, try_send_blocks,
 };
 
@@ -89,7 +89,7 @@ impl Visit for &Input {
         sending.encode(codec.clone());
         let no_bounds = 0..=usize::MAX;
         let full_write = self.full_write();
-        let bounds = FIRST_WRITE.min(full_write)..=full_write;
+        let bounds = FIRST_WRITE.min(full_write / PARTS)..=full_write;
         let transport = || BlockTransport::new(peer(), codec.clone()).write_len(full_write);
         sending.sink(
             Framed::new(peer(), codec.clone()),

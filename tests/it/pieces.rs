@@ -179,7 +179,7 @@ fn thousand_tiny_pieces_leave_as_one_slice_and_large_ones_in_full_writes() {
         let io = blocks.get_ref();
         assert!(io.written == one(&expected));
         assert!(io.gathered.iter().all(|(slices, _)| *slices <= MAX_SLICES));
-        let writes = io.written.len().div_ceil(FULL_WRITE);
+        let writes = io.written.len() / FULL_WRITE + 2; // whole parts of the rest, and what is left of it
         assert!(io.gathered.len() <= writes, "{:?}", io.gathered);
     }
 }

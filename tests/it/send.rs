@@ -10,7 +10,7 @@ use testing::{
 use tokio::{io::DuplexStream, sync::mpsc, time::Instant};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::codec::{Framed, FramedWrite};
-use wholeblock::internals::{CHAIN_THRESHOLD as CHAIN_FROM, FULL_WRITE};
+use wholeblock::internals::{CHAIN_THRESHOLD as CHAIN_FROM, FULL_WRITE, PARTS};
 use wholeblock::{
     BlockCodec, BlockError, BlockSink, BlockTransport, Framing, LengthPrefix, TransferStats,
     send_blocks, try_send_blocks,
@@ -66,10 +66,16 @@ fn vectored_write_takes_many_large_payloads_without_a_copy() {
     let sent = ready(send_blocks(&mut framed, stream::iter(blocks.clone()))).unwrap();
     let io = framed.get_ref();
     assert_eq!(sent.writes, io.gathered.len() as u64);
-    let full = io.gathered.iter().filter(|write| write.1 == FULL_WRITE);
-    assert!(full.clone().count() >= 2, "{:?}", io.gathered);
-    for (slices, _) in full {
-        assert!((48..=51).contains(slices), "{slices}: 24 blocks, and parts");
+    let parts = io
+        .gathered
+        .iter()
+        .filter(|write| write.1 == FULL_WRITE / PARTS);
+    assert!(parts.clone().count() >= 20, "{:?}", io.gathered);
+    for (slices, _) in parts {
+        assert!(
+            (12..=15).contains(slices),
+            "{slices}: six blocks, and pieces"
+        );
     }
     assert_eq!(io.written, wire(LengthPrefix::u32(), &blocks));
     assert!(

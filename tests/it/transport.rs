@@ -292,6 +292,28 @@ fn write_len_sets_the_length_of_full_writes() {
 }
 
 #[test]
+fn blocks_that_are_not_copied_leave_in_thirds_of_write_len() {
+    for (len, vectored, expected) in [
+        (CHAIN_FROM - 5, true, 30_000), // copied
+        (CHAIN_FROM, true, 10_000),
+        (9_000, true, 10_000),
+        (9_000, false, 30_000),
+        (20_000, true, 20_000), // two thirds are queued at once
+        (40_000, true, 30_000),
+    ] {
+        let mut transport = transport(Scripted::default().vectored(vectored)).write_len(30_000);
+        for _ in 0..60 {
+            ready(transport.feed(vec![7; len])).unwrap();
+        }
+        let lens = transport.get_ref().gathered.iter().map(|(_, bytes)| *bytes);
+        assert_eq!(lens.clone().max(), Some(expected), "{len}, {vectored}");
+        let queued = transport.queued();
+        let third = if expected == 30_000 { 30_000 } else { 10_000 };
+        assert!(queued < third + len + 4, "{len}, {vectored}: {queued}");
+    }
+}
+
+#[test]
 fn writes_grow_up_to_write_len_until_a_flush() {
     for (set, len) in WRITE_LEN_SET {
         let mut transport = transport(Scripted::default()).write_len(set);

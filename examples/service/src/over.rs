@@ -55,11 +55,11 @@ pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {
 }
 
 impl Io for TcpStream {
-    /// Linux sends up to 64 KiB in whole packets at once. This is four times as much.
+    /// Linux sends up to 64 KiB in whole packets at once. This is three times as much.
     #[cfg(unix)]
     fn write_len(&self) -> Option<usize> {
         let packet = socket2::SockRef::from(self).tcp_mss().ok()?.max(1) as usize;
-        Some(4 * packet * (65_535 / packet).max(1))
+        Some(3 * packet * (65_535 / packet).max(1))
     }
 }
 

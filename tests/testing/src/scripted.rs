@@ -17,7 +17,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     task::coop,
 };
-use wholeblock::internals::{FIRST_WRITE, FULL_WRITE, MAX_SLICES};
+use wholeblock::internals::{CHAIN_THRESHOLD, FIRST_WRITE, FULL_WRITE, MAX_SLICES, PARTS};
 
 /// A transport's answer to a read, a write, or a flush of what was written.
 #[derive(Clone, Copy, Debug)]
@@ -229,16 +229,21 @@ impl Scripted {
     }
 
     /// Asserts that blocks of `len` bytes, each with a header of 4, left in writes that grew from the
-    /// first one up to full ones, except the last.
+    /// first one up to full ones, except the last. Blocks that are not copied leave in whole parts.
     pub fn assert_full_writes(&self, len: usize) {
+        let part = match self.vectored && len >= CHAIN_THRESHOLD {
+            true => FULL_WRITE / PARTS,
+            false => FULL_WRITE,
+        };
         let (last, all_but_last) = self.gathered.split_last().unwrap();
         assert!(last.1 <= FULL_WRITE, "{len}: {last:?}");
         let mut least = FIRST_WRITE;
         for (slices, bytes) in all_but_last {
-            let grown = (least..least + len + 4).contains(bytes) && *bytes <= FULL_WRITE;
-            assert!(grown || *bytes == FULL_WRITE, "{len}: {bytes}, {least}");
+            let grown = (least..least + len + 4).contains(bytes) && *bytes <= part;
+            let full = bytes % part == 0 && *bytes <= FULL_WRITE;
+            assert!(grown || full, "{len}: {bytes}, {least}");
             assert!(*slices <= MAX_SLICES, "{len}: {slices}");
-            least = FULL_WRITE.min(least + bytes / 4);
+            least = part.min(least + bytes / 4);
         }
     }
 

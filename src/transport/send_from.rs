@@ -16,7 +16,8 @@ use super::BlockTransport;
 use crate::{
     coop,
     error::{BlockError, CodecError},
-    framing::Framing,
+    framing::{Framing, MAX_HEADER_LEN},
+    pool::INITIAL_CAPACITY,
     read::BATCH,
 };
 
@@ -147,7 +148,9 @@ where
 
     /// Queues parts of the block until its header can be read back and checked.
     fn poll_check(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), E>> {
-        let filled = self.fill(cx).or_else(|error| self.fail(error))?;
+        let filled = self
+            .fill(cx, MAX_HEADER_LEN)
+            .or_else(|error| self.fail(error))?;
         let BlockTransport { codec, writer, .. } = &mut *self.transport;
         if let Filled::All = filled {
             codec.queue_last(writer.flat_mut());
@@ -164,9 +167,11 @@ where
         Poll::Ready(Ok(()))
     }
 
-    /// Moves a batch, or what the source has ready.
+    /// Moves a part of a full write, or what the source has ready.
     fn poll_move(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), E>> {
-        let filled = self.fill(cx).or_else(|error| self.fail(error))?;
+        let part_len = self.transport.writer.part_len();
+        let most = part_len.clamp(INITIAL_CAPACITY, BATCH);
+        let filled = self.fill(cx, most).or_else(|error| self.fail(error))?;
         match filled {
             Filled::All => self.end(),
             Filled::Some { is_pending: false } => {
@@ -188,9 +193,9 @@ where
         self.step = Step::Flush;
     }
 
-    /// Queues what the source has ready, up to a batch.
-    fn fill(&mut self, cx: &mut Context<'_>) -> Result<Filled, BlockError> {
-        while self.transport.writer.len() < BATCH {
+    /// Queues what the source has ready, until `most` bytes are queued.
+    fn fill(&mut self, cx: &mut Context<'_>, most: usize) -> Result<Filled, BlockError> {
+        while self.transport.writer.len() < most {
             let BlockTransport { codec, writer, .. } = &mut *self.transport;
             let index = codec.encoded().index;
             let Some(unfinished) = codec.unfinished_mut() else {
@@ -204,7 +209,7 @@ where
                 });
             }
             let room = usize::try_from(unfinished.missing).unwrap_or(usize::MAX);
-            match writer.poll_fill(&mut self.source, cx, room.min(BATCH - writer.len())) {
+            match writer.poll_fill(&mut self.source, cx, room.min(most - writer.len())) {
                 Poll::Ready(Ok(0)) => {
                     return Err(BlockError::WrongSource {
                         len: unfinished.len,

@@ -120,7 +120,8 @@ impl WriteQueue {
     }
 
     /// Returns the length of a part of a full write.
-    fn part_len(&self) -> usize {
+    #[inline]
+    pub(crate) fn part_len(&self) -> usize {
         self.write_len / PARTS
     }
 

@@ -31,6 +31,11 @@ impl BlockWriter {
         self.queue.set_write_len(bytes);
     }
 
+    /// Returns the length of a part of a full write.
+    pub(crate) fn part_len(&self) -> usize {
+        self.queue.part_len()
+    }
+
     /// True if nothing waits to be written.
     pub(crate) fn is_empty(&self) -> bool {
         self.queue.is_empty()

@@ -18,7 +18,9 @@ use testing::{
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use wholeblock::{
     BlockCodec, BlockError, BlockTransport, Direction, Exact, Framing, Header, InOut,
-    InvalidHeader, LengthField, LengthPrefix, internals::BATCH, send_blocks,
+    InvalidHeader, LengthField, LengthPrefix,
+    internals::{BATCH, FULL_WRITE, PARTS},
+    send_blocks,
 };
 
 /// A tag, then a length that counts itself, all of it kept: PostgreSQL's messages.
@@ -462,7 +464,7 @@ fn send_rest_from_without_an_unfinished_block_flushes() {
 }
 
 #[test]
-fn send_from_queues_at_most_a_batch() {
+fn send_from_queues_at_most_a_part_of_a_full_write() {
     let len = 16 * MIB as u64;
     let io = Scripted::taking(std::iter::repeat([Step::Pending, Step::Move(20_000)]).flatten());
     let mut blocks = transport(io.unrecorded());
@@ -474,7 +476,7 @@ fn send_from_queues_at_most_a_batch() {
         sent = blocks.send_rest_from(&mut source).now_or_never();
     }
     sent.unwrap().unwrap();
-    assert_eq!(most, BATCH);
+    assert_eq!(most, FULL_WRITE / PARTS);
 
     let mut blocks = transport(Scripted::default());
     ready(blocks.send_from(len, tokio::io::repeat(7).take(len))).unwrap();
@@ -482,9 +484,12 @@ fn send_from_queues_at_most_a_batch() {
     assert!(
         writes
             .iter()
-            .all(|&(slices, bytes)| slices == 1 && bytes <= BATCH)
+            .all(|&(slices, bytes)| slices == 1 && bytes <= FULL_WRITE / PARTS)
     );
-    assert_eq!(writes.len(), (len as usize + 4).div_ceil(BATCH));
+    assert_eq!(
+        writes.len(),
+        (len as usize + 4).div_ceil(FULL_WRITE / PARTS)
+    );
 }
 
 #[test]

@@ -350,7 +350,7 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     /// Payloads of 4 KiB and more are not copied if they own their bytes. They leave in whole thirds of a full
     /// write, and one third at a time if no block is longer than that.
     ///
-    /// The default is good on every path, and best on none. Best is three times what the system sends at once,
+    /// The default suits most paths, and is best on none. Best is three times what the system sends at once,
     /// which is as many whole packets as fit 64 KiB on Linux. With socket2's `SockRef`, whose `tcp_mss` is the
     /// length of a packet:
     ///
@@ -366,8 +366,9 @@ impl<T, F: Framing, E: CodecError> BlockTransport<T, F, E> {
     /// # }
     /// ```
     ///
-    /// This helps most with default socket options: see the sweeps in `docs/speed.md`. For many connections
-    /// to slow peers, set less than the default, because each holds that much.
+    /// This helps most with default socket options over another MTU than 1,500: see the sweeps in
+    /// `docs/speed.md`. For many connections to slow peers, set less than the default, because each holds that
+    /// much.
     #[must_use]
     pub fn write_len(mut self, bytes: usize) -> Self {
         self.writer.set_write_len(bytes);

@@ -424,6 +424,16 @@ mod tests {
         blocks.collect::<Vec<_>>().concat()
     }
 
+    /// Writes once, to a transport that takes all.
+    fn write(queue: &mut WriteQueue) -> usize {
+        let mut written = 0;
+        block_on(poll_fn(|cx| {
+            queue.poll_write(&mut tokio::io::sink(), cx, |bytes| written = bytes)
+        }))
+        .unwrap();
+        written
+    }
+
     fn left(queue: &WriteQueue) -> Vec<u8> {
         let mut left = BytesMut::new();
         queue.spill(&mut left);
@@ -548,13 +558,7 @@ mod tests {
             for (chained, expected) in [(true, expected), (false, queued.min(FULL_WRITE))] {
                 let mut queue = WriteQueue::default();
                 push(&mut queue, payload(0, queued - 2), chained);
-                let mut written = 0;
-                let sink = &mut tokio::io::sink();
-                block_on(poll_fn(|cx| {
-                    queue.poll_write(sink, cx, |bytes| written = bytes)
-                }))
-                .unwrap();
-                assert_eq!(written, expected, "{queued}, {chained}");
+                assert_eq!(write(&mut queue), expected, "{queued}, {chained}");
             }
         }
     }
@@ -563,19 +567,44 @@ mod tests {
     fn queue_of_large_pieces_is_full_with_one_part_and_the_next_copied_blocks_grow_again() {
         let part = FULL_WRITE / PARTS;
         let mut queue = WriteQueue::default();
-        let sink = &mut tokio::io::sink();
         let mut full_at = |len| {
+            let mut most = 0;
             for _ in 0..8 * FULL_WRITE / len {
                 push(&mut queue, payload(0, len), true);
+                most = most.max(queue.len());
                 while queue.is_full() {
-                    block_on(poll_fn(|cx| queue.poll_write(sink, cx, |_| {}))).unwrap();
+                    write(&mut queue);
                 }
             }
-            queue.limit
+            let limit = queue.limit;
+            while !queue.is_empty() {
+                write(&mut queue);
+            }
+            (limit, most / part)
         };
-        assert_eq!(full_at(1_000), FULL_WRITE);
-        assert_eq!(full_at(CHAIN_THRESHOLD), part);
-        assert_eq!(full_at(1_000), FULL_WRITE);
+        assert_eq!(full_at(1_000), (FULL_WRITE, PARTS));
+        assert_eq!(full_at(40_000), (part, 1));
+        assert_eq!(full_at(1_000), (FULL_WRITE, PARTS));
+    }
+
+    #[test]
+    fn queue_with_a_large_piece_left_is_full_with_one_part() {
+        let part = FULL_WRITE / PARTS;
+        let mut queue = WriteQueue::default();
+        while queue.limit < FULL_WRITE {
+            push(&mut queue, payload(0, 1_000), true);
+            while queue.is_full() {
+                write(&mut queue);
+            }
+        }
+        while !queue.is_empty() {
+            write(&mut queue);
+        }
+        push(&mut queue, payload(0, 2 * part - 3), true);
+        write(&mut queue);
+        assert_eq!((queue.len(), queue.is_full()), (part - 1, false));
+        push(&mut queue, payload(0, 1), true);
+        assert!(queue.is_full());
     }
 
     #[test]
@@ -604,8 +633,7 @@ mod tests {
         let mut queue = WriteQueue::default();
         push(&mut queue, payload(0, 40 * 1024), true);
         while !queue.is_empty() {
-            let write = poll_fn(|cx| queue.poll_write(&mut tokio::io::sink(), cx, |_| {}));
-            block_on(write).unwrap();
+            write(&mut queue);
         }
         assert!(queue.limit > FIRST_WRITE && queue.flat.capacity() <= INITIAL_CAPACITY);
         queue.release();
